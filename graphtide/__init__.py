@@ -1,0 +1,1 @@
+"""The public face of Graphtide. Imports none of the four packages."""

@@ -1,0 +1,85 @@
+"""The one contract of everything that forecasts: the Mamba2 forecaster and every floor.
+
+A model is advanced over observed steps and then rolled out from the state it reached. States are values: `update`
+and `rollout` never change the state that they are given, so one state can serve many forecasts.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+State = TypeVar("State")
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """Observed steps of one graph without a gap.
+
+    Attributes:
+        step_us: step size in microseconds.
+        start_us: start of the first step, UTC microseconds.
+        values: [T, M] float64, columns in the order of `infra.schema.METRIC_NAMES`.
+    """
+
+    step_us: int
+    start_us: int
+    values: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def part(self, begin: int, end: int) -> "History":
+        """Return steps `begin` (inclusive) to `end` (exclusive) as a history of its own."""
+        begin, end, _ = slice(begin, end).indices(len(self.values))
+        return History(self.step_us, self.start_us + begin * self.step_us, self.values[begin:end])
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastChunk:
+    """Consecutive forecast steps.
+
+    Attributes:
+        first_step: index of the first step of the chunk; the step after the last observed one is 0.
+        mean: [H, M] float64.
+        quantiles: [H, M, Q] float64 at `infra.schema.QUANTILE_LEVELS`, increasing along Q.
+    """
+
+    first_step: int
+    mean: FloatArray
+    quantiles: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.mean)
+
+
+class Model(Protocol, Generic[State]):
+    """Something that forecasts all metrics of a graph."""
+
+    @property
+    def name(self) -> str:
+        """A stable name, as it stands in tables."""
+        ...
+
+    def start(self, step_us: int, start_us: int, *, seed: int = 0) -> State:
+        """Return the state before any observation of a graph whose first step starts at `start_us`."""
+        ...
+
+    def update(self, state: State, values: FloatArray) -> State:
+        """Return the state after observing `values` [T, M], the next T steps; T may be 0.
+
+        However the steps are cut into calls, the state is the same to float tolerance.
+        """
+        ...
+
+    def rollout(
+        self, state: State, horizon_steps: int, *, chunk_steps: int = 1024
+    ) -> Iterator[ForecastChunk]:
+        """Yield the forecast of the next `horizon_steps` in chunks, at memory that does not grow with it.
+
+        Every chunk keeps the invariants of the schema. The chunk length changes no number beyond float tolerance.
+        """
+        ...

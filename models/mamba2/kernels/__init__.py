@@ -1,0 +1,1 @@
+"""Backends of the selective scan; `reference` is plain torch and defines what is right."""

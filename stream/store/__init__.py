@@ -1,0 +1,1 @@
+"""Snapshot stores: the reading contract in `base`, one file a store."""
