@@ -29,9 +29,7 @@ def parse_duration_us(text: str) -> int:
     """
     match = _DURATION.fullmatch(text.strip().lower())
     if match is None or int(match[1]) == 0:
-        raise UsageError(
-            f"not a duration: {text!r}", fix="write a whole number and a unit: 30s, 15m, 1h, 1d or 1w"
-        )
+        raise UsageError(f"not a duration: {text!r}", fix="write a whole number and a unit: 30s, 15m, 1h, 1d or 1w")
     return int(match[1]) * _UNITS_US[match[2]]
 
 

@@ -75,9 +75,7 @@ class Model(Protocol, Generic[State]):
         """
         ...
 
-    def rollout(
-        self, state: State, horizon_steps: int, *, chunk_steps: int = 1024
-    ) -> Iterator[ForecastChunk]:
+    def rollout(self, state: State, horizon_steps: int, *, chunk_steps: int = 1024) -> Iterator[ForecastChunk]:
         """Yield the forecast of the next `horizon_steps` in chunks, at memory that does not grow with it.
 
         Every chunk keeps the invariants of the schema. The chunk length changes no number beyond float tolerance.
