@@ -1,0 +1,279 @@
+"""Causal statistics of a graph's metrics, and the model inputs made of them.
+
+Everything that the forecaster knows without its core stands here: the seasonal anchor (profile times level), the
+scale of the errors around it, and calendar features. All of it is updated step by step from the past alone, so the
+same code serves training, backtesting and live forecasting.
+
+A *token* is the input of the core for one step. An observed token carries the residual of what was seen against the
+anchor known before it; a token of a step ahead carries no observation but how far ahead it lies. Both are otherwise
+made of the same statistics, which stand still from the last observation on.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from infra.schema import METRICS, Kind
+from infra.steps import DAY_US, MONDAY_US, WEEK_US
+from models.seasons import season_steps
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+# Totals are not modelled: they follow from the new nodes and edges.
+MODELLED = np.array([i for i, metric in enumerate(METRICS) if metric.kind is not Kind.TOTAL], dtype=np.int64)
+IS_COUNT = np.array([METRICS[i].kind is Kind.COUNT for i in MODELLED])
+N_MODELLED = len(MODELLED)
+
+# Level averages reach back a seventh of a season (a day of a week), one season, four seasons; the anchor uses the last.
+LEVEL_SEASONS = (1 / 7, 1.0, 4.0)
+ANCHOR_LEVEL = 2
+# Seasonal profiles: the anchor's reaches back half a year of weeks, the recent one about a month.
+PROFILE_SEASONS = (26.0, 4.0)
+SCALE_SEASONS = 8.0
+# A position of the season counts as this many observations of the overall mean until it has its own.
+PROFILE_PRIOR_OBSERVATIONS = 1.0
+SCALE_FLOOR = 0.05
+RESIDUAL_LIMIT = 8.0
+# Pseudo-counts that keep the level ratio of a sparse metric near 1.
+_LEVEL_PRIOR_COUNT = 0.5
+_SCALE_PRIOR, _SCALE_PRIOR_OBSERVATIONS = 0.5, 10.0
+_EPSILON = 1e-9
+
+_DAILY_HARMONICS, _WEEKLY_HARMONICS, _YEARLY_HARMONICS = 4, 3, 2
+_LOG_DISTANCE_UNIT = np.log(1e4)
+_YEAR_US = 365.2425 * DAY_US
+N_CALENDAR = 2 * (_DAILY_HARMONICS + _WEEKLY_HARMONICS + _YEARLY_HARMONICS)
+# residual, anchor height, scale, two level ratios, recent profile ratio; then calendar, whether ahead, how far ahead.
+N_FEATURES = 6 * N_MODELLED + N_CALENDAR + 2
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Model inputs of L consecutive steps.
+
+    Attributes:
+        features: [L, N_FEATURES] float32.
+        anchor: [L, N_MODELLED] the anchor in transformed units (log1p for counts).
+        scale: [L, N_MODELLED] typical size of the error around the anchor, in transformed units.
+    """
+
+    features: npt.NDArray[np.float32]
+    anchor: FloatArray
+    scale: FloatArray
+
+
+def transform(values: FloatArray) -> FloatArray:
+    """Return modelled metrics [..., N_MODELLED] in transformed units: log1p for counts, shares as they are."""
+    return np.where(IS_COUNT, np.log1p(np.maximum(values, 0.0)), values)
+
+
+def untransform(values: FloatArray) -> FloatArray:
+    """Invert `transform`, counts floored at 0 and shares kept in [0, 1]."""
+    return np.where(IS_COUNT, np.expm1(np.clip(values, 0.0, 60.0)), np.clip(values, 0.0, 1.0))
+
+
+def calendar_features(start_us: IntArray) -> FloatArray:
+    """Return [L, N_CALENDAR] sines and cosines of the day, the week and the year at steps starting at `start_us`."""
+    columns: list[FloatArray] = []
+    for period_us, origin_us, harmonics in (
+        (DAY_US, 0, _DAILY_HARMONICS),
+        (WEEK_US, MONDAY_US, _WEEKLY_HARMONICS),
+        (_YEAR_US, 0, _YEARLY_HARMONICS),
+    ):
+        phase = 2 * np.pi * (((start_us - origin_us) % period_us) / period_us)
+        for k in range(1, harmonics + 1):
+            columns += [np.sin(k * phase), np.cos(k * phase)]
+    return np.stack(columns, axis=-1)
+
+
+def _decayed_sums(initial: FloatArray, x: FloatArray, decay: float) -> FloatArray:
+    """Return s[0..n] with s[0] = initial and s[i + 1] = decay * s[i] + x[i], along axis 0: shape [n + 1, ...].
+
+    Callers keep n small against -1 / log(decay), so that the powers stay in range.
+    """
+    n = len(x)
+    powers = decay ** np.arange(n + 1.0).reshape(-1, *([1] * (x.ndim - 1)))
+    sums = np.concatenate([initial[None], x / powers[1:]]).cumsum(axis=0)
+    return np.asarray(sums * powers)
+
+
+def _anchor(
+    profiles: FloatArray, level_sum: FloatArray, level_expected: FloatArray, level_weight: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Return the anchor [n, M] and its rivals [R, n, M], all in transformed units.
+
+    The anchor is the long profile at the slow level: times the ratio of what was seen to what the profile expected
+    for counts, plus their difference for shares. The rivals are the same at the faster levels, and the recent profile.
+    """
+    ratio = (level_sum + _LEVEL_PRIOR_COUNT) / (level_expected + _LEVEL_PRIOR_COUNT)
+    shift = (level_sum - level_expected) / np.maximum(level_weight, _EPSILON)
+    at_level = np.where(IS_COUNT, profiles[0] * ratio, np.clip(profiles[0] + shift, 0.0, 1.0))
+    candidates = transform(np.concatenate([at_level, profiles[1:]]))
+    return candidates[ANCHOR_LEVEL], np.delete(candidates, ANCHOR_LEVEL, axis=0)
+
+
+def _scale(square_sum: FloatArray, weight: FloatArray) -> FloatArray:
+    prior = _SCALE_PRIOR_OBSERVATIONS
+    variance = (square_sum + prior * _SCALE_PRIOR**2) / (weight + prior)
+    return np.maximum(np.sqrt(variance), SCALE_FLOOR)
+
+
+def _tokens(
+    starts_us: IntArray,
+    residual: FloatArray,
+    anchor: FloatArray,
+    rivals: FloatArray,
+    scale: FloatArray,
+    distance: FloatArray,
+) -> Tokens:
+    limit = RESIDUAL_LIMIT
+    columns = [
+        residual,
+        np.clip((anchor - 2.0) / 2.0, -limit, limit),
+        np.log(scale),
+        *np.clip((rivals - anchor) / scale, -limit, limit),
+        calendar_features(starts_us),
+        (distance > 0)[:, None].astype(np.float64),
+        distance[:, None],
+    ]
+    return Tokens(np.concatenate(columns, axis=1).astype(np.float32), anchor, scale)
+
+
+@dataclass(frozen=True, slots=True)
+class CausalStatistics:
+    """What the past says about the next steps; a value, never changed in place.
+
+    Shapes: S positions of a season, M modelled metrics, R levels, P profiles.
+
+    Attributes:
+        step_us: step size in microseconds.
+        next_us: start of the next step to observe.
+        observed: how many steps were observed.
+        profile_sum: [P, S, M] decayed sums of the values by position, `profile_weight` [P, S] their weights.
+        level_sum: [R, M] decayed sums of the values, `level_expected` [R, M] of what the profile expected,
+            `level_weight` [R] their weights.
+        square_sum: [M] decayed sum of squared errors around the anchor, `square_weight` its weight.
+    """
+
+    step_us: int
+    next_us: int
+    observed: int
+    profile_sum: FloatArray
+    profile_weight: FloatArray
+    level_sum: FloatArray
+    level_expected: FloatArray
+    level_weight: FloatArray
+    square_sum: FloatArray
+    square_weight: float
+
+    @classmethod
+    def start(cls, step_us: int, start_us: int) -> "CausalStatistics":
+        """Return the statistics before anything was observed; the first step starts at `start_us`."""
+        season = season_steps(step_us)
+        profiles, levels = len(PROFILE_SEASONS), len(LEVEL_SEASONS)
+        return cls(
+            step_us=step_us,
+            next_us=start_us,
+            observed=0,
+            profile_sum=np.zeros((profiles, season, N_MODELLED)),
+            profile_weight=np.zeros((profiles, season)),
+            level_sum=np.zeros((levels, N_MODELLED)),
+            level_expected=np.zeros((levels, N_MODELLED)),
+            level_weight=np.zeros(levels),
+            square_sum=np.zeros(N_MODELLED),
+            square_weight=0.0,
+        )
+
+    @property
+    def season(self) -> int:
+        """Steps of one season."""
+        return self.profile_sum.shape[1]
+
+    def observe(self, values: FloatArray) -> tuple["CausalStatistics", Tokens]:
+        """Return the statistics after the next steps with `values` [n, M], and their observed tokens."""
+        parts: list[Tokens] = []
+        statistics = self
+        # Each position of the season occurs at most once in a block, so a block needs no loop over its steps.
+        for begin in range(0, len(values), self.season):
+            statistics, tokens = statistics._observe_block(values[begin : begin + self.season])
+            parts.append(tokens)
+        if not parts:
+            empty = np.zeros((0, N_MODELLED))
+            return self, Tokens(np.zeros((0, N_FEATURES), dtype=np.float32), empty, empty)
+        return statistics, Tokens(
+            np.concatenate([part.features for part in parts]),
+            np.concatenate([part.anchor for part in parts]),
+            np.concatenate([part.scale for part in parts]),
+        )
+
+    def ahead(self, first: int, n: int, reach_steps: int) -> Tokens:
+        """Return tokens of the steps `first` ... `first + n - 1` ahead; 1 is the next step to observe.
+
+        Args:
+            first: how far ahead the first token lies, at least 1.
+            n: how many tokens.
+            reach_steps: distances are told to the model up to this many steps, the longest that it was trained on.
+        """
+        distance = np.arange(first, first + n)
+        starts_us = self.next_us + (distance - 1) * self.step_us
+        profiles = self._profiles(starts_us)
+        anchor, rivals = _anchor(
+            profiles, self.level_sum[:, None], self.level_expected[:, None], self.level_weight[:, None, None]
+        )
+        scale = np.tile(_scale(self.square_sum, np.array(self.square_weight)), (n, 1))
+        far = np.log1p(np.minimum(distance, reach_steps)) / _LOG_DISTANCE_UNIT
+        return _tokens(starts_us, np.zeros((n, N_MODELLED)), anchor, rivals, scale, far)
+
+    def _position(self, starts_us: IntArray) -> IntArray:
+        return np.asarray((starts_us - MONDAY_US) // self.step_us % self.season)
+
+    def _profiles(self, starts_us: IntArray) -> FloatArray:
+        """Return [P, n, M]: what each profile expects at steps starting at `starts_us`."""
+        position = self._position(starts_us)
+        total_weight = self.profile_weight.sum(axis=1)
+        overall = self.profile_sum.sum(axis=1) / np.maximum(total_weight, _EPSILON)[:, None]
+        weight = self.profile_weight[:, position, None]
+        prior = PROFILE_PRIOR_OBSERVATIONS
+        return np.asarray((self.profile_sum[:, position] + prior * overall[:, None]) / (weight + prior))
+
+    def _observe_block(self, values: FloatArray) -> tuple["CausalStatistics", Tokens]:
+        n = len(values)
+        starts_us = self.next_us + np.arange(n) * self.step_us
+        profiles = self._profiles(starts_us)
+        sums, expected, weights = [], [], []
+        for r, seasons in enumerate(LEVEL_SEASONS):
+            decay = float(np.exp(-1.0 / (seasons * self.season)))
+            sums.append(_decayed_sums(self.level_sum[r], values, decay))
+            expected.append(_decayed_sums(self.level_expected[r], profiles[0], decay))
+            weights.append(_decayed_sums(self.level_weight[r : r + 1], np.ones((n, 1)), decay))
+        level_sum, level_expected, level_weight = np.stack(sums), np.stack(expected), np.stack(weights)
+        anchor, rivals = _anchor(profiles, level_sum[:, :-1], level_expected[:, :-1], level_weight[:, :-1])
+        error = transform(values) - anchor
+        decay = float(np.exp(-1.0 / (SCALE_SEASONS * self.season)))
+        squares = _decayed_sums(self.square_sum, error**2, decay)
+        square_weights = _decayed_sums(np.array([self.square_weight]), np.ones((n, 1)), decay)
+        scale = _scale(squares[:-1], square_weights[:-1])
+        residual = np.clip(error / scale, -RESIDUAL_LIMIT, RESIDUAL_LIMIT)
+        tokens = _tokens(starts_us, residual, anchor, rivals, scale, np.zeros(n))
+
+        position = self._position(starts_us)
+        profile_sum, profile_weight = self.profile_sum.copy(), self.profile_weight.copy()
+        for p, seasons in enumerate(PROFILE_SEASONS):
+            keep = float(np.exp(-1.0 / seasons))
+            profile_sum[p, position] = keep * profile_sum[p, position] + values
+            profile_weight[p, position] = keep * profile_weight[p, position] + 1.0
+        after = replace(
+            self,
+            next_us=self.next_us + n * self.step_us,
+            observed=self.observed + n,
+            profile_sum=profile_sum,
+            profile_weight=profile_weight,
+            level_sum=level_sum[:, -1],
+            level_expected=level_expected[:, -1],
+            level_weight=level_weight[:, -1, 0],
+            square_sum=squares[-1],
+            square_weight=float(square_weights[-1, 0]),
+        )
+        return after, tokens
