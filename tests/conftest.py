@@ -1,0 +1,53 @@
+"""Fixtures that every part shares, and how tests treat what a machine may lack."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("local", deadline=None, max_examples=50)
+settings.register_profile("ci", deadline=None, max_examples=50, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def lacking(name: str, why: str) -> NoReturn:
+    """Skip a test for want of `name`; fail it instead where GRAPHTIDE_REQUIRE lists `name`."""
+    if name in os.environ.get("GRAPHTIDE_REQUIRE", "").split(","):
+        pytest.fail(f"{name} is required here, but {why}")
+    pytest.skip(why)
+
+
+@pytest.fixture(scope="session")
+def require() -> Callable[[str, bool, str], None]:
+    """Return a check: `require("data", folder.is_dir(), "there is no folder")` skips or fails when it is False."""
+
+    def check(name: str, present: bool, why: str) -> None:
+        if not present:
+            lacking(name, why)
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """Return the folder of the public data sets."""
+    named = os.environ.get("GRAPHTIDE_DATA_DIR")
+    if not named:
+        lacking("data", "GRAPHTIDE_DATA_DIR is not set")
+    folder = Path(named)
+    if not folder.is_dir():
+        lacking("data", f"GRAPHTIDE_DATA_DIR={named} is no folder")
+    return folder
+
+
+@pytest.fixture
+def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
+    """Run a test in an empty working directory with no GRAPHTIDE_ variable; return the directory."""
+    for name in list(os.environ):
+        if name.upper().startswith("GRAPHTIDE_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
