@@ -1,0 +1,176 @@
+"""Snapshots and forecasts as Arrow tables, and as the files that other programs read: CSV, JSON, Parquet.
+
+A forecast is written chunk by chunk, so that memory does not grow with the horizon; the bytes depend on the values
+alone. A file appears under its name only when it is complete.
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from infra.errors import GraphtideError, UsageError
+from infra.schema import METRIC_INDEX, METRICS, QUANTILE_LEVELS, Kind
+from models.contract import ForecastChunk
+from stream.store.base import SnapshotTable
+
+UTC_TIME = pa.timestamp("us", tz="UTC")
+ISO_TIME = "%Y-%m-%dT%H:%M:%SZ"
+
+Write = Callable[[pa.Table], None]
+
+
+class FileFormat(StrEnum):
+    """What a table can be written as."""
+
+    CSV = "csv"
+    JSON = "json"
+    PARQUET = "parquet"
+
+
+def snapshot_table(snapshots: SnapshotTable) -> pa.Table:
+    """Return snapshots as columns `step_start, revision, <metric>…`; counts and totals are integers."""
+    columns = {"step_start": pa.array(snapshots.step_start_us, type=UTC_TIME), "revision": pa.array(snapshots.revision)}
+    for index, name in enumerate(snapshots.metrics):
+        values = snapshots.values[:, index]
+        is_share = METRICS[METRIC_INDEX[name]].kind is Kind.SHARE
+        columns[name] = pa.array(values if is_share else values.astype(np.int64))
+    return pa.table(columns)
+
+
+def forecast_table(
+    chunk: ForecastChunk, *, first_step_us: int, step_us: int, metrics: Sequence[str], levels: Sequence[float]
+) -> pa.Table:
+    """Return a chunk in long form, `step_start, metric, mean, q0.025, …`: all metrics of a step, then the next step.
+
+    Args:
+        chunk: the forecast steps.
+        first_step_us: start of forecast step 0, microseconds since the epoch.
+        step_us: step size in microseconds.
+        metrics: which metrics to keep.
+        levels: which of `infra.schema.QUANTILE_LEVELS` to keep.
+    """
+    steps = first_step_us + (chunk.first_step + np.arange(len(chunk), dtype=np.int64)) * step_us
+    columns = [METRIC_INDEX[name] for name in metrics]
+    table = {
+        "step_start": pa.array(np.repeat(steps, len(metrics)), type=UTC_TIME),
+        "metric": pa.array(np.tile(np.array(metrics, dtype=object), len(chunk)), type=pa.string()),
+        "mean": pa.array(chunk.mean[:, columns].ravel()),
+    }
+    for level in levels:
+        table[f"q{level:g}"] = pa.array(chunk.quantiles[:, columns, QUANTILE_LEVELS.index(level)].ravel())
+    return pa.table(table)
+
+
+def table_writer(
+    sink: BinaryIO, file_format: FileFormat, about: Mapping[str, object]
+) -> AbstractContextManager[Write]:
+    """Return a context that yields a function to write tables of one schema, one after the other.
+
+    Args:
+        sink: where the bytes go.
+        file_format: what they are.
+        about: facts on the whole, JSON-able: the head of a JSON object, the metadata of a Parquet file; CSV has no place.
+    """
+    writers = {FileFormat.CSV: _csv, FileFormat.JSON: _json, FileFormat.PARQUET: _parquet}
+    return writers[file_format](sink, about)
+
+
+@contextmanager
+def _csv(sink: BinaryIO, _about: Mapping[str, object]) -> Iterator[Write]:
+    has_header = False
+    options = pa_csv.WriteOptions(include_header=False, quoting_style="needed")
+
+    def write(table: pa.Table) -> None:
+        nonlocal has_header
+        if not has_header:
+            # Arrow would put every name in quotes.
+            sink.write((",".join(table.column_names) + "\n").encode())
+            has_header = True
+        pa_csv.write_csv(_with_iso_time(table), sink, options)
+
+    yield write
+
+
+@contextmanager
+def _json(sink: BinaryIO, about: Mapping[str, object]) -> Iterator[Write]:
+    head = msgspec.json.encode(dict(about))[:-1]
+    sink.write(head + (b',"rows":[' if about else b'"rows":['))
+    separator = b"\n"
+
+    def write(table: pa.Table) -> None:
+        nonlocal separator
+        for row in _with_iso_time(table).to_pylist():
+            sink.write(separator + msgspec.json.encode(row))
+            separator = b",\n"
+
+    yield write
+    sink.write(b"\n]}\n")
+
+
+@contextmanager
+def _parquet(sink: BinaryIO, about: Mapping[str, object]) -> Iterator[Write]:
+    metadata = {f"graphtide.{key}": msgspec.json.encode(value) for key, value in about.items()}
+    writer: pq.ParquetWriter | None = None
+
+    def write(table: pa.Table) -> None:
+        nonlocal writer
+        if writer is None:
+            writer = pq.ParquetWriter(sink, table.schema.with_metadata(metadata), compression="zstd")
+        writer.write_table(table.replace_schema_metadata(metadata))
+
+    try:
+        yield write
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+def _with_iso_time(table: pa.Table) -> pa.Table:
+    index = table.schema.get_field_index("step_start")
+    whole_seconds = table.column(index).cast(pa.timestamp("s", tz="UTC"))
+    return table.set_column(index, "step_start", pc.strftime(whole_seconds, format=ISO_TIME))
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """Yield a binary file that becomes `path` when the block ends well, and leaves no trace when it does not.
+
+    A device or a pipe (`/dev/stdout`) is written directly: it cannot be replaced.
+
+    Raises:
+        UsageError: the folder is not there or is not writable, or `path` is a folder.
+        GraphtideError: writing failed, as on a full disk.
+    """
+    if path.is_dir():
+        raise UsageError(f"cannot write {path}: it is a folder", fix="name a file in it")
+    if path.exists() and not path.is_file():
+        with path.open("wb") as sink:
+            yield sink
+        return
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        file = part.open("wb")
+    except OSError as error:
+        fix = "name a file in a folder that is there and writable"
+        raise UsageError(f"cannot write {path}: {error.strerror}", fix=fix) from error
+    try:
+        with file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        fix = "make room, or name another file"
+        raise GraphtideError(f"cannot write {path}: {error.strerror or error}", fix=fix) from error
+    finally:
+        part.unlink(missing_ok=True)
