@@ -108,10 +108,14 @@ def _anchor(
     for counts, plus their difference for shares. The rivals are the same at the faster levels, and the recent profile.
     """
     ratio = (level_sum + _LEVEL_PRIOR_COUNT) / (level_expected + _LEVEL_PRIOR_COUNT)
-    shift = (level_sum - level_expected) / np.maximum(level_weight, _EPSILON)
+    shift = _mean(level_sum - level_expected, level_weight)
     at_level = np.where(IS_COUNT, profiles[0] * ratio, np.clip(profiles[0] + shift, 0.0, 1.0))
     candidates = transform(np.concatenate([at_level, profiles[1:]]))
     return candidates[ANCHOR_LEVEL], np.delete(candidates, ANCHOR_LEVEL, axis=0)
+
+
+def _mean(total: FloatArray, weight: FloatArray) -> FloatArray:
+    return total / np.maximum(weight, _EPSILON)
 
 
 def _scale(square_sum: FloatArray, weight: FloatArray) -> FloatArray:
@@ -126,6 +130,7 @@ def _tokens(
     anchor: FloatArray,
     rivals: FloatArray,
     scale: FloatArray,
+    *,
     distance: FloatArray,
 ) -> Tokens:
     limit = RESIDUAL_LIMIT
@@ -189,7 +194,7 @@ class CausalStatistics:
     @property
     def season(self) -> int:
         """Steps of one season."""
-        return self.profile_sum.shape[1]
+        return int(self.profile_sum.shape[1])
 
     def observe(self, values: FloatArray) -> tuple["CausalStatistics", Tokens]:
         """Return the statistics after the next steps with `values` [n, M], and their observed tokens."""
@@ -218,45 +223,41 @@ class CausalStatistics:
         """
         distance = np.arange(first, first + n)
         starts_us = self.next_us + (distance - 1) * self.step_us
-        profiles = self._profiles(starts_us)
+        profiles = self._profiles(starts_us, _mean(self.level_sum[-1:], self.level_weight[-1:, None]))
         anchor, rivals = _anchor(
             profiles, self.level_sum[:, None], self.level_expected[:, None], self.level_weight[:, None, None]
         )
         scale = np.tile(_scale(self.square_sum, np.array(self.square_weight)), (n, 1))
         far = np.log1p(np.minimum(distance, reach_steps)) / _LOG_DISTANCE_UNIT
-        return _tokens(starts_us, np.zeros((n, N_MODELLED)), anchor, rivals, scale, far)
+        return _tokens(starts_us, np.zeros((n, N_MODELLED)), anchor, rivals, scale, distance=far)
 
     def _position(self, starts_us: IntArray) -> IntArray:
         return np.asarray((starts_us - MONDAY_US) // self.step_us % self.season)
 
-    def _profiles(self, starts_us: IntArray) -> FloatArray:
-        """Return [P, n, M]: what each profile expects at steps starting at `starts_us`."""
+    def _profiles(self, starts_us: IntArray, level: FloatArray) -> FloatArray:
+        """Return [P, n, M]: what each profile expects at steps starting at `starts_us`, given the level [1 or n, M]."""
         position = self._position(starts_us)
-        total_weight = self.profile_weight.sum(axis=1)
-        overall = self.profile_sum.sum(axis=1) / np.maximum(total_weight, _EPSILON)[:, None]
         weight = self.profile_weight[:, position, None]
         prior = PROFILE_PRIOR_OBSERVATIONS
-        return np.asarray((self.profile_sum[:, position] + prior * overall[:, None]) / (weight + prior))
+        return np.asarray((self.profile_sum[:, position] + prior * level) / (weight + prior))
 
     def _observe_block(self, values: FloatArray) -> tuple["CausalStatistics", Tokens]:
         n = len(values)
         starts_us = self.next_us + np.arange(n) * self.step_us
-        profiles = self._profiles(starts_us)
-        sums, expected, weights = [], [], []
-        for r, seasons in enumerate(LEVEL_SEASONS):
-            decay = float(np.exp(-1.0 / (seasons * self.season)))
-            sums.append(_decayed_sums(self.level_sum[r], values, decay))
-            expected.append(_decayed_sums(self.level_expected[r], profiles[0], decay))
-            weights.append(_decayed_sums(self.level_weight[r : r + 1], np.ones((n, 1)), decay))
-        level_sum, level_expected, level_weight = np.stack(sums), np.stack(expected), np.stack(weights)
+        decays = [float(np.exp(-1.0 / (seasons * self.season))) for seasons in LEVEL_SEASONS]
+        one = np.ones((n, 1))
+        level_sum = np.stack([_decayed_sums(self.level_sum[r], values, d) for r, d in enumerate(decays)])
+        level_weight = np.stack([_decayed_sums(self.level_weight[r : r + 1], one, d) for r, d in enumerate(decays)])
+        profiles = self._profiles(starts_us, _mean(level_sum[-1, :-1], level_weight[-1, :-1]))
+        level_expected = np.stack([_decayed_sums(self.level_expected[r], profiles[0], d) for r, d in enumerate(decays)])
         anchor, rivals = _anchor(profiles, level_sum[:, :-1], level_expected[:, :-1], level_weight[:, :-1])
         error = transform(values) - anchor
         decay = float(np.exp(-1.0 / (SCALE_SEASONS * self.season)))
         squares = _decayed_sums(self.square_sum, error**2, decay)
-        square_weights = _decayed_sums(np.array([self.square_weight]), np.ones((n, 1)), decay)
+        square_weights = _decayed_sums(np.array([self.square_weight]), one, decay)
         scale = _scale(squares[:-1], square_weights[:-1])
         residual = np.clip(error / scale, -RESIDUAL_LIMIT, RESIDUAL_LIMIT)
-        tokens = _tokens(starts_us, residual, anchor, rivals, scale, np.zeros(n))
+        tokens = _tokens(starts_us, residual, anchor, rivals, scale, distance=np.zeros(n))
 
         position = self._position(starts_us)
         profile_sum, profile_weight = self.profile_sum.copy(), self.profile_weight.copy()

@@ -1,0 +1,161 @@
+"""Checkpoints: weights as safetensors, and a JSON card that says what they are, what they saw and how they scored.
+
+A checkpoint is a folder with `card.json` and the weights file that the card names by its SHA-256 digest. Weights are
+written first and the card last, each by an atomic rename, so that a reader finds the old checkpoint or the new one.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from infra.errors import ModelError
+from infra.schema import METRIC_NAMES, QUANTILE_LEVELS, SCHEMA_VERSION
+from models.features import N_FEATURES
+from models.forecaster import ForecasterConfig, ForecasterNet
+
+FORMAT_VERSION = 1
+CARD_NAME = "card.json"
+_RETRAIN = "train again with `graphtide train`, or restore the files from a backup"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A forecaster and its card.
+
+    Attributes:
+        net: the weights, in evaluation mode.
+        card: what `save` was given, with `format`, `schema`, `architecture`, `weights` and `digest`.
+    """
+
+    net: ForecasterNet
+    card: dict[str, Any]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the weights, as hexadecimal digits."""
+        return str(self.card["digest"])
+
+
+def save(folder: Path, net: ForecasterNet, card: dict[str, Any]) -> Checkpoint:
+    """Write a checkpoint, replacing the one that is there.
+
+    Args:
+        folder: where to; made if it is missing.
+        net: the weights.
+        card: what else to say: data, seed, scores. JSON-able; the keys that this module writes are added.
+
+    Raises:
+        ModelError: the folder cannot be written.
+    """
+    weights = save_tensors({name: tensor.contiguous() for name, tensor in net.state_dict().items()})
+    digest = hashlib.sha256(weights).hexdigest()
+    name = f"weights-{digest[:16]}.safetensors"
+    full = {
+        "format": FORMAT_VERSION,
+        "schema": SCHEMA_VERSION,
+        "metrics": list(METRIC_NAMES),
+        "quantile_levels": list(QUANTILE_LEVELS),
+        "features": N_FEATURES,
+        "architecture": net.config.as_json(),
+        "weights": name,
+        "digest": digest,
+        **card,
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write(folder / name, weights)
+        _write(folder / CARD_NAME, (json.dumps(full, indent=2, sort_keys=True) + "\n").encode())
+        for old in folder.glob("weights-*.safetensors"):
+            if old.name != name:
+                old.unlink(missing_ok=True)
+    except OSError as error:
+        raise ModelError(
+            f"cannot write the checkpoint: {error.strerror or error}",
+            place=str(folder),
+            fix="free space or choose another folder with [models] directory",
+        ) from error
+    return Checkpoint(net.eval(), full)
+
+
+def read_card(folder: Path) -> dict[str, Any] | None:
+    """Return the card of the checkpoint in `folder`, or None if there is no checkpoint.
+
+    Raises:
+        ModelError: the card cannot be read, or was written by a newer version or for another schema.
+    """
+    path = folder / CARD_NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"cannot read the model card: {error}", place=str(path), fix=_RETRAIN) from error
+    try:
+        card = json.loads(text)
+        found = (card["format"], card["schema"], card["metrics"], card["quantile_levels"], card["features"])
+        _ = card["architecture"], card["weights"], card["digest"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ModelError(f"the model card is corrupt: {error!r}", place=str(path), fix=_RETRAIN) from error
+    needed = (FORMAT_VERSION, SCHEMA_VERSION, list(METRIC_NAMES), list(QUANTILE_LEVELS), N_FEATURES)
+    for what, has, needs in zip(
+        ("checkpoint format", "metric schema", "metrics", "quantile levels", "features"), found, needed, strict=True
+    ):
+        if has != needs:
+            raise ModelError(
+                f"the checkpoint does not fit this version of graphtide: its {what} {has} is not {needs}",
+                place=str(path),
+                fix=_RETRAIN,
+            )
+    return dict(card)
+
+
+def load(folder: Path) -> Checkpoint | None:
+    """Return the checkpoint in `folder`, or None if there is none.
+
+    Raises:
+        ModelError: it is corrupt, incomplete, or does not fit this version.
+    """
+    card = read_card(folder)
+    if card is None:
+        return None
+    path = folder / str(card["weights"])
+    try:
+        weights = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"cannot read the weights: {error.strerror}", place=str(path), fix=_RETRAIN) from error
+    if hashlib.sha256(weights).hexdigest() != card["digest"]:
+        raise ModelError("the weights are corrupt: their digest is not the card's", place=str(path), fix=_RETRAIN)
+    try:
+        net = ForecasterNet(ForecasterConfig(**card["architecture"]))
+        net.load_state_dict(load_tensors(weights))
+    except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"the weights do not fit the architecture on the card: {str(error).splitlines()[0]}",
+            place=str(path),
+            fix=_RETRAIN,
+        ) from error
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in net.state_dict().values()):
+        raise ModelError("the weights hold values that are not finite", place=str(path), fix=_RETRAIN)
+    return Checkpoint(net.eval(), card)
+
+
+def _write(path: Path, content: bytes) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,132 @@
+"""The forecaster: snapshot metrics and calendar in, quantiles of every metric out, a Mamba2 core between.
+
+The core reads one token a step (`models.features`): observed tokens while there is history, then tokens of the steps
+ahead, which carry no observation but how far ahead they lie. Nothing that was predicted is fed back, so a rollout is
+one pass of the scan over known inputs: it cannot feed on its own errors, and its cost and memory a step do not depend
+on the horizon. What a token predicts is a residual: quantiles around the seasonal anchor in units of its usual error.
+"""
+
+from dataclasses import asdict, dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from infra.schema import METRIC_NAMES, QUANTILE_LEVELS
+from models.contract import FloatArray
+from models.features import N_FEATURES, N_MODELLED, Tokens, untransform
+from models.mamba2.config import Mamba2Config
+from models.mamba2.core import Mamba2Core
+from models.mamba2.state import Mamba2State
+
+LEVELS = np.array(QUANTILE_LEVELS)
+N_LEVELS = len(QUANTILE_LEVELS)
+MEDIAN = QUANTILE_LEVELS.index(0.5)
+N_METRICS = len(METRIC_NAMES)
+# History is encoded in pieces of this many steps, which bounds memory; the result does not depend on it.
+ENCODE_STEPS = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class ForecasterConfig:
+    """The architecture of a forecaster.
+
+    Attributes:
+        d_model, n_layers, d_state, headdim: sizes of the Mamba2 core.
+        dropout: share of the core's outputs dropped in training.
+        reach_steps: the longest distance ahead that the model is told; beyond it, it stays at what it learned there.
+    """
+
+    d_model: int = 64
+    n_layers: int = 2
+    d_state: int = 32
+    headdim: int = 32
+    dropout: float = 0.1
+    reach_steps: int = 2048
+
+    def core(self) -> Mamba2Config:
+        """Return the configuration of the Mamba2 core."""
+        return Mamba2Config(d_model=self.d_model, n_layers=self.n_layers, d_state=self.d_state, headdim=self.headdim)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields as JSON-able values."""
+        return asdict(self)
+
+
+class ForecasterNet(nn.Module):
+    """Tokens to residual quantiles.
+
+    Shapes: B batch, L steps, F features, M modelled metrics, Q quantile levels.
+    """
+
+    def __init__(self, config: ForecasterConfig, *, seed: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = nn.Linear(N_FEATURES, config.d_model)
+        self.core = Mamba2Core(config.core(), seed=seed)
+        self.head = nn.Linear(config.d_model, N_MODELLED * N_LEVELS)
+        self.dropout = nn.Dropout(config.dropout)
+        self._initialise(torch.Generator().manual_seed(seed))
+
+    def _initialise(self, generator: torch.Generator) -> None:
+        nn.init.normal_(self.embed.weight, std=N_FEATURES**-0.5, generator=generator)
+        nn.init.zeros_(self.embed.bias)
+        nn.init.normal_(self.head.weight, std=0.1 * self.config.d_model**-0.5, generator=generator)
+        # The untrained head says: a standard normal around the anchor.
+        normal = np.array([NormalDist().inv_cdf(p) for p in QUANTILE_LEVELS])
+        gaps = np.diff(normal)
+        bias = np.zeros((N_MODELLED, N_LEVELS))
+        bias[:, 1:] = np.log(np.expm1(gaps))
+        with torch.no_grad():
+            self.head.bias.copy_(torch.from_numpy(bias.ravel()))
+
+    def forward(
+        self, features_BLF: Tensor, state: Mamba2State | None = None, *, checkpoint_blocks: bool = False
+    ) -> tuple[Tensor, Mamba2State]:
+        """Return residual quantiles [B, L, M, Q], increasing along Q, and the state after the last step."""
+        hidden_BLD, after = self._run(features_BLF, state, checkpoint_blocks)
+        return self._quantiles(self.dropout(hidden_BLD)), after
+
+    def encode(
+        self, features_BLF: Tensor, state: Mamba2State | None = None, *, checkpoint_blocks: bool = False
+    ) -> Mamba2State:
+        """Return the state after the steps of `features_BLF`."""
+        return self._run(features_BLF, state, checkpoint_blocks)[1]
+
+    def _run(
+        self, features_BLF: Tensor, state: Mamba2State | None, checkpoint_blocks: bool
+    ) -> tuple[Tensor, Mamba2State]:
+        hidden_BLD, after = self.core(self.embed(features_BLF), state, checkpoint_blocks=checkpoint_blocks)
+        return hidden_BLD, after
+
+    def _quantiles(self, hidden_BLD: Tensor) -> Tensor:
+        raw = self.head(hidden_BLD).unflatten(-1, (N_MODELLED, N_LEVELS))
+        median, gaps = raw[..., :1], F.softplus(raw[..., 1:])
+        below, above = gaps[..., :MEDIAN], gaps[..., MEDIAN:]
+        lower = median - below.flip(-1).cumsum(-1).flip(-1)
+        upper = median + above.cumsum(-1)
+        return torch.cat([lower, median, upper], dim=-1)
+
+
+def to_values(residual_quantiles: FloatArray, tokens: Tokens) -> FloatArray:
+    """Return quantiles [L, M, Q] in the units of the metrics from residual quantiles [L, M, Q]."""
+    z = tokens.anchor[..., None] + tokens.scale[..., None] * residual_quantiles
+    return np.moveaxis(untransform(np.moveaxis(z, -1, -2)), -2, -1)
+
+
+def mean_of_quantiles(quantiles: FloatArray) -> FloatArray:
+    """Return the mean [...] of distributions given by quantiles [..., Q] at the schema's levels.
+
+    The quantile function is taken as piecewise linear and integrated over the levels; beyond the outermost levels it
+    goes on with the slope of the last piece.
+    """
+    widths = np.diff(LEVELS)
+    inner = ((quantiles[..., 1:] + quantiles[..., :-1]) / 2 * widths).sum(axis=-1)
+    low, high = LEVELS[0], 1 - LEVELS[-1]
+    low_slope = (quantiles[..., 1] - quantiles[..., 0]) / widths[0]
+    high_slope = (quantiles[..., -1] - quantiles[..., -2]) / widths[-1]
+    tails = low * (quantiles[..., 0] - low_slope * low / 2) + high * (quantiles[..., -1] + high_slope * high / 2)
+    return np.asarray(np.maximum(inner + tails, 0.0))
