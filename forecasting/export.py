@@ -5,6 +5,7 @@ alone. A file appears under its name only when it is complete.
 """
 
 import os
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from enum import StrEnum
@@ -71,15 +72,13 @@ def forecast_table(
     return pa.table(table)
 
 
-def table_writer(
-    sink: BinaryIO, file_format: FileFormat, about: Mapping[str, object]
-) -> AbstractContextManager[Write]:
+def table_writer(sink: BinaryIO, file_format: FileFormat, about: Mapping[str, object]) -> AbstractContextManager[Write]:
     """Return a context that yields a function to write tables of one schema, one after the other.
 
     Args:
         sink: where the bytes go.
         file_format: what they are.
-        about: facts on the whole, JSON-able: the head of a JSON object, the metadata of a Parquet file; CSV has no place.
+        about: facts on the whole, JSON-able: the head of a JSON object, the metadata of a Parquet file; not in CSV.
     """
     writers = {FileFormat.CSV: _csv, FileFormat.JSON: _json, FileFormat.PARQUET: _parquet}
     return writers[file_format](sink, about)
@@ -139,6 +138,17 @@ def _with_iso_time(table: pa.Table) -> pa.Table:
     index = table.schema.get_field_index("step_start")
     whole_seconds = table.column(index).cast(pa.timestamp("s", tz="UTC"))
     return table.set_column(index, "step_start", pc.strftime(whole_seconds, format=ISO_TIME))
+
+
+@contextmanager
+def output_file(path: Path | None) -> Iterator[BinaryIO]:
+    """Yield what to write to: `new_file(path)`, or stdout for None."""
+    if path is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    with new_file(path) as file:
+        yield file
 
 
 @contextmanager

@@ -1,0 +1,94 @@
+"""The application: global flags, the commands, and what becomes of an error."""
+
+import logging
+import os
+import signal
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from forecasting.cli import doctor, store
+from forecasting.cli.call import Call, say
+from infra.errors import GraphtideError
+from infra.telemetry import configure_logging
+
+DEBUG_VARIABLE = "GRAPHTIDE_DEBUG"
+TERMINATED = 128 + signal.SIGTERM
+
+app = typer.Typer(
+    name="graphtide",
+    help="Forecast how a social network evolves: events in, calibrated forecasts of its graph metrics out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for group in (store, doctor):
+    group.register(app)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"graphtide {version('graphtide')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    ctx: typer.Context,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", metavar="PATH", help="Settings file; else config.toml beside the call, else the packaged one."
+        ),
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens inside, on stderr.")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    configure_logging(logging.INFO if verbose else logging.WARNING)
+    ctx.obj = Call(config)
+
+
+def _stop_on_sigterm(_signal: int, _frame: FrameType | None) -> NoReturn:
+    # An exception, not the default death: temporary files are removed and the store is closed on the way out.
+    sys.exit(TERMINATED)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and end the process.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C, 143 stopped by SIGTERM.
+    """
+    signal.signal(signal.SIGTERM, _stop_on_sigterm)
+    code = 0
+    try:
+        app(arguments, prog_name="graphtide")
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BrokenPipeError:
+        pass  # whoever read our output has seen enough
+    except GraphtideError as error:
+        _raise_in_debug(error)
+        say(f"graphtide: {error}")
+        code = error.exit_code
+    except Exception as error:  # noqa: BLE001 - the last resort, so that no user meets a traceback
+        _raise_in_debug(error)
+        say(f"graphtide: this should not happen: {type(error).__name__}: {error}")
+        say(f"  fix: run the command again with {DEBUG_VARIABLE}=1 and report what it prints")
+        code = 1
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more at exit and would complain there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(code)
+
+
+def _raise_in_debug(error: Exception) -> None:
+    if os.environ.get(DEBUG_VARIABLE, "") not in {"", "0"}:
+        raise error

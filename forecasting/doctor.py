@@ -1,0 +1,131 @@
+"""What this machine has for Graphtide, what is lost without it, and what to do: one finding a thing looked at."""
+
+import os
+import platform
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.metadata import version
+from pathlib import Path
+
+from infra.errors import GraphtideError
+from infra.settings import LoadedSettings
+
+# https://sqlite.org/wal.html#walresetbug: a checkpoint that races another connection's commit could lose pages.
+SQLITE_WAL_RESET_FIXED = (3, 51, 3)
+# What the kernels and torch make use of, by the names of /proc/cpuinfo.
+CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16")
+COMPILERS = ("c++", "g++", "clang++")
+SCARCE_DISK_BYTES = 1 << 30
+
+
+class Status(StrEnum):
+    """How a finding is to be taken."""
+
+    OK = "ok"
+    NOTE = "note"  # something is absent that is not needed
+    WARN = "warn"  # it works, with a risk
+    FAIL = "fail"  # a command will fail
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at: what was found, and what to do if that is not enough."""
+
+    name: str
+    status: Status
+    found: str
+    advice: str = ""
+
+
+def examine(settings: LoadedSettings) -> list[Finding]:
+    """Return the findings, in the order in which they are shown."""
+    return [
+        Finding("graphtide", Status.OK, version("graphtide")),
+        Finding("python", Status.OK, f"{platform.python_version()} on {platform.platform()}"),
+        Finding("settings", Status.OK, str(settings.file)),
+        _cpu(),
+        *_torch(),
+        _compiler(),
+        _sqlite(),
+        _store(settings.values.store.url),
+        _disk(),
+    ]
+
+
+def _cpu() -> Finding:
+    flags: set[str] = set()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith(("flags", "Features")):
+                flags.update(line.partition(":")[2].split())
+                break
+    present = [name for name in CPU_FEATURES if name in flags]
+    usable = len(os.sched_getaffinity(0))
+    return Finding(
+        "cpu",
+        Status.OK,
+        f"{platform.machine()}, {usable} usable cores, {' '.join(present) or 'no vector features known'}",
+    )
+
+
+def _torch() -> Iterator[Finding]:
+    try:
+        import torch  # noqa: PLC0415 - takes a second, and doctor must report its absence
+    except ImportError as error:
+        yield Finding(
+            "torch", Status.FAIL, f"cannot be imported: {error}", "install graphtide again: pip install graphtide"
+        )
+        return
+    yield Finding("torch", Status.OK, f"{torch.__version__}, {torch.get_num_threads()} threads")
+    if torch.cuda.is_available():
+        names = sorted({torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())})
+        yield Finding("gpu", Status.OK, f"{torch.cuda.device_count()} x {', '.join(names)}")
+    else:
+        yield Finding(
+            "gpu", Status.NOTE, "none that torch can use", "not needed: training and forecasting run on the CPU"
+        )
+
+
+def _compiler() -> Finding:
+    for name in COMPILERS:
+        path = shutil.which(name)
+        if path:
+            return Finding("compiler", Status.OK, path)
+    return Finding("compiler", Status.NOTE, "no C++ compiler", "not needed: every kernel has a plain torch path")
+
+
+def _sqlite() -> Finding:
+    found = sqlite3.sqlite_version
+    if sqlite3.sqlite_version_info >= SQLITE_WAL_RESET_FIXED:
+        return Finding("sqlite", Status.OK, found)
+    fixed = ".".join(map(str, SQLITE_WAL_RESET_FIXED))
+    return Finding(
+        "sqlite",
+        Status.WARN,
+        f"{found}, older than {fixed}: a checkpoint that races another connection's commit can corrupt the store",
+        "run one ingest process a store (readers are safe), or use a Python built with a newer SQLite",
+    )
+
+
+def _disk() -> Finding:
+    free_bytes = shutil.disk_usage(Path.cwd()).free
+    found = f"{free_bytes / 1e9:.1f} GB free in {Path.cwd()}"
+    if free_bytes < SCARCE_DISK_BYTES:
+        return Finding("disk", Status.WARN, found, "make room before ingesting a large log")
+    return Finding("disk", Status.OK, found)
+
+
+def _store(url: str) -> Finding:
+    from stream.store.sqlite import SqliteSnapshots  # noqa: PLC0415 - a broken installation must not stop doctor
+
+    try:
+        with SqliteSnapshots(url) as reader:
+            graphs = reader.graphs()
+    except GraphtideError as error:
+        return Finding("store", Status.NOTE, error.message, error.fix or "")
+    snapshots = sum(graph.snapshots for graph in graphs)
+    return Finding("store", Status.OK, f"{url}: {len(graphs)} graphs, {snapshots:,} snapshots")
