@@ -39,13 +39,14 @@ from infra.steps import parse_duration_us
 
 ENV_PREFIX = "GRAPHTIDE_"
 CONFIG_NAME = "config.toml"
+MAX_SEED = 2**32 - 1
 
 
 def _check_duration(text: str) -> str:
     try:
         parse_duration_us(text)
     except UsageError as error:
-        raise ValueError(str(error.message)) from error
+        raise ValueError("a duration: a whole number and a unit, such as 30s, 15m, 1h, 1d or 1w") from error
     return text
 
 
@@ -66,7 +67,7 @@ class _Section(BaseModel):
     def _no_truth_for_a_number(cls, value: object, info: ValidationInfo) -> object:
         """Refuse `true` where a number stands: Python would read it as 1."""
         if isinstance(value, bool) and cls.model_fields[str(info.field_name)].annotation is not bool:
-            raise ValueError("not a truth value")
+            raise ValueError
         return value
 
 
@@ -98,14 +99,41 @@ class ForecastSettings(_Section):
 
     horizon: Horizon = 168
     chunk_steps: int = Field(default=1024, ge=1, le=MAX_HORIZON_STEPS)
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
+
+
+class ForecasterSettings(_Section):
+    """The architecture of the forecaster; the fields of `models.forecaster.ForecasterConfig`."""
+
+    d_model: int = Field(default=64, ge=8, le=4096)
+    n_layers: int = Field(default=2, ge=1, le=64)
+    d_state: int = Field(default=32, ge=1, le=1024)
+    headdim: int = Field(default=32, ge=1, le=1024)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    reach_steps: int = Field(default=2048, ge=1, le=MAX_HORIZON_STEPS)
+
+    @field_validator("headdim")
+    @classmethod
+    def _heads_fill_the_width(cls, headdim: int, info: ValidationInfo) -> int:
+        inner = 2 * info.data.get("d_model", headdim)
+        if inner % headdim:
+            raise ValueError(f"a divisor of twice d_model, which is {inner}")
+        return headdim
 
 
 class TrainingSettings(_Section):
-    """How a model is trained."""
+    """How a model is trained; the fields of `models.training.TrainingConfig`."""
 
-    budget_s: float = Field(default=180.0, gt=0)
-    seed: int = Field(default=0, ge=0)
+    budget_s: float = Field(default=150.0, gt=0)
+    max_iterations: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=MAX_SEED)
+    learning_rate: float = Field(default=3e-3, gt=0, le=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    validation_share: float = Field(default=0.12, gt=0, lt=0.5)
+    validate_every: int = Field(default=25, ge=1)
+    patience: int = Field(default=12, ge=1)
+    tokens_per_batch: int = Field(default=6144, ge=64)
+    checkpoint_tokens: int = Field(default=8192, ge=1)
 
 
 class BacktestSettings(_Section):
@@ -129,6 +157,7 @@ class Settings(BaseSettings):
     ingest: IngestSettings = IngestSettings()
     models: ModelSettings = ModelSettings()
     forecast: ForecastSettings = ForecastSettings()
+    forecaster: ForecasterSettings = ForecasterSettings()
     training: TrainingSettings = TrainingSettings()
     backtest: BacktestSettings = BacktestSettings()
     data: DataSettings = DataSettings()
@@ -294,7 +323,8 @@ def _explain(error: ValidationError, *, path: Path, text: str, flags: Mapping[st
             f"[{section}] is not a section: {first['msg']}", place=place, fix=f"write [{section}] and keys below"
         )
     given = flags[f"{section}.{key}"].name if f"{section}.{key}" in flags else f"{section}.{key}"
-    allowed = _allowed(sections[section].model_fields[key])
+    # Validators of this module raise ValueError with what is allowed, in words; bounds and types speak for themselves.
+    allowed = str(first.get("ctx", {}).get("error", "")) or _allowed(sections[section].model_fields[key])
     return UsageError(f"{given} cannot be {first['input']!r}", place=place, fix=f"give {allowed}")
 
 
@@ -329,8 +359,6 @@ def _line_of(text: str, section: str, key: str | None) -> int | None:
 def _allowed(field: FieldInfo) -> str:
     """Say in words what a setting accepts."""
     kind = field.annotation
-    if any(isinstance(item, AfterValidator) and item.func is _check_duration for item in field.metadata):
-        return "a duration: a whole number and a unit, such as 30s, 15m, 1h, 1d or 1w"
     if get_origin(kind) is Literal:
         return "one of " + ", ".join(str(choice) for choice in get_args(kind))
     if get_origin(kind) is tuple:
