@@ -10,8 +10,8 @@ from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 
+from infra.configuration import LoadedSettings
 from infra.errors import GraphtideError
-from infra.settings import LoadedSettings
 
 # https://sqlite.org/wal.html#walresetbug: a checkpoint that races another connection's commit could lose pages.
 SQLITE_WAL_RESET_FIXED = (3, 51, 3)

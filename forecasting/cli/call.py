@@ -9,7 +9,7 @@ from pathlib import Path
 import typer
 from rich.console import Console
 
-from infra.settings import Flag, LoadedSettings, load_settings
+from infra.configuration import Flag, LoadedSettings, load_settings
 
 INTERRUPTED = 130
 # Wide enough that no cell of a table is cut where the output is read by another program.

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from infra.configuration import Flag, load_settings
 from infra.errors import UsageError
-from infra.settings import Flag, Settings, load_settings
+from infra.settings import Settings
 
 ROOT = Path(__file__).parents[3]
 
@@ -140,7 +141,7 @@ def test_wheel_finds_its_own_file(clean_environment: Path) -> None:
     for module in (ROOT / "infra").glob("*.py"):
         (package / module.name).write_bytes(module.read_bytes())
     (package / "config.toml").write_bytes((ROOT / "config.toml").read_bytes())
-    code = "from infra.settings import load_settings; print(load_settings().file)"
+    code = "from infra.configuration import load_settings; print(load_settings().file)"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GRAPHTIDE_")}
     run = subprocess.run(
         [sys.executable, "-c", code],
