@@ -1,0 +1,113 @@
+"""The causal statistics see the past alone, whole or in any pieces."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.steps import DAY_US, HOUR_US, WEEK_US
+from models.features import (
+    IS_COUNT,
+    N_FEATURES,
+    N_MODELLED,
+    CausalStatistics,
+    calendar_features,
+    transform,
+    untransform,
+)
+
+START_US = 1_254_193_200_000_000
+
+
+def some_values(n: int, seed: int = 0) -> np.ndarray:
+    generator = np.random.default_rng(seed)
+    values = generator.poisson(4.0, size=(n, N_MODELLED)).astype(np.float64)
+    values[:, ~IS_COUNT] = generator.random((n, int((~IS_COUNT).sum())))
+    return values
+
+
+@pytest.mark.parametrize("step_us", [HOUR_US, DAY_US, WEEK_US])
+@given(cuts=st.lists(st.integers(0, 400), max_size=6))
+def test_any_cut_gives_the_same_statistics_and_tokens(step_us: int, cuts: list[int]) -> None:
+    values = some_values(400)
+    whole, tokens = CausalStatistics.start(step_us, START_US).observe(values)
+    pieces, features = CausalStatistics.start(step_us, START_US), []
+    edges = [0, *sorted(cuts), 400]
+    for begin, end in zip(edges[:-1], edges[1:], strict=True):
+        pieces, part = pieces.observe(values[begin:end])
+        features.append(part.features)
+    np.testing.assert_allclose(np.concatenate(features), tokens.features, rtol=1e-5, atol=1e-5)
+    for name in ("profile_sum", "level_sum", "level_expected", "square_sum"):
+        np.testing.assert_allclose(getattr(pieces, name), getattr(whole, name), rtol=1e-9, atol=1e-9)
+    assert pieces.next_us == whole.next_us == START_US + 400 * step_us
+
+
+@given(origin=st.integers(1, 399), seed=st.integers(0, 5))
+def test_what_comes_later_changes_nothing_before(origin: int, seed: int) -> None:
+    values = some_values(400)
+    changed = values.copy()
+    changed[origin:] = some_values(400, seed + 1)[origin:]
+    _, tokens = CausalStatistics.start(HOUR_US, START_US).observe(values)
+    _, other = CausalStatistics.start(HOUR_US, START_US).observe(changed)
+    np.testing.assert_array_equal(tokens.features[:origin], other.features[:origin])
+    # The anchor of a step is known before the step is seen.
+    np.testing.assert_array_equal(tokens.anchor[: origin + 1], other.anchor[: origin + 1])
+
+
+def test_observing_changes_no_earlier_value() -> None:
+    before, _ = CausalStatistics.start(HOUR_US, START_US).observe(some_values(200))
+    kept = before.profile_sum.copy()
+    before.observe(some_values(200, seed=1))
+    np.testing.assert_array_equal(before.profile_sum, kept)
+
+
+def test_a_steady_weekly_rhythm_is_the_anchor() -> None:
+    week = np.random.default_rng(3).poisson(20, size=(168, N_MODELLED)).astype(np.float64)
+    week[:, ~IS_COUNT] = 0.5
+    statistics, _ = CausalStatistics.start(HOUR_US, START_US).observe(np.tile(week, (30, 1)))
+    ahead = statistics.ahead(1, 168, 1000)
+    np.testing.assert_allclose(untransform(ahead.anchor), week, rtol=0.06, atol=0.8)
+
+
+def test_a_doubled_level_doubles_the_anchor() -> None:
+    values = np.full((168 * 30, N_MODELLED), 10.0)
+    values[:, ~IS_COUNT] = 0.5
+    values[-168 * 12 :, IS_COUNT] *= 2
+    statistics, _ = CausalStatistics.start(HOUR_US, START_US).observe(values)
+    anchor = untransform(statistics.ahead(1, 10, 1000).anchor)[:, IS_COUNT]
+    assert np.all((anchor > 17) & (anchor < 23))
+
+
+def test_tokens_ahead_do_not_depend_on_how_they_are_cut() -> None:
+    statistics, _ = CausalStatistics.start(HOUR_US, START_US).observe(some_values(500))
+    whole = statistics.ahead(1, 300, 200)
+    np.testing.assert_array_equal(whole.features[120:], statistics.ahead(121, 180, 200).features)
+
+
+@pytest.mark.parametrize("values", [np.zeros((900, N_MODELLED)), np.full((900, N_MODELLED), 1e9)])
+def test_constant_series_give_finite_tokens(values: np.ndarray) -> None:
+    values[:, ~IS_COUNT] = np.minimum(values[:, ~IS_COUNT], 1.0)
+    statistics, tokens = CausalStatistics.start(HOUR_US, START_US).observe(values)
+    ahead = statistics.ahead(1, 500, 100)
+    assert tokens.features.shape == (900, N_FEATURES)
+    assert np.isfinite(tokens.features).all()
+    assert np.isfinite(ahead.features).all()
+    np.testing.assert_allclose(untransform(ahead.anchor), values[:500], rtol=2e-3)
+
+
+def test_nothing_observed_yet_is_no_error() -> None:
+    ahead = CausalStatistics.start(HOUR_US, START_US).ahead(1, 5, 100)
+    assert np.isfinite(ahead.features).all()
+    np.testing.assert_array_equal(ahead.anchor, np.zeros((5, N_MODELLED)))
+
+
+def test_transform_is_inverted() -> None:
+    values = some_values(50)
+    np.testing.assert_allclose(untransform(transform(values)), values, atol=1e-9)
+
+
+def test_calendar_repeats_with_the_week_but_for_the_year() -> None:
+    steps = START_US + np.arange(168) * HOUR_US
+    week, later = calendar_features(steps), calendar_features(steps + WEEK_US)
+    np.testing.assert_allclose(week[:, :14], later[:, :14], atol=1e-6)
+    assert np.abs(week[:, 14:] - later[:, 14:]).max() > 0.01
