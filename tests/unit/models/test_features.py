@@ -1,5 +1,7 @@
 """The causal statistics see the past alone, whole or in any pieces."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -33,7 +35,7 @@ def test_any_cut_gives_the_same_statistics_and_tokens(step_us: int, cuts: list[i
     whole, tokens = CausalStatistics.start(step_us, START_US).observe(values)
     pieces, features = CausalStatistics.start(step_us, START_US), []
     edges = [0, *sorted(cuts), 400]
-    for begin, end in zip(edges[:-1], edges[1:], strict=True):
+    for begin, end in pairwise(edges):
         pieces, part = pieces.observe(values[begin:end])
         features.append(part.features)
     np.testing.assert_allclose(np.concatenate(features), tokens.features, rtol=1e-5, atol=1e-5)
