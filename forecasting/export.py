@@ -87,7 +87,8 @@ def table_writer(sink: BinaryIO, file_format: FileFormat, about: Mapping[str, ob
 @contextmanager
 def _csv(sink: BinaryIO, _about: Mapping[str, object]) -> Iterator[Write]:
     has_header = False
-    options = pa_csv.WriteOptions(include_header=False, quoting_style="needed")
+    # "needed" would put every text in quotes; times and metric names hold nothing that needs them.
+    options = pa_csv.WriteOptions(include_header=False, quoting_style="none")
 
     def write(table: pa.Table) -> None:
         nonlocal has_header
