@@ -1,5 +1,6 @@
 """The reading side of a snapshot store: what forecasting, the CLI and the API see of it."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -49,6 +50,14 @@ class SnapshotTable:
 
     def __len__(self) -> int:
         return len(self.step_start_us)
+
+    def digest(self) -> str:
+        """Return a SHA-256 of everything but the graph's name: equal exactly where the snapshots are."""
+        digest = hashlib.sha256(f"{self.step_us} {' '.join(self.metrics)}\n".encode())
+        digest.update(self.step_start_us.astype("<i8").tobytes())
+        digest.update(self.revision.astype("<i8").tobytes())
+        digest.update(self.values.astype("<f8").tobytes())
+        return digest.hexdigest()
 
 
 class SnapshotReader(Protocol):

@@ -1,0 +1,84 @@
+"""What ingestion and the writing side of a store hand to each other."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from stream.events import IntArray
+from stream.sources.base import Position
+from stream.store.known import BoolArray
+from stream.windows import Clock
+
+# An edge is one number: the node id of src in the upper bits, that of dst in the lower.
+PAIR_BITS = 32
+MAX_NODE_ID = 2**31 - 1
+
+
+@dataclass(slots=True)
+class GraphState:
+    """One graph as the writer sees it: the row of `graphs`."""
+
+    id: int
+    name: str
+    step_us: int
+    first_step_us: int | None = None
+    next_step_us: int | None = None
+    snapshots: int = 0
+    events: int = 0
+    total_nodes: int = 0
+    total_edges: int = 0
+    late: int = 0
+
+
+@dataclass(slots=True)
+class PartitionState:
+    """How far one partition of a source was read: its clock, its valid events (late ones included), its late events."""
+
+    clock: Clock = field(default_factory=Clock)
+    events: int = 0
+    late: int = 0
+
+
+@dataclass(slots=True)
+class SourceState:
+    """How far a source was read."""
+
+    id: int
+    name: str
+    position: Position | None = None
+    ended: bool = False
+    rejected: int = 0
+    partitions: dict[str, PartitionState] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeRows:
+    """Distinct edges of steps, as columns of shape [n]: events[i] events of node pair[i] in the step at step_us[i]."""
+
+    graph_id: IntArray
+    step_start_us: IntArray
+    pair: IntArray
+    events: IntArray
+
+    def __len__(self) -> int:
+        return len(self.pair)
+
+    def where(self, mask: BoolArray) -> "EdgeRows":
+        """Return the rows that `mask` [n] selects."""
+        return EdgeRows(self.graph_id[mask], self.step_start_us[mask], self.pair[mask], self.events[mask])
+
+    @classmethod
+    def merge(cls, parts: Sequence["EdgeRows"]) -> "EdgeRows":
+        """Return the rows of all parts in order of graph, step and pair, equal ones added up."""
+        graph_id, step, pair, events = (
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("graph_id", "step_start_us", "pair", "events")
+        )
+        order = np.lexsort((pair, step, graph_id))
+        graph_id, step, pair, events = graph_id[order], step[order], pair[order], events[order]
+        first = np.ones(len(pair), dtype=np.bool_)
+        first[1:] = (pair[1:] != pair[:-1]) | (step[1:] != step[:-1]) | (graph_id[1:] != graph_id[:-1])
+        starts = np.flatnonzero(first)
+        summed = np.add.reduceat(events, starts) if len(starts) else events
+        return cls(graph_id[starts], step[starts], pair[starts], summed)
