@@ -120,10 +120,10 @@ def _disk() -> Finding:
 
 
 def _store(url: str) -> Finding:
-    from stream.store.sqlite import SqliteSnapshots  # noqa: PLC0415 - a broken installation must not stop doctor
+    from stream.store import open_reader  # noqa: PLC0415 - a broken installation must not stop doctor
 
     try:
-        with SqliteSnapshots(url) as reader:
+        with open_reader(url) as reader:
             graphs = reader.graphs()
     except GraphtideError as error:
         return Finding("store", Status.NOTE, error.message, error.fix or "")

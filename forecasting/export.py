@@ -1,15 +1,11 @@
 """Snapshots and forecasts as Arrow tables, and as the files that other programs read: CSV, JSON, Parquet.
 
 A forecast is written chunk by chunk, so that memory does not grow with the horizon; the bytes depend on the values
-alone. A file appears under its name only when it is complete.
-"""
+alone."""
 
-import os
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from enum import StrEnum
-from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
@@ -19,7 +15,6 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from infra.errors import GraphtideError, UsageError
 from infra.schema import METRIC_INDEX, METRICS, QUANTILE_LEVELS, Kind
 from models.contract import ForecastChunk
 from stream.store.base import SnapshotTable
@@ -139,49 +134,3 @@ def _with_iso_time(table: pa.Table) -> pa.Table:
     index = table.schema.get_field_index("step_start")
     whole_seconds = table.column(index).cast(pa.timestamp("s", tz="UTC"))
     return table.set_column(index, "step_start", pc.strftime(whole_seconds, format=ISO_TIME))
-
-
-@contextmanager
-def output_file(path: Path | None) -> Iterator[BinaryIO]:
-    """Yield what to write to: `new_file(path)`, or stdout for None."""
-    if path is None:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    with new_file(path) as file:
-        yield file
-
-
-@contextmanager
-def new_file(path: Path) -> Iterator[BinaryIO]:
-    """Yield a binary file that becomes `path` when the block ends well, and leaves no trace when it does not.
-
-    A device or a pipe (`/dev/stdout`) is written directly: it cannot be replaced.
-
-    Raises:
-        UsageError: the folder is not there or is not writable, or `path` is a folder.
-        GraphtideError: writing failed, as on a full disk.
-    """
-    if path.is_dir():
-        raise UsageError(f"cannot write {path}: it is a folder", fix="name a file in it")
-    if path.exists() and not path.is_file():
-        with path.open("wb") as sink:
-            yield sink
-        return
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        file = part.open("wb")
-    except OSError as error:
-        fix = "name a file in a folder that is there and writable"
-        raise UsageError(f"cannot write {path}: {error.strerror}", fix=fix) from error
-    try:
-        with file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        fix = "make room, or name another file"
-        raise GraphtideError(f"cannot write {path}: {error.strerror or error}", fix=fix) from error
-    finally:
-        part.unlink(missing_ok=True)

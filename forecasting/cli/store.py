@@ -11,6 +11,7 @@ from rich.table import Table
 from forecasting.cli.arguments import parse_metrics, parse_time_us
 from forecasting.cli.call import Call, console, say
 from infra.errors import UsageError
+from infra.files import output_file
 from infra.steps import format_duration, format_time
 
 if TYPE_CHECKING:
@@ -53,11 +54,11 @@ def graphs(
 
     Example: graphtide graphs --json
     """
-    from stream.store.sqlite import SqliteSnapshots  # noqa: PLC0415 - numpy is not needed for --help
+    from stream.store import open_reader  # noqa: PLC0415 - numpy is not needed for --help
 
     call: Call = ctx.obj
     settings = call.load({"store.url": ("--store", store)}).values
-    with SqliteSnapshots(settings.store.url) as reader:
+    with open_reader(settings.store.url) as reader:
         found = reader.graphs()
     if as_json:
         import msgspec  # noqa: PLC0415
@@ -104,7 +105,7 @@ def snapshots(
 
     Example: graphtide snapshots mathoverflow --last 168 --format csv --output week.csv
     """
-    from stream.store.sqlite import SqliteSnapshots  # noqa: PLC0415
+    from stream.store import open_reader  # noqa: PLC0415
 
     call: Call = ctx.obj
     settings = call.load({"store.url": ("--store", store)}).values
@@ -114,7 +115,7 @@ def snapshots(
     end_us = None if end is None else parse_time_us("--end", end)
     # A table of everything would scroll away; what was asked for by range or count is shown whole.
     is_short = file_format is Format.TABLE and last is None and start is None and end is None
-    with SqliteSnapshots(settings.store.url) as reader:
+    with open_reader(settings.store.url) as reader:
         info = reader.graph(graph)
         found = reader.snapshots(
             graph, start_us=start_us, end_us=end_us, metrics=names, last=TABLE_STEPS if is_short else last
@@ -152,7 +153,7 @@ def _print_table(found: "SnapshotTable") -> None:
 
 
 def _write(found: "SnapshotTable", file_format: Format, output: Path | None) -> None:
-    from forecasting.export import FileFormat, output_file, snapshot_table, table_writer  # noqa: PLC0415 - imports Arrow
+    from forecasting.export import FileFormat, snapshot_table, table_writer  # noqa: PLC0415 - imports Arrow
 
     about = {"graph": found.graph, "step": format_duration(found.step_us)}
     with output_file(output) as sink, table_writer(sink, FileFormat(file_format.value), about) as write:

@@ -1,17 +1,14 @@
-"""Tables as files: the columns promised, the values unchanged, all or nothing on disk."""
+"""Tables as files: the columns promised, the values unchanged, the same bytes for the same values."""
 
 import csv
 import io
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from forecasting.export import FileFormat, forecast_table, new_file, snapshot_table, table_writer
-from infra.errors import GraphtideError, UsageError
+from forecasting.export import FileFormat, forecast_table, snapshot_table, table_writer
 from infra.schema import METRIC_NAMES, QUANTILE_LEVELS
 from infra.steps import HOUR_US
 from models.contract import ForecastChunk
@@ -103,33 +100,3 @@ def test_snapshots_keep_counts_whole() -> None:
         "2009-09-29T02:00:00Z,0,3,0.5,10",
         "2009-09-29T03:00:00Z,2,0,0,10",
     ]
-
-
-def test_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    path = tmp_path / "out.csv"
-    path.write_text("before")
-    with pytest.raises(KeyboardInterrupt), new_file(path) as file:
-        file.write(b"half")
-        raise KeyboardInterrupt
-    assert path.read_text() == "before"
-    with new_file(path) as file:
-        file.write(b"after")
-    assert path.read_text() == "after"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["out.csv"]
-
-
-def test_unwritable_place_is_said(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    for path in (tmp_path / "absent" / "x.csv", tmp_path / "file" / "x.csv", tmp_path):
-        with pytest.raises(UsageError, match="cannot write"), new_file(path):
-            pass
-
-
-def test_full_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(GraphtideError, match="No space left"), new_file(tmp_path / "x.csv") as file:
-        file.write(b"x")
-    assert not list(tmp_path.iterdir())
