@@ -3,9 +3,11 @@
 A forecast is written chunk by chunk, so that memory does not grow with the horizon; the bytes depend on the values
 alone."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from enum import StrEnum
+from pathlib import Path
 from typing import BinaryIO
 
 import msgspec
@@ -15,7 +17,9 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
+from infra.errors import UsageError
 from infra.schema import METRIC_INDEX, METRICS, QUANTILE_LEVELS, Kind
+from infra.whole_file import whole_file
 from models.contract import ForecastChunk
 from stream.store.base import SnapshotTable
 
@@ -134,3 +138,26 @@ def _with_iso_time(table: pa.Table) -> pa.Table:
     index = table.schema.get_field_index("step_start")
     whole_seconds = table.column(index).cast(pa.timestamp("s", tz="UTC"))
     return table.set_column(index, "step_start", pc.strftime(whole_seconds, format=ISO_TIME))
+
+
+@contextmanager
+def output_file(path: Path | None) -> Iterator[BinaryIO]:
+    """Yield what to write to: a file that becomes `path` when the block ends well, or stdout for None.
+
+    A device or a pipe (`/dev/stdout`) is written directly: it cannot be replaced.
+
+    Raises:
+        UsageError: `path` is a folder.
+        GraphtideError: it cannot be written, as on a full disk.
+    """
+    if path is None:
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+    elif path.is_dir():
+        raise UsageError(f"cannot write {path}: it is a folder", fix="name a file in it")
+    elif path.exists() and not path.is_file():
+        with path.open("wb") as sink:
+            yield sink
+    else:
+        with whole_file(path) as temporary, temporary.open("wb") as sink:
+            yield sink

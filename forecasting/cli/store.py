@@ -11,7 +11,6 @@ from rich.table import Table
 from forecasting.cli.arguments import parse_metrics, parse_time_us
 from forecasting.cli.call import Call, console, say
 from infra.errors import UsageError
-from infra.files import output_file
 from infra.steps import format_duration, format_time
 
 if TYPE_CHECKING:
@@ -153,7 +152,7 @@ def _print_table(found: "SnapshotTable") -> None:
 
 
 def _write(found: "SnapshotTable", file_format: Format, output: Path | None) -> None:
-    from forecasting.export import FileFormat, snapshot_table, table_writer  # noqa: PLC0415 - imports Arrow
+    from forecasting.export import FileFormat, output_file, snapshot_table, table_writer  # noqa: PLC0415 - imports Arrow
 
     about = {"graph": found.graph, "step": format_duration(found.step_us)}
     with output_file(output) as sink, table_writer(sink, FileFormat(file_format.value), about) as write:

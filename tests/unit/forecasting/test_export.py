@@ -3,12 +3,15 @@
 import csv
 import io
 import json
+import os
+from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from forecasting.export import FileFormat, forecast_table, snapshot_table, table_writer
+from forecasting.export import FileFormat, forecast_table, output_file, snapshot_table, table_writer
+from infra.errors import GraphtideError
 from infra.schema import METRIC_NAMES, QUANTILE_LEVELS
 from infra.steps import HOUR_US
 from models.contract import ForecastChunk
@@ -100,3 +103,46 @@ def test_snapshots_keep_counts_whole() -> None:
         "2009-09-29T02:00:00Z,0,3,0.5,10",
         "2009-09-29T03:00:00Z,2,0,0,10",
     ]
+
+
+def test_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "out.csv"
+    path.write_text("before")
+    with pytest.raises(KeyboardInterrupt), output_file(path) as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert path.read_text() == "before"
+    with output_file(path) as file:
+        file.write(b"after")
+    assert path.read_text() == "after"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out.csv"]
+
+
+def test_unwritable_place_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file" / "x.csv", tmp_path):
+        with pytest.raises(GraphtideError, match="cannot write"), output_file(path):
+            pass
+
+
+def test_full_disk_is_said_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(GraphtideError, match="No space left"), output_file(tmp_path / "x.csv") as file:
+        file.write(b"x")
+    assert not list(tmp_path.iterdir())
+
+
+def test_pipe_is_written_not_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with output_file(pipe) as file:
+            file.write(b"through")
+        assert os.read(reader, 100) == b"through"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
