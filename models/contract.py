@@ -64,7 +64,7 @@ class Model(Protocol, Generic[State]):
         """A stable name, as it stands in tables."""
         ...
 
-    def start(self, step_us: int, start_us: int, *, seed: int = 0) -> State:
+    def start(self, step_us: int, start_us: int) -> State:
         """Return the state before any observation of a graph whose first step starts at `start_us`."""
         ...
 
@@ -75,9 +75,12 @@ class Model(Protocol, Generic[State]):
         """
         ...
 
-    def rollout(self, state: State, horizon_steps: int, *, chunk_steps: int = 1024) -> Iterator[ForecastChunk]:
+    def rollout(
+        self, state: State, horizon_steps: int, *, chunk_steps: int = 1024, seed: int = 0
+    ) -> Iterator[ForecastChunk]:
         """Yield the forecast of the next `horizon_steps` in chunks, at memory that does not grow with it.
 
-        Every chunk keeps the invariants of the schema. The chunk length changes no number beyond float tolerance.
+        Every chunk keeps the invariants of the schema. The chunk length changes no number beyond float tolerance;
+        `seed` moves only what is computed on sample paths (the totals).
         """
         ...
