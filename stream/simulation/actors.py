@@ -18,7 +18,7 @@ _FOLLOW, _MESSAGE, _MENTION, _REPLY, _REPOST = range(5)
 
 _CONTACTS = 12  # remembered in each direction; newer ones overwrite
 _RECENT_EVENTS = 4000  # window from which habitual actors are drawn
-_MOST_ACTIVE = 2000.0  # largest activity, times the smallest
+_MOST_ACTIVE = 150.0  # largest activity, times the smallest
 _NEAR_JOINER = 0.85  # probability that a newcomer joins the community of the user who brought them
 _DRAWS_PER_EVENT = 5
 

@@ -18,8 +18,8 @@ from stream.simulation.uniforms import Uniforms
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _HOLIDAYS = frozenset({(1, 1), (5, 1), (12, 24), (12, 25), (12, 26), (12, 31)})  # (month, day)
 _ATTENTION_HOURS = 48.0  # e-folding time of the news cycle
-_FAST_SHARE, _FAST_HOURS = 0.7, 0.2  # responses at once: exponential delay
-_SLOW_HOURS, _SLOW_TAIL = 1.0, 1.2  # responses in due course: power law (Crane & Sornette 2008)
+_FAST_SHARE, _FAST_HOURS = 0.65, 0.2  # responses at once: exponential delay
+_SLOW_HOURS, _SLOW_TAIL = 2.0, 1.0  # responses in due course: power law (Crane & Sornette 2008)
 _LONGEST_HOURS = 24.0 * 28
 _MOST_VIRAL = 60.0  # times the smallest expected number of responses
 
