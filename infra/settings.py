@@ -69,11 +69,21 @@ class IngestSettings(_Section):
     """How events become steps."""
 
     step: Duration = "1h"
+    out_of_orderness_s: int = Field(default=0, ge=0)
+    max_empty_steps: int = Field(default=5_000_000, ge=1)
+    keep_rejects: int = Field(default=1000, ge=0)
 
     @property
     def step_us(self) -> int:
         """Step size in microseconds."""
         return parse_duration_us(self.step)
+
+
+class MetricSettings(_Section):
+    """What a store accepts of one graph."""
+
+    max_nodes: int = Field(default=10_000_000, ge=1, le=2**31 - 1)
+    max_edges: int = Field(default=100_000_000, ge=1)
 
 
 class ModelSettings(_Section):
@@ -143,6 +153,7 @@ class Settings(BaseSettings):
 
     store: StoreSettings = StoreSettings()
     ingest: IngestSettings = IngestSettings()
+    metrics: MetricSettings = MetricSettings()
     models: ModelSettings = ModelSettings()
     forecast: ForecastSettings = ForecastSettings()
     forecaster: ForecasterSettings = ForecasterSettings()

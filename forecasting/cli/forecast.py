@@ -1,0 +1,150 @@
+"""`graphtide forecast`: the next steps of a graph, as a table or a file."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+
+from forecasting.cli.arguments import parse_metrics, parse_quantiles
+from forecasting.cli.call import Call, console, interruptible, say
+from forecasting.cli.progress import progress
+from forecasting.cli.store import Format, FormatOption, MetricsOption, OutputOption, StoreOption, check_output
+from forecasting.cli.train import TrainingReport
+from infra.schema import METRIC_INDEX, QUANTILE_LEVELS
+from infra.steps import format_duration, format_time
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from forecasting.engine import ForecastRun
+    from models.contract import ForecastChunk
+
+TABLE_COLUMNS = 6
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this file."""
+    app.command()(forecast)
+
+
+def forecast(
+    ctx: typer.Context,
+    graph: Annotated[str, typer.Argument(help="Name of the graph.", show_default=False)],
+    horizon: Annotated[str | None, typer.Option("--horizon", metavar="N", help="Steps ahead, 1 to 36500.")] = None,
+    metrics: MetricsOption = None,
+    quantiles: Annotated[
+        str | None,
+        typer.Option("--quantiles", metavar="Q,…", help="Quantile levels to show, such as 0.1,0.5,0.9; else all."),
+    ] = None,
+    file_format: FormatOption = Format.TABLE,
+    output: OutputOption = None,
+    seed: Annotated[str | None, typer.Option("--seed", metavar="N", help="The same seed gives the same file.")] = None,
+    store: StoreOption = None,
+) -> None:
+    """Forecast every metric of a graph: mean and quantiles of each of the next steps.
+
+    Uses the model trained on this graph, else the general one; where there is none, it trains one first and says so.
+
+    Example: graphtide forecast mathoverflow --horizon 36500 --format parquet --output out.parquet
+    """
+    call: Call = ctx.obj
+    settings = call.load(
+        {"forecast.horizon": ("--horizon", horizon), "forecast.seed": ("--seed", seed), "store.url": ("--store", store)}
+    ).values
+    names, levels = parse_metrics(metrics), parse_quantiles(quantiles)
+    check_output(file_format, output)
+    from forecasting.engine import Engine  # noqa: PLC0415 - imports torch
+
+    horizon_steps = settings.forecast.horizon
+    with (
+        interruptible("Nothing was written; run the same command again."),
+        ExitStack() as training,
+        Engine(
+            settings, on_training=TrainingReport(training, f"There is no model for {graph} yet: training")
+        ) as engine,
+    ):
+        run = engine.forecast(graph, horizon_steps=horizon_steps, seed=settings.forecast.seed)
+        training.close()
+        for note in run.notes:
+            say(f"note: {note}")
+        if file_format is Format.TABLE:
+            _show(run, horizon_steps, names)
+        else:
+            _write(run, horizon_steps, settings.forecast.seed, names, levels, file_format, output)
+    if output is not None:
+        say(f"Wrote {horizon_steps:,} steps of {len(names)} metrics by {run.model_name} to {output}")
+
+
+def _reported(run: "ForecastRun", horizon_steps: int) -> "Iterator[ForecastChunk]":
+    with progress(f"Forecasting {run.graph}", "steps") as report:
+        for chunk in run.chunks:
+            yield chunk
+            report(chunk.first_step + len(chunk), horizon_steps, "")
+
+
+def _write(
+    run: "ForecastRun",
+    horizon_steps: int,
+    seed: int,
+    names: "Sequence[str]",
+    levels: "Sequence[float]",
+    file_format: Format,
+    output: Path | None,
+) -> None:
+    from forecasting.export import FileFormat, forecast_table, output_file, table_writer  # noqa: PLC0415 - imports Arrow
+
+    # Only what the seed decides: the same seed gives the same bytes.
+    about = {
+        "graph": run.graph,
+        "model": run.model_name,
+        "model_digest": run.card.get("digest"),
+        "degraded": run.degraded,
+        "step": format_duration(run.step_us),
+        "first_step": format_time(run.first_step_us),
+        "horizon": horizon_steps,
+        "seed": seed,
+    }
+    place = {"first_step_us": run.first_step_us, "step_us": run.step_us}
+    with output_file(output) as sink, table_writer(sink, FileFormat(file_format.value), about) as write:
+        for chunk in _reported(run, horizon_steps):
+            write(forecast_table(chunk, **place, metrics=names, levels=levels))
+
+
+def shown_steps(horizon_steps: int) -> list[int]:
+    """Return the steps ahead that a table shows: a few from the next to the last, each a multiple further away."""
+    spread = [round(horizon_steps ** (index / (TABLE_COLUMNS - 1))) for index in range(TABLE_COLUMNS)]
+    return sorted(set(spread))
+
+
+def _show(run: "ForecastRun", horizon_steps: int, names: "Sequence[str]") -> None:
+    wanted = shown_steps(horizon_steps)
+    cells: dict[int, list[str]] = {}
+    for chunk in _reported(run, horizon_steps):
+        for ahead in wanted:
+            if chunk.first_step < ahead <= chunk.first_step + len(chunk):
+                cells[ahead] = _column(chunk, ahead - 1 - chunk.first_step, names)
+    table = Table(box=None, title=f"{run.graph} by {run.model_name}: median [80 % interval]", title_justify="left")
+    table.add_column("metric", no_wrap=True)
+    for ahead in wanted:
+        table.add_column(
+            f"+{ahead}\n{format_time(run.first_step_us + (ahead - 1) * run.step_us)[:16]}", justify="right"
+        )
+    for index, name in enumerate(names):
+        table.add_row(name, *(cells[ahead][index] for ahead in wanted))
+    console().print(table)
+    say(f"{horizon_steps:,} steps of {format_duration(run.step_us)}; all of them with --format csv, json or parquet.")
+
+
+def _column(chunk: "ForecastChunk", row: int, names: "Sequence[str]") -> list[str]:
+    low, middle, high = (QUANTILE_LEVELS.index(level) for level in (0.1, 0.5, 0.9))
+    cells = []
+    for name in names:
+        values = chunk.quantiles[row, METRIC_INDEX[name]]
+        cells.append(f"{_number(values[middle])} [{_number(values[low])}-{_number(values[high])}]")
+    return cells
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"

@@ -1,0 +1,104 @@
+"""`graphtide train`: a model for each graph named, or for all graphs of the store."""
+
+import sys
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from forecasting.cli.call import Call, interruptible, say
+from forecasting.cli.progress import Report, progress
+from forecasting.cli.store import StoreOption
+from infra.errors import StoreError
+
+if TYPE_CHECKING:
+    from models.training import TrainingProgress
+
+
+class TrainingReport:
+    """Shows the progress of a training from its first iteration on; `shown` closes what is shown."""
+
+    def __init__(self, shown: ExitStack, title: str) -> None:
+        self._shown = shown
+        self._title = title
+        self._report: Report | None = None
+
+    def __call__(self, state: "TrainingProgress") -> None:
+        """Show where the training stands."""
+        if self._report is None:
+            say(f"{self._title} …")
+            self._report = self._shown.enter_context(progress(self._title, "% of the budget"))
+        note = f"iteration {state.iteration}, validation loss {state.validation_loss:.4f}, {state.elapsed_s:.0f} s"
+        self._report(100 * state.done_share, 100, note)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command of this file."""
+    app.command()(train)
+
+
+def train(
+    ctx: typer.Context,
+    graphs: Annotated[list[str] | None, typer.Argument(help="Names of graphs; else all.", show_default=False)] = None,
+    budget_s: Annotated[
+        str | None, typer.Option("--budget", metavar="SECONDS", help="Time for each graph; else [training] budget_s.")
+    ] = None,
+    seed: Annotated[str | None, typer.Option("--seed", metavar="N", help="Seed of weights and samples.")] = None,
+    store: StoreOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the cards as one JSON array.")] = False,
+) -> None:
+    """Train a model on the history of each graph and keep it as the graph's checkpoint.
+
+    Stops early when the latest part of the history, kept aside, is not forecast better any more.
+
+    Example: graphtide train mathoverflow --budget 120
+    """
+    call: Call = ctx.obj
+    settings = call.load(
+        {
+            "training.budget_s": ("--budget", budget_s),
+            "training.seed": ("--seed", seed),
+            "store.url": ("--store", store),
+        }
+    ).values
+    from forecasting.history import read_history  # noqa: PLC0415 - imports torch
+    from forecasting.training import (  # noqa: PLC0415
+        checkpoint_folder,
+        forecaster_config,
+        train_graph,
+        training_config,
+    )
+    from stream.store import open_reader  # noqa: PLC0415
+
+    cards: list[dict[str, Any]] = []
+    with (
+        interruptible("Checkpoints of graphs that were finished are kept, older ones stand; run it again to go on."),
+        open_reader(settings.store.url) as reader,
+    ):
+        names = graphs or [info.name for info in reader.graphs()]
+        if not names:
+            raise StoreError("the store has no graph to train on", fix="ingest events first: graphtide ingest")
+        # All are looked up before the first training, which takes minutes.
+        histories = {name: read_history(reader, name) for name in dict.fromkeys(names)}
+        for name, history in histories.items():
+            folder = checkpoint_folder(settings.models.directory, name)
+            with ExitStack() as shown:
+                saved = train_graph(
+                    history,
+                    name,
+                    folder,
+                    forecaster_config(settings),
+                    training_config(settings),
+                    on_progress=TrainingReport(shown, f"Training on {name}"),
+                )
+            cards.append(saved.card)
+            scores = saved.card["scores"]
+            gain = 1 - scores["validation_loss"] / scores["untrained_validation_loss"]
+            say(
+                f"{name}: {scores['iterations']} iterations, stopped by {scores['stopped']}; "
+                f"validation loss {scores['validation_loss']:.4f}, {gain:.1%} below the untrained; kept in {folder}"
+            )
+    if as_json:
+        import msgspec  # noqa: PLC0415
+
+        sys.stdout.write(msgspec.json.encode(cards).decode() + "\n")
