@@ -6,6 +6,7 @@ one pass of the scan over known inputs: it cannot feed on its own errors, and it
 on the horizon. What a token predicts is a residual: quantiles around the seasonal anchor in units of its usual error.
 """
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
@@ -15,17 +16,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infra.schema import METRIC_NAMES, QUANTILE_LEVELS
-from models.contract import FloatArray
-from models.features import N_FEATURES, N_MODELLED, Tokens, untransform
+from infra.errors import ModelError
+from infra.schema import METRIC_INDEX, METRIC_NAMES, QUANTILE_LEVELS, RUNNING_TOTALS
+from models.constraints import TotalsAccumulator
+from models.contract import FloatArray, ForecastChunk
+from models.features import MODELLED, N_FEATURES, N_MODELLED, CausalStatistics, Tokens, untransform
 from models.mamba2.config import Mamba2Config
 from models.mamba2.core import Mamba2Core
 from models.mamba2.state import Mamba2State
+from models.paths import RankDynamics, floored_mean
 
 LEVELS = np.array(QUANTILE_LEVELS)
 N_LEVELS = len(QUANTILE_LEVELS)
 MEDIAN = QUANTILE_LEVELS.index(0.5)
 N_METRICS = len(METRIC_NAMES)
+_TOTALS = [METRIC_INDEX[total] for total, _ in RUNNING_TOTALS]
 # History is encoded in pieces of this many steps, which bounds memory; the result does not depend on it.
 ENCODE_STEPS = 4096
 
@@ -117,16 +122,80 @@ def to_values(residual_quantiles: FloatArray, tokens: Tokens) -> FloatArray:
     return np.moveaxis(untransform(np.moveaxis(z, -1, -2)), -2, -1)
 
 
-def mean_of_quantiles(quantiles: FloatArray) -> FloatArray:
-    """Return the mean [...] of distributions given by quantiles [..., Q] at the schema's levels.
+@dataclass(frozen=True, slots=True)
+class ForecasterState:
+    """Where a graph stands; a value.
 
-    The quantile function is taken as piecewise linear and integrated over the levels; beyond the outermost levels it
-    goes on with the slope of the last piece.
+    Attributes:
+        statistics: what its past says.
+        core: the state of the Mamba2 core, of a batch of one.
+        totals: the last observed totals, in the order of `RUNNING_TOTALS`.
     """
-    widths = np.diff(LEVELS)
-    inner = ((quantiles[..., 1:] + quantiles[..., :-1]) / 2 * widths).sum(axis=-1)
-    low, high = LEVELS[0], 1 - LEVELS[-1]
-    low_slope = (quantiles[..., 1] - quantiles[..., 0]) / widths[0]
-    high_slope = (quantiles[..., -1] - quantiles[..., -2]) / widths[-1]
-    tails = low * (quantiles[..., 0] - low_slope * low / 2) + high * (quantiles[..., -1] + high_slope * high / 2)
-    return np.asarray(np.maximum(inner + tails, 0.0))
+
+    statistics: CausalStatistics
+    core: Mamba2State
+    totals: FloatArray
+
+
+class MambaForecaster:
+    """The Mamba2 forecaster behind the contract of `models.contract.Model`.
+
+    Args:
+        net: trained weights.
+        ranks: how errors of the new nodes and edges hang together in time.
+        name: as it stands in tables.
+    """
+
+    def __init__(self, net: ForecasterNet, ranks: RankDynamics, *, name: str = "mamba2") -> None:
+        self._net = net.eval()
+        self._ranks = ranks
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        """The name of the model."""
+        return self._name
+
+    def start(self, step_us: int, start_us: int) -> ForecasterState:
+        """Return the state before any observation."""
+        return ForecasterState(
+            statistics=CausalStatistics.start(step_us, start_us),
+            core=self._net.core.initial_state(1),
+            totals=np.zeros(len(RUNNING_TOTALS)),
+        )
+
+    def update(self, state: ForecasterState, values: FloatArray) -> ForecasterState:
+        """Return the state after observing `values` [T, M]; however the steps are cut, to float tolerance.
+
+        Raises:
+            ModelError: a value is not finite, or the shape is wrong.
+        """
+        if values.ndim != 2 or values.shape[1] != N_METRICS:
+            raise ModelError(f"values have shape {values.shape}, the model needs [T, {N_METRICS}]")
+        if not np.isfinite(values).all():
+            row, column = np.argwhere(~np.isfinite(values))[0]
+            raise ModelError(f"{METRIC_NAMES[column]} of observed step {row} is not finite: {values[row, column]}")
+        for begin in range(0, len(values), ENCODE_STEPS):
+            piece = values[begin : begin + ENCODE_STEPS]
+            statistics, tokens = state.statistics.observe(piece[:, MODELLED])
+            with torch.inference_mode():
+                core = self._net.encode(torch.from_numpy(tokens.features)[None], state.core)
+            state = ForecasterState(statistics, core, piece[-1, _TOTALS])
+        return state
+
+    def rollout(
+        self, state: ForecasterState, horizon_steps: int, *, chunk_steps: int = 1024, seed: int = 0
+    ) -> Iterator[ForecastChunk]:
+        """Yield the forecast of the next `horizon_steps` in chunks; see `models.contract.Model.rollout`."""
+        statistics, core = state.statistics, state.core
+        totals = TotalsAccumulator(state.totals, dynamics=self._ranks, key=(seed, statistics.next_us))
+        reach_steps = self._net.config.reach_steps
+        for first in range(0, horizon_steps, chunk_steps):
+            tokens = statistics.ahead(first + 1, min(chunk_steps, horizon_steps - first), reach_steps)
+            with torch.inference_mode():
+                residuals_BLMQ, core = self._net(torch.from_numpy(tokens.features)[None], core)
+            modelled = to_values(residuals_BLMQ[0].double().numpy(), tokens)
+            quantiles = np.zeros((len(modelled), N_METRICS, N_LEVELS))
+            quantiles[:, MODELLED] = modelled
+            mean, quantiles = totals.complete(floored_mean(quantiles, LEVELS), quantiles)
+            yield ForecastChunk(first, mean, quantiles)

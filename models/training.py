@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,13 @@ import torch
 from torch import Tensor
 
 from infra.errors import ModelError
-from infra.schema import QUANTILE_LEVELS
+from infra.schema import METRIC_INDEX, QUANTILE_LEVELS, RUNNING_TOTALS
 from models.contract import History
+from models.features import MODELLED
 from models.forecaster import ForecasterConfig, ForecasterNet
 from models.mamba2.state import Mamba2State
+from models.paths import RankDynamics
+from models.ranks import fit_dynamics, rank_scores
 from models.samples import Batch, Plan, SampleSource
 from models.seasons import season_steps
 
@@ -65,7 +68,14 @@ class TrainingProgress:
 
 @dataclass(frozen=True, slots=True)
 class TrainedForecaster:
-    """The best weights of a training and what is known about them."""
+    """The best weights of a training and what is known about them.
+
+    Attributes:
+        net: the weights, in evaluation mode.
+        validation_loss, untrained_loss: quantile loss on the validation part, of `net` and of the net before training.
+        stopped: why the training ended.
+        ranks: how the errors of the new nodes and edges hang together in time, measured on the validation part.
+    """
 
     net: ForecasterNet
     iterations: int
@@ -74,7 +84,7 @@ class TrainedForecaster:
     stopped: str
     elapsed_s: float
     config: TrainingConfig
-    graphs: list[dict[str, Any]] = field(default_factory=list)
+    ranks: RankDynamics
 
     def scores(self) -> dict[str, Any]:
         """Return what the card of a checkpoint says about the training."""
@@ -83,6 +93,7 @@ class TrainedForecaster:
             "untrained_validation_loss": self.untrained_loss,
             "iterations": self.iterations,
             "stopped": self.stopped,
+            "elapsed_s": round(self.elapsed_s, 1),
             "training": asdict(self.config),
         }
 
@@ -95,8 +106,8 @@ def pinball(residual_quantiles_NHMQ: Tensor, target_NHM: Tensor, weight_NHM: Ten
     return (loss * weight_NHM).mean()
 
 
-def batch_loss(net: ForecasterNet, batch: Batch, *, checkpoint_blocks: bool = False) -> Tensor:
-    """Return the loss of the forecasts of a batch: encode each stretch once, forecast from the state at every cut."""
+def batch_quantiles(net: ForecasterNet, batch: Batch, *, checkpoint_blocks: bool = False) -> Tensor:
+    """Return residual quantiles [N, H, M, Q]: encode each stretch once, forecast from the state at every cut."""
     state: Mamba2State | None = None
     at_cuts: list[Mamba2State] = []
     begin = 0
@@ -104,8 +115,14 @@ def batch_loss(net: ForecasterNet, batch: Batch, *, checkpoint_blocks: bool = Fa
         state = net.encode(batch.history_BLF[:, begin:cut], state, checkpoint_blocks=checkpoint_blocks)
         at_cuts.append(state)
         begin = cut
-    quantiles, _ = net(batch.ahead_NHF, Mamba2State.stack(at_cuts), checkpoint_blocks=checkpoint_blocks)
-    return pinball(quantiles, batch.target_NHM, batch.weight_NHM)
+    quantiles_NHMQ: Tensor = net(batch.ahead_NHF, Mamba2State.stack(at_cuts), checkpoint_blocks=checkpoint_blocks)[0]
+    return quantiles_NHMQ
+
+
+def batch_loss(net: ForecasterNet, batch: Batch, *, checkpoint_blocks: bool = False) -> Tensor:
+    """Return the quantile loss of the forecasts of a batch."""
+    quantiles_NHMQ = batch_quantiles(net, batch, checkpoint_blocks=checkpoint_blocks)
+    return pinball(quantiles_NHMQ, batch.target_NHM, batch.weight_NHM)
 
 
 def horizons(season: int, length: int, reach_steps: int) -> tuple[int, ...]:
@@ -206,7 +223,20 @@ def train(
             on_progress(loop.progress())
         if cancelled is not None and cancelled():
             loop.stopped = "cancelled"
-    return loop.result()
+    return loop.result(season_steps(histories[0].step_us))
+
+
+def _fit_ranks(net: ForecasterNet, batches: list[Batch], season: int) -> RankDynamics:
+    """Return the rank dynamics of the new nodes and edges over the longest horizon that has several forecasts."""
+    several = [batch for batch in batches if len(batch.target_NHM) >= 4]
+    batch = max(several or batches, key=lambda batch: batch.target_NHM.shape[1])
+    with torch.inference_mode():
+        quantiles = torch.maximum(batch_quantiles(net, batch), batch.zero_NHM.unsqueeze(-1))
+    scores = []
+    for _, name in RUNNING_TOTALS:
+        m = int(np.flatnonzero(METRIC_INDEX[name] == MODELLED)[0])
+        scores.append(rank_scores(quantiles[:, :, m].double().numpy(), batch.target_NHM[:, :, m].double().numpy()))
+    return fit_dynamics(np.concatenate(scores), season)
 
 
 class _Loop:
@@ -253,8 +283,8 @@ class _Loop:
         elif self._without_gain >= config.patience:
             self.stopped = "no gain on the validation part"
 
-    def result(self) -> TrainedForecaster:
-        """Return the best weights."""
+    def result(self, season: int) -> TrainedForecaster:
+        """Return the best weights; `season` is that of the graphs, in steps."""
         self._averaged.load_state_dict(self._best)
         return TrainedForecaster(
             net=self._averaged,
@@ -264,6 +294,7 @@ class _Loop:
             stopped=self.stopped,
             elapsed_s=time.monotonic() - self._started_s,
             config=self._config,
+            ranks=_fit_ranks(self._averaged, self._validation, season),
         )
 
     def _done_share(self) -> float:

@@ -5,11 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from model_series import weekly_history
 
 from infra.errors import ModelError
-from infra.schema import METRIC_INDEX, METRIC_NAMES
-from infra.steps import DAY_US, HOUR_US
-from models.contract import History
+from infra.steps import HOUR_US
 from models.forecaster import ForecasterConfig, ForecasterNet
 from models.samples import Plan, SampleSource
 from models.training import TrainingConfig, TrainingProgress, batch_loss, pinball, train
@@ -18,22 +17,9 @@ SMALL = ForecasterConfig(d_model=16, n_layers=1, d_state=8, headdim=16, reach_st
 QUICK = TrainingConfig(budget_s=60, max_iterations=12, tokens_per_batch=256, validate_every=4)
 
 
-def daily_history(days: int = 200, seed: int = 0) -> History:
-    """Return a weekly rhythm with noise; every metric follows the events."""
-    generator = np.random.default_rng(seed)
-    rhythm = np.array([30, 32, 31, 30, 25, 8, 6])[np.arange(days) % 7]
-    events = generator.poisson(rhythm).astype(np.float64)
-    values = np.repeat(events[:, None], len(METRIC_NAMES), axis=1)
-    for name in ("reciprocity", "transitivity", "in_degree_gini", "out_degree_gini", "giant_component_share"):
-        values[:, METRIC_INDEX[name]] = generator.random(days)
-    for total, new in (("total_nodes", "new_nodes"), ("total_edges", "new_edges")):
-        values[:, METRIC_INDEX[total]] = np.cumsum(values[:, METRIC_INDEX[new]])
-    return History(step_us=DAY_US, start_us=4 * DAY_US, values=values)
-
-
 def test_training_beats_the_untrained_net_and_reports_progress() -> None:
     seen: list[TrainingProgress] = []
-    trained = train([daily_history()], SMALL, replace(QUICK, max_iterations=40), on_progress=seen.append)
+    trained = train([weekly_history(200)], SMALL, replace(QUICK, max_iterations=40), on_progress=seen.append)
     assert trained.iterations == len(seen) == 40
     assert trained.validation_loss < 0.99 * trained.untrained_loss
     assert seen[-1].done_share == 1.0
@@ -41,15 +27,15 @@ def test_training_beats_the_untrained_net_and_reports_progress() -> None:
 
 
 def test_one_seed_gives_one_result_and_another_seed_another() -> None:
-    first, again = (train([daily_history()], SMALL, QUICK) for _ in range(2))
-    other = train([daily_history()], SMALL, replace(QUICK, seed=1))
+    first, again = (train([weekly_history(200)], SMALL, QUICK) for _ in range(2))
+    other = train([weekly_history(200)], SMALL, replace(QUICK, seed=1))
     for name, tensor in first.net.state_dict().items():
         assert torch.equal(tensor, again.net.state_dict()[name]), name
     assert first.validation_loss != other.validation_loss
 
 
 def test_gradient_checkpointing_gives_the_same_gradients() -> None:
-    source = SampleSource(daily_history(), reach_steps=64)
+    source = SampleSource(weekly_history(200), reach_steps=64)
     batch = source.batch(Plan(np.array([0, 40]), np.array([10, 20]), 12))
     net = ForecasterNet(replace(SMALL, n_layers=2))
     gradients = []
@@ -62,7 +48,7 @@ def test_gradient_checkpointing_gives_the_same_gradients() -> None:
 
 
 def test_samples_do_not_look_ahead_of_their_origin() -> None:
-    history, changed = daily_history(), daily_history()
+    history, changed = weekly_history(200), weekly_history(200)
     changed.values[60:] += 1000.0
     plan = Plan(np.array([20]), np.array([20, 40]), 5)
     batch, other = (SampleSource(h, reach_steps=64).batch(plan) for h in (history, changed))
@@ -72,12 +58,12 @@ def test_samples_do_not_look_ahead_of_their_origin() -> None:
 
 
 def test_cancelling_keeps_the_best_so_far() -> None:
-    trained = train([daily_history()], SMALL, QUICK, cancelled=lambda: True)
+    trained = train([weekly_history(200)], SMALL, QUICK, cancelled=lambda: True)
     assert (trained.iterations, trained.stopped) == (1, "cancelled")
 
 
 def test_early_stopping() -> None:
-    trained = train([daily_history()], SMALL, replace(QUICK, max_iterations=500, learning_rate=1e-9, patience=2))
+    trained = train([weekly_history(200)], SMALL, replace(QUICK, max_iterations=500, learning_rate=1e-9, patience=2))
     assert trained.stopped == "no gain on the validation part"
     assert trained.iterations < 50
 
@@ -85,11 +71,11 @@ def test_early_stopping() -> None:
 @pytest.mark.parametrize("steps", [0, 1, 27])
 def test_too_short_a_history_is_refused(steps: int) -> None:
     with pytest.raises(ModelError, match="too short to train"):
-        train([daily_history().part(0, steps)], SMALL, QUICK)
+        train([weekly_history(200).part(0, steps)], SMALL, QUICK)
 
 
 def test_a_season_longer_than_its_evidence_is_refused() -> None:
-    history = replace(daily_history(), step_us=HOUR_US)
+    history = replace(weekly_history(200), step_us=HOUR_US)
     with pytest.raises(ModelError, match="672 steps"):
         train([history], SMALL, QUICK)
 

@@ -1,0 +1,70 @@
+"""Training on the graphs of a store: history in, checkpoint out."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from infra.settings import Settings
+from infra.steps import format_duration, format_time
+from models import checkpoint
+from models.contract import History
+from models.forecaster import ForecasterConfig
+from models.training import TrainingConfig, TrainingProgress, train
+
+
+def checkpoint_folder(models: Path, graph: str) -> Path:
+    """Return where the checkpoint of a graph is kept under the folder of models."""
+    return models / graph
+
+
+def forecaster_config(settings: Settings) -> ForecasterConfig:
+    """Return the architecture that the settings ask for."""
+    return ForecasterConfig(**settings.forecaster.model_dump())
+
+
+def training_config(settings: Settings) -> TrainingConfig:
+    """Return how the settings ask to train."""
+    return TrainingConfig(**settings.training.model_dump())
+
+
+def describe(history: History, graph: str) -> dict[str, Any]:
+    """Return what a card says about the data that a model saw."""
+    until_us = history.start_us + len(history) * history.step_us
+    return {
+        "graph": graph,
+        "step": format_duration(history.step_us),
+        "step_us": history.step_us,
+        "first_step": format_time(history.start_us),
+        "until": format_time(until_us),
+        "until_us": until_us,
+        "steps": len(history),
+        "digest": hashlib.sha256(history.values.astype("<f8").tobytes()).hexdigest(),
+    }
+
+
+def train_graph(
+    history: History,
+    graph: str,
+    folder: Path,
+    forecaster: ForecasterConfig,
+    config: TrainingConfig,
+    *,
+    on_progress: Callable[[TrainingProgress], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> checkpoint.Checkpoint:
+    """Train a forecaster on one graph and save it in `folder`.
+
+    Raises:
+        ModelError: the history is too short, or the checkpoint cannot be written.
+    """
+    trained = train([history], forecaster, config, on_progress=on_progress, cancelled=cancelled)
+    card = {
+        "name": "mamba2",
+        "data": [describe(history, graph)],
+        "seed": config.seed,
+        "scores": trained.scores(),
+        "ranks": asdict(trained.ranks),
+    }
+    return checkpoint.save(folder, trained.net, card)
