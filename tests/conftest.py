@@ -1,7 +1,9 @@
 """Fixtures that every part shares, and how tests treat what a machine may lack."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -51,3 +53,29 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     yield tmp_path
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a call of the command line ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def graphtide(clean_environment: Path, capfdbinary: pytest.CaptureFixture[bytes]) -> Iterator[Callable[..., Ran]]:
+    """Return a function that runs the command line in this process, in an empty working directory."""
+    from forecasting.cli import main  # noqa: PLC0415 - most tests do not need it
+
+    def run(*arguments: object) -> Ran:
+        capfdbinary.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        captured = capfdbinary.readouterr()
+        return Ran(int(ended.value.code or 0), captured.out.decode(), captured.err.decode())
+
+    before = signal.getsignal(signal.SIGTERM)
+    yield run
+    signal.signal(signal.SIGTERM, before)

@@ -7,11 +7,12 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
-from forecasting.cli import doctor, store
+from forecasting.cli import doctor, forecast, ingest, store, train
 from forecasting.cli.call import Call, say
 from infra.errors import GraphtideError
 from infra.telemetry import configure_logging
@@ -19,14 +20,26 @@ from infra.telemetry import configure_logging
 DEBUG_VARIABLE = "GRAPHTIDE_DEBUG"
 TERMINATED = 128 + signal.SIGTERM
 
+
+class _Commands(TyperGroup):
+    """The commands; a reader of our output that has seen enough (`| head`) ends them without an error."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise typer.Exit from None
+
+
 app = typer.Typer(
     name="graphtide",
+    cls=_Commands,
     help="Forecast how a social network evolves: events in, calibrated forecasts of its graph metrics out.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (store, doctor):
+for group in (ingest, store, train, forecast, doctor):
     group.register(app)
 
 
@@ -70,8 +83,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         app(arguments, prog_name="graphtide")
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BrokenPipeError:
-        pass  # whoever read our output has seen enough
     except GraphtideError as error:
         _raise_in_debug(error)
         say(f"graphtide: {error}")

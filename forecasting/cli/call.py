@@ -13,7 +13,7 @@ from infra.configuration import Flag, LoadedSettings, load_settings
 
 INTERRUPTED = 130
 # Wide enough that no cell of a table is cut where the output is read by another program.
-PIPE_WIDTH = 250
+PIPE_WIDTH = 500
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,15 @@ from rich.table import Table
 from forecasting.cli.arguments import parse_metrics, parse_time_us
 from forecasting.cli.call import Call, console, say
 from infra.errors import UsageError
+from infra.schema import METRIC_NAMES
 from infra.steps import format_duration, format_time
 
 if TYPE_CHECKING:
     from stream.store.base import GraphInfo, SnapshotTable
 
-# A table on a terminal shows the newest steps only; a file format shows all.
+# What a table shows where nothing else is asked for; a file format shows all.
 TABLE_STEPS = 24
+TABLE_METRICS = ("events", "active_nodes", "new_nodes", "unique_edges", "new_edges", "total_nodes")
 
 StoreOption = Annotated[str | None, typer.Option("--store", metavar="URL", help="Store of snapshots, sqlite:///PATH.")]
 
@@ -108,21 +110,24 @@ def snapshots(
 
     call: Call = ctx.obj
     settings = call.load({"store.url": ("--store", store)}).values
-    names = parse_metrics(metrics)
+    is_table = file_format is Format.TABLE
+    names = TABLE_METRICS if is_table and metrics is None else parse_metrics(metrics)
     check_output(file_format, output)
     start_us = None if start is None else parse_time_us("--start", start)
     end_us = None if end is None else parse_time_us("--end", end)
-    # A table of everything would scroll away; what was asked for by range or count is shown whole.
-    is_short = file_format is Format.TABLE and last is None and start is None and end is None
+    is_short = is_table and last is None and start is None and end is None
     with open_reader(settings.store.url) as reader:
         info = reader.graph(graph)
         found = reader.snapshots(
             graph, start_us=start_us, end_us=end_us, metrics=names, last=TABLE_STEPS if is_short else last
         )
-    if file_format is Format.TABLE:
+    if is_table:
         _print_table(found)
-        if is_short and info.snapshots > len(found):
-            say(f"The newest {len(found)} of {info.snapshots:,} steps; see --last, --start, --end, --format csv.")
+        if is_short or metrics is None:
+            say(
+                f"{len(found):,} of {info.snapshots:,} steps, {len(names)} of {len(METRIC_NAMES)} metrics; "
+                "see --last, --start, --end, --metrics, --format"
+            )
         return
     _write(found, file_format, output)
 
