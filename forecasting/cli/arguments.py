@@ -1,11 +1,12 @@
 """Texts of the command line that become values: times, metric names, quantile levels, lists."""
 
 import difflib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from infra.errors import UsageError
 from infra.schema import METRIC_INDEX, METRIC_NAMES, QUANTILE_LEVELS
-from infra.steps import SECOND_US
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def split_list(text: str) -> list[str]:
@@ -27,7 +28,7 @@ def parse_time_us(flag: str, text: str) -> int:
         ) from error
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
-    return round(moment.timestamp()) * SECOND_US + moment.microsecond
+    return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def parse_metrics(text: str | None) -> tuple[str, ...]:
