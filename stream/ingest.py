@@ -195,7 +195,7 @@ class Ingest:
         state.ended = batch.end
         self._writer.add_rejects(
             state,
-            [*batch.rejects, *_late_sample(events, dropped, batch.partition, options.keep_rejects)],
+            [*batch.rejects, *_late_sample(events, dropped, self._place(batch.partition), options.keep_rejects)],
             keep=options.keep_rejects,
         )
         closing_us = closing_time_us((p.clock for p in state.partitions.values()), options.step_us, end=batch.end)
@@ -204,6 +204,9 @@ class Ingest:
         self._events += len(events)
         self._late += int(dropped.sum())
         self._rejected += batch.rejected
+
+    def _place(self, partition: str) -> str:
+        return f"{self._source.name}, partition {partition}" if partition else self._source.name
 
     def _edge_rows(self, events: EventBatch, step_us: IntArray, late: BoolArray) -> tuple[EdgeRows, BoolArray]:
         """Return the edges of the events that count, per graph, and which events are dropped as late."""
@@ -350,14 +353,14 @@ def _earliest(graph: GraphState, parts: Iterable[EdgeRows]) -> int | None:
     return int(steps.min()) if len(steps) else None
 
 
-def _late_sample(events: EventBatch, dropped: BoolArray, partition: str, limit: int) -> list[Reject]:
+def _late_sample(events: EventBatch, dropped: BoolArray, place: str, limit: int) -> list[Reject]:
     names = events.interner.names
     return [
         Reject(
-            place=f"partition {partition}" if partition else "",
+            place=place,
             record=f"{names[events.graph[at]]} {names[events.src[at]]} {names[events.dst[at]]}"
             f" {format_time(int(events.ts_us[at]))}"[:300],
-            reason="late",
+            reason="late: its step had closed before it came",
         )
         for at in np.flatnonzero(dropped)[:limit].tolist()
     ]

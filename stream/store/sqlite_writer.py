@@ -42,6 +42,7 @@ class SqliteWriter:
     def __init__(self, url: str) -> None:
         self._path: Path = path_of_url(url)
         self._lock = take_lock(self._path)
+        self._is_new = not self._path.exists()
         try:
             self._connection = connect_writer(self._path)
         except BaseException:
@@ -267,8 +268,10 @@ class SqliteWriter:
         return [Reject(*row) for row in rows]
 
     def close(self) -> None:
-        """Close the store and let another process write it."""
+        """Close the store and let another process write it; a new store that nothing was written to goes away."""
         self._connection.close()
+        if self._is_new and self._epoch is None:
+            self._path.unlink(missing_ok=True)
         release(self._lock)
 
     def __enter__(self) -> Self:

@@ -130,9 +130,11 @@ class TestOpening:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
-        with open_writer("sqlite:///made/for ?100%#/store.db"):
-            assert (tmp_path / "made" / "for ?100%#" / "store.db").exists()
-        with open_reader("sqlite:///made/for ?100%#/store.db") as reader:
+        path = "sqlite:///made/for ?100%#/store.db"
+        with open_writer(path) as writer, writer.transaction():
+            writer.add_source("one")
+        assert (tmp_path / "made" / "for ?100%#" / "store.db").exists()
+        with open_reader(path) as reader:
             assert reader.graphs() == []
 
     def test_an_empty_file_is_no_store_for_a_reader(self, store: Path) -> None:
@@ -182,6 +184,11 @@ class TestOpening:
 
 
 class TestWriting:
+    def test_a_new_store_that_nothing_was_written_to_goes_away(self, store: Path) -> None:
+        with open_writer(url(store)):
+            assert store.exists()
+        assert not store.exists()
+
     def test_a_second_writer_is_refused_at_once(self, filled: Path) -> None:
         with open_writer(url(filled)), pytest.raises(StoreError, match="another process is writing") as caught:
             open_writer(url(filled))
