@@ -12,6 +12,7 @@ from pathlib import Path
 
 from infra.configuration import LoadedSettings
 from infra.errors import GraphtideError
+from infra.settings import DataSettings
 
 # https://sqlite.org/wal.html#walresetbug: a checkpoint that races another connection's commit could lose pages.
 SQLITE_WAL_RESET_FIXED = (3, 51, 3)
@@ -51,6 +52,8 @@ def examine(settings: LoadedSettings) -> list[Finding]:
         _compiler(),
         _sqlite(),
         _store(settings.values.store.url),
+        *_checkpoints(settings.values.models.directory),
+        _data(settings.values.data),
         _disk(),
     ]
 
@@ -129,3 +132,35 @@ def _store(url: str) -> Finding:
         return Finding("store", Status.NOTE, error.message, error.fix or "")
     snapshots = sum(graph.snapshots for graph in graphs)
     return Finding("store", Status.OK, f"{url}: {len(graphs)} graphs, {snapshots:,} snapshots")
+
+
+def _checkpoints(directory: Path) -> Iterator[Finding]:
+    folders = sorted(card.parent for card in directory.glob("*/card.json"))
+    if not folders:
+        yield Finding("models", Status.NOTE, f"none in {directory}", "a first forecast trains one; or: graphtide train")
+        return
+    from models.checkpoint import read_card  # noqa: PLC0415 - imports torch
+
+    names = []
+    for folder in folders:
+        try:
+            read_card(folder)
+            names.append(folder.name)
+        except GraphtideError as error:
+            yield Finding("models", Status.WARN, f"{folder}: {error.message}", error.fix or "")
+    if names:
+        yield Finding("models", Status.OK, f"{directory}: {', '.join(names)}")
+
+
+def _data(settings: DataSettings) -> Finding:
+    from stream.sources.datasets import DATASETS  # noqa: PLC0415
+
+    names = [
+        info.name
+        for info in DATASETS.values()
+        if any((folder / info.name / info.file).is_file() for folder in settings.folders())
+    ]
+    if not names:
+        found = f"no public data set in {settings.directory} or {settings.cache}"
+        return Finding("data", Status.NOTE, found, "not needed: demo simulates a network; see: graphtide datasets")
+    return Finding("data", Status.OK, ", ".join(names))

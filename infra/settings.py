@@ -144,6 +144,13 @@ class DataSettings(_Section):
     """Where the public data sets are found."""
 
     directory: Path = Path(".graphtide/data")
+    cache: Path = Path(".graphtide/cache")
+    mirror: str = ""
+    timeout_s: float = Field(default=30.0, gt=0)
+
+    def folders(self) -> list[Path]:
+        """Return the folders that can hold data sets, the first that has one wins."""
+        return [self.directory, self.cache]
 
 
 class Settings(BaseSettings):
