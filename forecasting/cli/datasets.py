@@ -95,7 +95,7 @@ def fetch(
     for info in [dataset(name) for name in names]:
         with (
             interruptible("Complete files are kept; run the same command again."),
-            progress(f"Fetching {info.name}", "bytes") as report,
+            progress(f"Fetching {info.name}") as report,
         ):
             path = find(
                 info.name,
@@ -103,7 +103,7 @@ def fetch(
                 cache=settings.cache,
                 mirror=settings.mirror or None,
                 timeout_s=settings.timeout_s,
-                progress=lambda done, total, report=report: report(done, total, ""),  # type: ignore[misc]
+                progress=lambda done, total, report=report: report(done, total, "bytes"),  # type: ignore[misc]
             )
         typer.echo(path)
         say(f"Cite {info.citation}; {info.licence}")

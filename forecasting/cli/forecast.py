@@ -78,10 +78,10 @@ def forecast(
 
 
 def _reported(run: "ForecastRun", horizon_steps: int) -> "Iterator[ForecastChunk]":
-    with progress(f"Forecasting {run.graph}", "steps") as report:
+    with progress(f"Forecasting {run.graph}") as report:
         for chunk in run.chunks:
             yield chunk
-            report(chunk.first_step + len(chunk), horizon_steps, "")
+            report(chunk.first_step + len(chunk), horizon_steps, "steps")
 
 
 def _write(

@@ -9,8 +9,8 @@ import typer
 from rich.table import Table
 
 from forecasting.cli.arguments import split_list
-from forecasting.cli.call import Call, console, interruptible
-from forecasting.cli.progress import progress
+from forecasting.cli.call import Call, console, interruptible, say
+from forecasting.cli.progress import Report, progress
 from forecasting.cli.store import StoreOption
 from infra.errors import UsageError
 from infra.steps import SECOND_US, format_duration, format_time
@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from infra.settings import Settings
+    from stream.decoders.builder import DecodeOptions
     from stream.events import Reject
     from stream.ingest import IngestOptions, IngestProgress, IngestResult
+    from stream.sources.files import FileSource, FollowSource
 
 SHOWN_REJECTS = 5
 SHOWN_GRAPHS = 20
@@ -71,9 +73,6 @@ def ingest(
     """
     call: Call = ctx.obj
     settings = call.load({"ingest.step": ("--step", step), "store.url": ("--store", store)}).values
-    from stream.sources.files import FileSource, FollowSource  # noqa: PLC0415
-
-    from stream.decoders.builder import DecodeOptions  # noqa: PLC0415 - numpy is not needed for --help
     from stream.events import DEFAULT_GRAPH  # noqa: PLC0415
     from stream.ingest import Ingest  # noqa: PLC0415
     from stream.store import open_writer  # noqa: PLC0415
@@ -86,21 +85,39 @@ def ingest(
         time_unit=time_unit or "auto",
         strict=strict,
     )
-    events = (FollowSource if follow else FileSource)(source, decoding)
     options = _options(settings, split_by_type=split_by_type)
     with (
-        interruptible(f"What was committed is kept; the same command goes on from there: graphtide ingest {source} …"),
-        open_writer(settings.store.url) as writer,
-        progress(f"Ingesting {source.name}", "events") as report,
+        interruptible("What was committed is kept; the same command goes on from there."),
+        progress(f"Ingesting {source.name}") as report,
     ):
-        run = Ingest(events, writer, options, lambda state: report(state.events, None, _note(state)))
-        run.run()
-        result = run.result()
+        events = _source(source, decoding, settings, report, follow=follow)
+        with open_writer(settings.store.url) as writer:
+            run = Ingest(events, writer, options, lambda state: report(state.events, None, _rate(state)))
+            run.run()
+            result = run.result()
+    for note in events.notes:
+        say(f"note: {note}")
     reject_file = _write_rejects(result, settings.store.url, decoding.graph, source)
     if as_json:
         sys.stdout.write(json.dumps(_summary_json(result, reject_file)) + "\n")
     else:
         _summarise(result, reject_file)
+
+
+def _source(
+    path: Path, decoding: "DecodeOptions", settings: "Settings", report: Report, *, follow: bool
+) -> "FileSource | FollowSource":
+    from stream.sources.files import FileSource, FollowSource  # noqa: PLC0415
+
+    if follow:
+        return FollowSource(path, decoding, batch_rows=settings.ingest.batch_rows)
+    return FileSource(
+        path,
+        decoding,
+        batch_rows=settings.ingest.batch_rows,
+        max_rows_in_memory=settings.ingest.max_rows_in_memory,
+        on_progress=lambda done, total: report(done, total, "bytes read"),
+    )
 
 
 def parse_columns(text: str | None) -> dict[str, str]:
@@ -132,9 +149,9 @@ def _options(settings: "Settings", *, split_by_type: bool) -> "IngestOptions":
     )
 
 
-def _note(state: "IngestProgress") -> str:
+def _rate(state: "IngestProgress") -> str:
     reached = "" if state.event_time_us is None else f", at {format_time(state.event_time_us)}"
-    return f"{state.events_per_s:,.0f}/s, {state.snapshots:,} snapshots{reached}"
+    return f"events, {state.events_per_s:,.0f}/s, {state.snapshots:,} snapshots{reached}"
 
 
 def _write_rejects(result: "IngestResult", store_url: str, graph: str, source: Path) -> Path | None:

@@ -12,49 +12,49 @@ from forecasting.cli.call import say
 
 LINE_INTERVAL_S = 5.0
 
-# (done, total or None, a word on how it goes)
+# (done, total or None, the unit and how it goes)
 Report = Callable[[float, float | None, str], None]
 
 
 @contextmanager
-def progress(title: str, unit: str) -> Iterator[Report]:
-    """Yield a function that takes how much is done, of how much if known, and a short note."""
+def progress(title: str) -> Iterator[Report]:
+    """Yield a function that takes how much is done, of how much if known, and the unit with a short note."""
     if sys.stderr.isatty():
-        with _bar(title, unit) as report:
+        with _bar(title) as report:
             yield report
     else:
-        yield _lines(title, unit)
+        yield _lines(title)
 
 
 @contextmanager
-def _bar(title: str, unit: str) -> Iterator[Report]:
+def _bar(title: str) -> Iterator[Report]:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
-        TextColumn("{task.fields[amount]} {task.fields[note]}"),
+        TextColumn("{task.fields[text]}"),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(title, total=None, amount="", note="")
+        task = bar.add_task(title, total=None, text="")
 
-        def report(done: float, total: float | None, note: str) -> None:
-            bar.update(task, completed=done, total=total, amount=f"{done:,.0f} {unit}", note=note)
+        def report(done: float, total: float | None, text: str) -> None:
+            bar.update(task, completed=done, total=total, text=f"{done:,.0f} {text}")
 
         yield report
 
 
-def _lines(title: str, unit: str) -> Report:
+def _lines(title: str) -> Report:
     said_at_s = time.monotonic()
 
-    def report(done: float, total: float | None, note: str) -> None:
+    def report(done: float, total: float | None, text: str) -> None:
         nonlocal said_at_s
         now_s = time.monotonic()
         if now_s - said_at_s < LINE_INTERVAL_S:
             return
         said_at_s = now_s
-        amount = f"{done:,.0f} of {total:,.0f} {unit} ({100 * done / total:.0f} %)" if total else f"{done:,.0f} {unit}"
-        say(" ".join(filter(None, [f"{title}:", amount, note])))
+        of = f" of {total:,.0f} ({100 * done / total:.0f} %)" if total else ""
+        say(f"{title}: {done:,.0f}{of} {text}")
 
     return report

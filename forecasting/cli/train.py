@@ -27,9 +27,9 @@ class TrainingReport:
         """Show where the training stands."""
         if self._report is None:
             say(f"{self._title} …")
-            self._report = self._shown.enter_context(progress(self._title, "% of the budget"))
-        note = f"iteration {state.iteration}, validation loss {state.validation_loss:.4f}, {state.elapsed_s:.0f} s"
-        self._report(100 * state.done_share, 100, note)
+            self._report = self._shown.enter_context(progress(self._title))
+        loss = f"iteration {state.iteration}, validation loss {state.validation_loss:.4f}"
+        self._report(100 * state.done_share, 100, f"% of the budget, {loss}, {state.elapsed_s:.0f} s")
 
 
 def register(app: typer.Typer) -> None:
