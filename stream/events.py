@@ -1,15 +1,25 @@
 """Event, what makes one valid, and the columnar batch that the pipeline passes around."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import math
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
+
+from infra.steps import format_time
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
 DEFAULT_GRAPH = "default"
+
+_GRAPH_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+# C0, DEL, C1, and the surrogates that stand for bytes which are no UTF-8 (`surrogateescape`).
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_NOT_UTF8 = re.compile("[\ud800-\udfff]")
+_SHOWN_CHARS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +33,117 @@ class Event:
     type: str = ""
     weight: float = 1.0
     id: str | None = None
+
+
+class InvalidEventError(ValueError):
+    """A record is no valid event; `str(error)` is the reason in one line, as a `Reject` states it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRules:
+    """The bounds of a valid event.
+
+    Attributes:
+        min_ts_us, max_ts_us: earliest and latest event time, inclusive, in microseconds since the epoch. The default
+            upper bound, 2200-01-01, tells seconds from milliseconds and still fits every unit into 64 bits.
+        max_name_chars: longest node name or event id.
+        max_type_chars: longest event type.
+    """
+
+    min_ts_us: int = 0
+    max_ts_us: int = 7_258_118_400_000_000
+    max_name_chars: int = 512
+    max_type_chars: int = 64
+
+    def graph(self, name: str) -> str:
+        """Return the graph name without surrounding space.
+
+        Raises:
+            InvalidEventError: it is not `[a-z0-9][a-z0-9._-]{0,63}`.
+        """
+        name = name.strip()
+        if _GRAPH_NAME.fullmatch(name) is None:
+            raise InvalidEventError(
+                f"graph {shown(name)} is no graph name (a-z, 0-9, then also . _ -, at most 64 characters)"
+            )
+        return name
+
+    def name(self, name: str, role: str) -> str:
+        """Return a node name or an id (`role` says which) without surrounding space.
+
+        Raises:
+            InvalidEventError: it is empty, too long, holds control characters or is not UTF-8.
+        """
+        name = name.strip()
+        if not name:
+            raise InvalidEventError(f"{role} is empty")
+        return self._text(name, role, self.max_name_chars)
+
+    def type(self, name: str) -> str:
+        """Return the event type without surrounding space; it may be empty.
+
+        Raises:
+            InvalidEventError: it is too long, holds control characters or is not UTF-8.
+        """
+        return self._text(name.strip(), "type", self.max_type_chars)
+
+    def ts_us(self, ts_us: int) -> int:
+        """Return the event time.
+
+        Raises:
+            InvalidEventError: it lies outside `min_ts_us` to `max_ts_us`.
+        """
+        if ts_us < self.min_ts_us:
+            where = "is negative" if ts_us < 0 else f"lies before {format_time(self.min_ts_us)}"
+            raise InvalidEventError(f"time {ts_us} us {where}")
+        if ts_us > self.max_ts_us:
+            raise InvalidEventError(f"time {ts_us} us lies after {format_time(self.max_ts_us)}")
+        return ts_us
+
+    @staticmethod
+    def weight(weight: float) -> float:
+        """Return the weight.
+
+        Raises:
+            InvalidEventError: it is not finite.
+        """
+        if not math.isfinite(weight):
+            raise InvalidEventError(f"weight {weight} is not finite")
+        return weight
+
+    def event(self, event: "Event") -> "Event":
+        """Return the event with its names stripped.
+
+        Raises:
+            InvalidEventError: any of its fields is invalid.
+        """
+        return replace(
+            event,
+            graph=self.graph(event.graph),
+            type=self.type(event.type),
+            src=self.name(event.src, "src"),
+            dst=self.name(event.dst, "dst"),
+            ts_us=self.ts_us(event.ts_us),
+            weight=self.weight(event.weight),
+            id=None if event.id is None else self.name(event.id, "id"),
+        )
+
+    @staticmethod
+    def _text(text: str, role: str, max_chars: int) -> str:
+        if len(text) > max_chars:
+            raise InvalidEventError(f"{role} has {len(text)} characters, more than {max_chars}")
+        if not text.isprintable():
+            if _CONTROL.search(text):
+                raise InvalidEventError(f"{role} {shown(text)} holds a control character")
+            if _NOT_UTF8.search(text):
+                raise InvalidEventError(f"{role} is not UTF-8 text")
+        return text
+
+
+def shown(value: object) -> str:
+    """Return a value as a reason quotes it: in ASCII, cut after some sixty characters."""
+    text = ascii(value)
+    return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +191,20 @@ class EventBatch:
 
     def __len__(self) -> int:
         return len(self.ts_us)
+
+    def __iter__(self) -> Iterator[Event]:
+        """Yield the rows as single events; for tests and small batches."""
+        names = self.interner.names
+        for row in range(len(self)):
+            yield Event(
+                src=names[self.src[row]],
+                dst=names[self.dst[row]],
+                ts_us=int(self.ts_us[row]),
+                graph=names[self.graph[row]],
+                type=names[self.type[row]],
+                weight=float(self.weight[row]),
+                id=None if self.ids is None else self.ids[row],
+            )
 
     @classmethod
     def from_events(cls, events: Iterable[Event], interner: Interner) -> "EventBatch":

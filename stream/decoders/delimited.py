@@ -1,0 +1,105 @@
+"""Tables, with a header as a rule: comma, tab, semicolon or bar separated, quoted as RFC 4180 has it."""
+
+import csv
+from collections.abc import Mapping
+from itertools import islice
+
+from stream.decoders.base import BadRecord, LineDecoder, RawColumns, split_lines
+
+
+class DelimitedDecoder(LineDecoder):
+    """Decodes the records of a table.
+
+    Args:
+        label: the file, as errors name it.
+        delimiter: one character.
+        layout: role to column, counted from 0.
+        width: how many columns a record has.
+        ragged: records may have more columns than the header (its last one is a list); else they are rejected, since
+            a name with an unquoted delimiter would move the columns behind it.
+        skip_lines: lines before the first record.
+        first_line: number of the first line that will be fed.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        *,
+        delimiter: str,
+        layout: Mapping[str, int],
+        width: int,
+        ragged: bool = False,
+        skip_lines: int = 1,
+        first_line: int = 1,
+    ) -> None:
+        super().__init__(label, skip_lines=skip_lines, first_line=first_line)
+        self._delimiter = delimiter
+        self._layout = dict(layout)
+        self._width = width
+        self._ragged = ragged
+
+    def decode(self, text: str, first_line: int, *, final: bool) -> tuple[RawColumns, str]:
+        """Decode whole lines; the tail that is not complete is a record with an open quote."""
+        rest = ""
+        bad: list[BadRecord] = []
+        try:
+            records = split_lines(text)
+            numbers = list(range(first_line, first_line + len(records)))
+            rows = [] if '"' in text else list(csv.reader(records, delimiter=self._delimiter, skipinitialspace=True))
+            by_line = '"' not in text
+        except csv.Error:
+            by_line = False
+        if not by_line:
+            numbers, records, rows, bad, rest = self._quoted(text, first_line, final=final)
+        width = self._width
+        if set(map(len, rows)) != {width}:
+            kept: list[int] = []
+            for index, row in enumerate(rows):
+                if len(row) == width or (len(row) > width and self._ragged):
+                    kept.append(index)
+                elif records[index].strip():
+                    reason = f"{len(row)} columns instead of {width}"
+                    bad.append(BadRecord(numbers[index], records[index], reason))
+            numbers = [numbers[index] for index in kept]
+            records = [records[index] for index in kept]
+            rows = [rows[index][:width] for index in kept]
+        columns = list(zip(*rows, strict=True)) or [()] * width
+        raw = RawColumns(
+            lines=numbers,
+            columns={role: columns[index] for role, index in self._layout.items()},
+            text=records.__getitem__,
+            bad=bad,
+        )
+        return raw, rest
+
+    def _quoted(
+        self, text: str, first_line: int, *, final: bool
+    ) -> tuple[list[int], list[str], list[list[str]], list[BadRecord], str]:
+        """Read records one by one, as quotes may hold line ends; a broken one costs its first line only."""
+        lines = [line + "\n" for line in text.split("\n")]
+        lines[-1] = lines[-1][:-1]
+        if not lines[-1]:
+            lines.pop()
+        numbers: list[int] = []
+        records: list[str] = []
+        rows: list[list[str]] = []
+        bad: list[BadRecord] = []
+        at = 0
+        while at < len(lines):
+            # Line numbers of a reader count from where it began; `start` is where the present record began.
+            reader = csv.reader(islice(lines, at, None), delimiter=self._delimiter, skipinitialspace=True, strict=True)
+            start = at
+            try:
+                for row in reader:
+                    end = at + reader.line_num
+                    numbers.append(first_line + start)
+                    records.append("".join(lines[start:end]).rstrip("\r\n"))
+                    rows.append(row)
+                    start = end
+                break
+            except csv.Error as error:
+                if "unexpected end of data" in str(error) and not final:
+                    return numbers, records, rows, bad, "".join(lines[start:])
+                bad.append(BadRecord(first_line + start, lines[start].rstrip("\r\n"), f"broken quoting: {error}"))
+                at = start + 1
+        return numbers, records, rows, bad, ""

@@ -1,0 +1,146 @@
+"""One log from bytes to validated events: its dialect and time unit are told from the first bytes."""
+
+from itertools import chain, islice
+
+from infra.errors import InputError
+from infra.steps import format_time
+from stream.decoders.base import Decoder, RawColumns
+from stream.decoders.builder import DecodeOptions, EventBuilder, RejectLog
+from stream.decoders.detect import detect
+from stream.decoders.dialect import Dialect
+from stream.decoders.times import UNIT_WORDS, TimeReader, detect_unit
+from stream.events import EventBatch, Interner
+
+HEAD_BYTES = 256 << 10
+_UNIT_RECORDS = 1000
+
+
+class LogReader:
+    """Decodes one log that is fed in pieces; how it is cut does not change what comes out.
+
+    Args:
+        label: the log, as places and errors name it.
+        builder: makes the batches.
+        dialect, unit: where reading resumes, what was told at its beginning; else the first `HEAD_BYTES` tell.
+        first_line: number of the first line that will be fed.
+    """
+
+    def __init__(
+        self,
+        label: str,
+        builder: EventBuilder,
+        *,
+        dialect: Dialect | None = None,
+        unit: str | None = None,
+        first_line: int = 1,
+    ) -> None:
+        options = builder.options
+        self.label = label
+        self.rejects = RejectLog(label, limit=options.reject_sample, strict=options.strict)
+        self.notes: list[str] = []
+        self.dialect = dialect
+        self._builder = builder
+        self._options: DecodeOptions = options
+        self._head = b""
+        self._decoder: Decoder | None = None
+        self._times: TimeReader | None = None
+        if dialect is not None and unit is not None:
+            self._open(dialect, unit, first_line)
+
+    @property
+    def interner(self) -> Interner:
+        """The interner of all batches."""
+        return self._builder.interner
+
+    @property
+    def unit(self) -> str:
+        """The unit of numeric times; `auto` while it is not told."""
+        return self._times.unit if self._times is not None else "auto"
+
+    @property
+    def next_line(self) -> int:
+        """Number of the first line that is not decoded."""
+        return 1 if self._decoder is None else self._decoder.next_line
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes that were fed and not yet decoded."""
+        return len(self._head) if self._decoder is None else self._decoder.pending_bytes
+
+    def feed(self, data: bytes, *, wait: bool = True) -> list[EventBatch]:
+        """Decode what is complete now.
+
+        Args:
+            data: the next piece.
+            wait: keep the beginning back until `HEAD_BYTES` are there. Without it the dialect and the unit are told
+                from the records that are there, for logs that grow slowly.
+
+        Raises:
+            InputError: this is no log, or a record is bad and the options are strict.
+        """
+        if self._decoder is None:
+            self._head += data
+            if (wait and len(self._head) < HEAD_BYTES) or not self._tell(whole=False, wait=wait):
+                return []
+            data, self._head = self._head, b""
+        assert self._decoder is not None
+        return self._build(self._decoder.feed(data))
+
+    def finish(self) -> list[EventBatch]:
+        """Decode what is left at the end.
+
+        Raises:
+            InputError: as for `feed`; or the log is empty or ends inside a document.
+        """
+        raws: list[RawColumns] = []
+        if self._decoder is None:
+            self._tell(whole=True, wait=True)
+        assert self._decoder is not None
+        if self._head:
+            raws, self._head = self._decoder.feed(self._head), b""
+        return self._build(raws + self._decoder.finish())
+
+    def _tell(self, *, whole: bool, wait: bool) -> bool:
+        """Tell dialect and unit from the head; False if it does not hold enough yet."""
+        head = self._head[:HEAD_BYTES]
+        full = len(self._head) >= HEAD_BYTES
+        dialect = detect(head, label=self.label, options=self._options, whole=whole)
+        if dialect is None and full:
+            raise InputError(
+                f"{self.label} is no log in a known format: no complete record in its first {HEAD_BYTES >> 10} KiB",
+                fix="give one event a line, or say the format: --format json",
+            )
+        # Objects that span lines cannot be told from broken lines while there are few.
+        if dialect is None or (dialect.format == "json" and not (whole or wait or full)):
+            return False
+        unit: str | None = self._options.time_unit
+        if unit == "auto":
+            unit = self._unit_of(dialect, head, whole=whole)
+            if unit is None and not (whole or wait or full):
+                return False
+        self._open(dialect, unit or "s", 1)
+        self.notes.append(f"{self.label}: {dialect.summary}")
+        if self._options.time_unit == "auto" and self.unit != "s":
+            self.notes.append(
+                f"{self.label}: times are in {UNIT_WORDS[self.unit]}; as seconds they would lie beyond the year"
+                f" {format_time(self._options.rules.max_ts_us)[:4]}"
+            )
+        return True
+
+    def _unit_of(self, dialect: Dialect, head: bytes, *, whole: bool) -> str | None:
+        decoder = dialect.decoder(self.label)
+        raws = decoder.feed(head)
+        if whole:
+            raws += decoder.finish()
+        times = islice(chain.from_iterable(raw.columns["ts"] for raw in raws), _UNIT_RECORDS)
+        return detect_unit(times, self._options.rules)
+
+    def _open(self, dialect: Dialect, unit: str, first_line: int) -> None:
+        self.dialect = dialect
+        self._decoder = dialect.decoder(self.label, first_line=first_line)
+        self._times = TimeReader(unit, self._options.rules, detected=self._options.time_unit == "auto")
+
+    def _build(self, raws: list[RawColumns]) -> list[EventBatch]:
+        assert self._times is not None
+        batches = [self._builder.build(raw, self._times, self.rejects) for raw in raws]
+        return [batch for batch in batches if len(batch)]

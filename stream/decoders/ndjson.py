@@ -1,0 +1,227 @@
+"""JSON: one object a line (NDJSON), or an array, a single object or several documents in a row, also pretty-printed."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from itertools import chain
+from typing import Any
+
+import msgspec
+
+from infra.errors import InputError
+from stream.decoders.base import (
+    MAX_RECORD_BYTES,
+    REQUIRED_ROLES,
+    BadRecord,
+    LineDecoder,
+    RawColumns,
+    fields_of_roles,
+    split_lines,
+)
+
+# Decimal keeps fractional seconds as they are written.
+_JSON = msgspec.json.Decoder(float_hook=Decimal)
+_BLANK = re.compile(rb"[\s,]*")
+# A bracket, or a string as a whole; group 1 is empty where the string is not closed.
+_INSIDE = re.compile(rb'[{\[]|[}\]]|"(?:[^"\\]|\\.)*+("?)', re.DOTALL)
+_NO_OBJECT = re.compile(rb'"(?:[^"\\]|\\.)*+"|[^\s,{\["][^\s,{\[\]"]*', re.DOTALL)
+
+
+def parse_object(text: str | bytes) -> dict[str, Any]:
+    """Return one JSON object; floats are Decimals.
+
+    Raises:
+        ValueError: it is no valid JSON, or no object; the text of the error is the reason.
+    """
+    try:
+        value = _JSON.decode(text)
+    except UnicodeError:
+        raise ValueError("no valid JSON: not UTF-8 text") from None
+    except RecursionError:
+        raise ValueError("no valid JSON: nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"no valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError("a JSON value, but no object")
+    return value
+
+
+class NdjsonDecoder(LineDecoder):
+    """Decodes one JSON object a line; a broken line costs that line only.
+
+    Args:
+        label: the file, as errors name it.
+        columns: role to key where the caller says so; other roles are found by `base.ALIASES`.
+        first_line: number of the first line that will be fed.
+    """
+
+    def __init__(self, label: str, *, columns: Mapping[str, str], first_line: int = 1) -> None:
+        super().__init__(label, first_line=first_line)
+        self._columns = columns
+
+    def decode(self, text: str, first_line: int, *, final: bool) -> tuple[RawColumns, str]:
+        """Decode whole lines; a record never spans lines, so nothing stays over."""
+        del final
+        lines = split_lines(text)
+        numbers = range(first_line, first_line + len(lines))
+        try:
+            objects = list(map(_JSON.decode, lines))
+            whole = set(map(type, objects)) <= {dict}
+        except (ValueError, RecursionError):
+            whole = False
+        if whole:
+            return _object_columns(objects, numbers, lines, self._columns, []), ""
+        numbered = ((number, line) for number, line in zip(numbers, lines, strict=True) if line.strip())
+        return _one_by_one(numbered, self._columns, []), ""
+
+
+class JsonDecoder:
+    """Decodes JSON documents: objects one after another, or inside arrays, whatever the white space between them.
+
+    Args:
+        label: the file, as errors name it.
+        columns: role to key where the caller says so; other roles are found by `base.ALIASES`.
+    """
+
+    def __init__(self, label: str, *, columns: Mapping[str, str]) -> None:
+        self.label = label
+        self.next_line = 1
+        self._columns = columns
+        self._pending = b""
+        self._started = False
+        self._in_array = False
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of the unfinished last record."""
+        return len(self._pending)
+
+    def feed(self, data: bytes) -> list[RawColumns]:
+        """Decode the objects that are complete now."""
+        return self._advance(self._pending + data, final=False)
+
+    def finish(self) -> list[RawColumns]:
+        """Decode what is left at the end."""
+        decoded = self._advance(self._pending, final=True)
+        if self._pending or self._in_array:
+            raise InputError(
+                f"{self.label}: the JSON ends inside {'a value' if self._pending else 'an array'}",
+                place=f"{self.label}:{self.next_line}",
+                fix="the file is cut short or broken: fetch or write it again",
+            )
+        return decoded
+
+    def _advance(self, data: bytes, *, final: bool) -> list[RawColumns]:
+        if not self._started:
+            if len(data) < 3 and not final:
+                self._pending = data
+                return []
+            data = data.removeprefix(b"\xef\xbb\xbf")
+            self._started = True
+        objects: list[tuple[int, bytes]] = []
+        bad: list[BadRecord] = []
+        at = 0
+        while True:
+            start = _end(_BLANK, data, at)
+            self.next_line += data.count(b"\n", at, start)
+            at = start
+            opening = data[at : at + 1]
+            if opening == b"[" and not self._in_array:
+                self._in_array = True
+                at += 1
+                continue
+            if opening == b"]" and self._in_array:
+                self._in_array = False
+                at += 1
+                continue
+            is_value = opening in (b"{", b"[")
+            end = _value_end(data, at) if is_value else _end(_NO_OBJECT, data, at)
+            # Text that is no string may go on in the next piece.
+            if end <= at or (end == len(data) and not final and not is_value and opening != b'"'):
+                break
+            self._check_length(end - at)
+            piece = data[at:end]
+            if is_value:
+                objects.append((self.next_line, piece))
+            else:
+                text = piece.decode("utf-8", "surrogateescape")
+                bad.append(BadRecord(self.next_line, text, "not a JSON object"))
+            self.next_line += piece.count(b"\n")
+            at = end
+        self._pending = data[at:]
+        self._check_length(len(self._pending))
+        return [_one_by_one(objects, self._columns, bad)]
+
+    def _check_length(self, length: int) -> None:
+        if length > MAX_RECORD_BYTES:
+            raise InputError(
+                f"{self.label}: a JSON value of more than {MAX_RECORD_BYTES >> 20} MiB",
+                place=f"{self.label}:{self.next_line}",
+                fix="check that every bracket and quote is closed, and that each event is an object of its own",
+            )
+
+
+def _end(pattern: re.Pattern[bytes], data: bytes, at: int) -> int:
+    match = pattern.match(data, at)
+    return at if match is None else match.end()
+
+
+def _value_end(data: bytes, at: int) -> int:
+    """Return where the object or array at `at` ends; -1 if it is not complete."""
+    depth = 0
+    for token in _INSIDE.finditer(data, at):
+        kind = data[token.start()]
+        if kind == 0x22:
+            if not token[1]:
+                return -1
+        elif kind in b"{[":
+            depth += 1
+        else:
+            depth -= 1
+            if not depth:
+                return token.end()
+    return -1
+
+
+def _one_by_one(
+    numbered: Iterable[tuple[int, str]] | Iterable[tuple[int, bytes]],
+    columns: Mapping[str, str],
+    bad: list[BadRecord],
+) -> RawColumns:
+    numbers: list[int] = []
+    texts: list[str | bytes] = []
+    objects: list[dict[str, Any]] = []
+    for number, text in numbered:
+        try:
+            objects.append(parse_object(text))
+        except ValueError as error:
+            bad.append(BadRecord(number, _as_text(text), str(error)))
+        else:
+            numbers.append(number)
+            texts.append(text)
+    return _object_columns(objects, numbers, texts, columns, bad)
+
+
+def _object_columns(
+    objects: list[dict[str, Any]],
+    numbers: Sequence[int],
+    texts: Sequence[str | bytes],
+    columns: Mapping[str, str],
+    bad: list[BadRecord],
+) -> RawColumns:
+    """Return the fields of objects as columns; of several keys for one role the first that is not null counts."""
+    names = fields_of_roles(set(chain.from_iterable(objects)), columns)
+    values: dict[str, Sequence[Any]] = {role: [None] * len(objects) for role in REQUIRED_ROLES}
+    for role, keys in names.items():
+        if len(keys) == 1:
+            key = keys[0]
+            values[role] = [fields.get(key) for fields in objects]
+        else:
+            values[role] = [
+                next((fields[key] for key in keys if fields.get(key) is not None), None) for fields in objects
+            ]
+    return RawColumns(lines=numbers, columns=values, text=lambda row: _as_text(texts[row]), typed=True, bad=bad)
+
+
+def _as_text(text: str | bytes) -> str:
+    return text if isinstance(text, str) else text.decode("utf-8", "surrogateescape")

@@ -1,0 +1,182 @@
+"""Event times: numbers in seconds, milliseconds, microseconds or nanoseconds, or ISO 8601 text, to microseconds UTC."""
+
+import re
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import ROUND_HALF_EVEN, Context, Decimal
+from typing import Any
+
+import numpy as np
+
+from infra.steps import format_time
+from stream.events import EventRules, IntArray, InvalidEventError, shown
+
+# Microseconds of one unit, from the coarsest to the finest.
+UNIT_US: dict[str, Decimal] = {
+    "s": Decimal(1_000_000),
+    "ms": Decimal(1000),
+    "us": Decimal(1),
+    "ns": Decimal("0.001"),
+}
+UNIT_WORDS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
+_NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
+_MAX_TIME_CHARS = 64
+_EXACT = Context(prec=90)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def parse_number(text: str) -> int | Decimal | None:
+    """Return the number that a short ASCII text holds, exactly; None if it holds none."""
+    if len(text) > _MAX_TIME_CHARS or _NUMBER.fullmatch(text) is None:
+        return None
+    return int(text) if text.isdigit() else Decimal(text)
+
+
+def detect_unit(times: Iterable[Any], rules: EventRules) -> str | None:
+    """Return the unit of the numeric ones among raw times: seconds, unless their median would lie beyond the range.
+
+    Then it is the coarsest unit that keeps it within. The median, so that a single absurd time decides nothing.
+    None if not one is a time, as a number or as text.
+    """
+    numbers: list[int | Decimal] = []
+    texts = 0
+    for raw in times:
+        number = parse_number(raw.strip()) if isinstance(raw, str) else raw
+        if isinstance(number, int | Decimal) and not isinstance(number, bool):
+            numbers.append(number)
+        elif isinstance(raw, str) and _is_iso(raw):
+            texts += 1
+    if not numbers:
+        return "s" if texts else None
+    median = sorted(numbers)[len(numbers) // 2]
+    return next((unit for unit, unit_us in UNIT_US.items() if median <= rules.max_ts_us / unit_us), "s")
+
+
+def is_time(text: str) -> bool:
+    """Tell whether a text is a number, of any size, or an ISO 8601 time."""
+    return parse_number(text) is not None or _is_iso(text)
+
+
+class TimeReader:
+    """Raw times of one log to integer microseconds, UTC.
+
+    Numbers are exact to the microsecond; finer digits round half to even. ISO 8601 text without an offset is UTC.
+
+    Args:
+        unit: what a number counts: `s`, `ms`, `us` or `ns`.
+        rules: the valid range.
+        detected: the unit was guessed from the first records. Then a number must agree with the guess: one that a
+            thousand times coarser unit would also place in the valid range is refused, never misread.
+    """
+
+    def __init__(self, unit: str, rules: EventRules, *, detected: bool = False) -> None:
+        self.unit = unit
+        self._rules = rules
+        self._unit_us = UNIT_US[unit]
+        self._whole_us = int(self._unit_us)
+        self._max_number = Decimal(rules.max_ts_us) / self._unit_us
+        self._min_us = rules.min_ts_us
+        if detected and unit != "s":
+            self._min_us = max(self._min_us, rules.max_ts_us // 1000)
+
+    def column(self, raws: Sequence[Any], *, typed: bool) -> IntArray:
+        """Return raw times [n] as microseconds [n].
+
+        Raises:
+            InvalidEventError: at least one is invalid; `value` says which and why.
+        """
+        whole = self._whole_numbers(raws, typed=typed)
+        if whole is None or not self._whole_us:
+            return np.fromiter(map(self.value, raws), dtype=np.int64, count=len(raws))
+        if len(whole) and not (whole.min() >= 0 and whole.max() <= self._rules.max_ts_us // self._whole_us):
+            raise InvalidEventError("a time lies outside the valid range")
+        ts_us = whole * self._whole_us
+        if len(ts_us) and ts_us.min() < self._min_us:
+            raise InvalidEventError("a time lies outside the valid range")
+        return ts_us
+
+    def value(self, raw: Any) -> int:
+        """Return one raw time as microseconds.
+
+        Raises:
+            InvalidEventError: it is no time, or lies outside the valid range.
+        """
+        if isinstance(raw, str):
+            text = raw.strip()
+            if not text:
+                raise InvalidEventError("ts is empty")
+            number = parse_number(text)
+            return self._iso(text) if number is None else self._number(number)
+        if raw is None:
+            raise InvalidEventError("ts is missing")
+        if isinstance(raw, bool) or not isinstance(raw, int | Decimal):
+            raise InvalidEventError(f"ts {shown(raw)} is neither a number nor text")
+        return self._number(raw)
+
+    def _number(self, number: int | Decimal) -> int:
+        if number < min(0, self._rules.min_ts_us):
+            raise InvalidEventError(f"time {_short(number)} is negative")
+        if number > self._max_number:
+            raise InvalidEventError(self._too_late(number))
+        exact = _EXACT.multiply(Decimal(number), self._unit_us)
+        ts_us = int(exact.to_integral_value(ROUND_HALF_EVEN, _EXACT))
+        if self._rules.min_ts_us <= ts_us < self._min_us:
+            raise InvalidEventError(
+                f"time {number} would be {format_time(ts_us)} in {UNIT_WORDS[self.unit]}, the unit detected from the "
+                "first records; it seems to have another unit (if not, give the unit: --time-unit "
+                f"{self.unit})"
+            )
+        return self._rules.ts_us(ts_us)
+
+    def _too_late(self, number: int | Decimal) -> str:
+        reason = f"time {_short(number)} in {UNIT_WORDS[self.unit]} lies after {format_time(self._rules.max_ts_us)}"
+        for unit, unit_us in UNIT_US.items():
+            if unit_us < self._unit_us and number <= self._rules.max_ts_us / unit_us:
+                return f"{reason}; it looks like {UNIT_WORDS[unit]} (use --time-unit {unit})"
+        return reason
+
+    def _iso(self, text: str) -> int:
+        if _NOT_FINITE.fullmatch(text):
+            raise InvalidEventError(f"time {shown(text)} is not finite")
+        try:
+            ts_us = _iso_us(text)
+        except (ValueError, OverflowError):
+            raise InvalidEventError(f"time {shown(text)} is neither a number nor ISO 8601") from None
+        return self._rules.ts_us(ts_us)
+
+    @staticmethod
+    def _whole_numbers(raws: Sequence[Any], *, typed: bool) -> IntArray | None:
+        """Return the times as integers if all are written as such, else None."""
+        try:
+            if typed:
+                return np.array(raws, dtype=np.int64) if set(map(type, raws)) <= {int} else None
+            digits = "".join(raws)
+            if not (digits.isascii() and digits.isdigit()):
+                return None
+            return np.fromiter(map(int, raws), dtype=np.int64, count=len(raws))
+        except (OverflowError, ValueError):
+            return None
+
+
+def _short(number: int | Decimal) -> str:
+    return str(number) if -(10**30) < number < 10**30 else "of more than 30 digits"
+
+
+def _iso_us(text: str) -> int:
+    if len(text) > _MAX_TIME_CHARS:
+        raise ValueError("too long for a time")
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def _is_iso(text: str) -> bool:
+    try:
+        _iso_us(text.strip())
+    except (ValueError, OverflowError):
+        return False
+    return True

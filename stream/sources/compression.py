@@ -1,0 +1,170 @@
+"""Files as streams of plain bytes, whatever they are compressed with; told by their first bytes, not by their names."""
+
+import gzip
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import BinaryIO
+
+import zstandard
+
+from infra.errors import InputError
+
+# Called with the place in the packed file, in bytes.
+OnRead = Callable[[int], None]
+
+_GZIP = b"\x1f\x8b"
+_ZSTD = b"\x28\xb5\x2f\xfd"
+_ZIP = (b"PK\x03\x04", b"PK\x05\x06")
+_UNREAD = {
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\x00": "xz",
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"Rar!": "rar",
+    b"PAR1": "Parquet",
+    b"ARROW1": "Arrow",
+    b"SQLite format 3\x00": "an SQLite database",
+}
+# A zstd block of a few bytes may hold 128 KiB: small pieces keep what one of them expands to small.
+_ZSTD_PIECE_BYTES = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One log inside a file: the file itself, or a member of a zip archive.
+
+    Attributes:
+        label: as errors name it: the path, for a member of an archive `PATH!MEMBER`.
+        name: the file name, without what says how it is packed.
+        pieces: return the plain bytes in pieces of at most the size given; it raises InputError where the file is cut
+            short or broken.
+    """
+
+    label: str
+    name: str
+    pieces: Callable[[int, OnRead], Iterator[bytes]]
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[BinaryIO]:
+    """Open a file; what the system refuses becomes an InputError that names the path.
+
+    Raises:
+        InputError: the file is missing, is no regular file, or cannot be read.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is no regular file", fix="give a file or a folder")
+        with path.open("rb") as file:
+            yield file
+    except FileNotFoundError:
+        raise InputError(f"no such file: {path}", fix="check the path") from None
+    except PermissionError:
+        raise InputError(f"{path} must not be read", fix=f"give yourself the right to: chmod u+r {path}") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+def compression_of(head: bytes) -> str:
+    """Return `gz`, `zst`, `zip` or "" for the first bytes of a file."""
+    if head.startswith(_GZIP):
+        return "gz"
+    if head.startswith(_ZSTD) or (head[1:4] == b"\x2a\x4d\x18" and head[:1] and head[0] >> 4 == 5):
+        return "zst"
+    return "zip" if head.startswith(_ZIP) else ""
+
+
+def members(path: Path) -> list[Member]:
+    """Return the logs that a file holds: one, or the members of a zip archive by name.
+
+    Raises:
+        InputError: the file cannot be read, or is packed in a way that is not read here.
+    """
+    with reading(path) as file:
+        head = file.read(512)
+    for magic, what in _UNREAD.items():
+        if head.startswith(magic):
+            raise InputError(f"{path} is {what}, which is not read", fix="unpack or convert it to text, gz, zst or zip")
+    if head[257:262] == b"ustar":
+        raise InputError(f"{path} is a tar archive, which is not read", fix="unpack it and give the folder")
+    kind = compression_of(head)
+    if kind == "zip":
+        return _zip_members(path)
+    inner = path.name
+    if kind:
+        inner = inner.removesuffix(f".{kind}")
+    unpack = {"gz": _gunzip, "zst": _unzstd, "": _plain}[kind]
+    return [Member(str(path), inner, partial(unpack, path))]
+
+
+def _plain(path: Path, size: int, on_read: OnRead) -> Iterator[bytes]:
+    with reading(path) as file:
+        while piece := file.read(size):
+            on_read(file.tell())
+            yield piece
+
+
+def _gunzip(path: Path, size: int, on_read: OnRead) -> Iterator[bytes]:
+    with reading(path) as file, _whole(path), gzip.GzipFile(fileobj=file) as plain:
+        while piece := plain.read(size):
+            on_read(file.tell())
+            yield piece
+
+
+def _unzstd(path: Path, size: int, on_read: OnRead) -> Iterator[bytes]:
+    with reading(path) as file, _whole(path):
+        context = zstandard.ZstdDecompressor()
+        frame = context.decompressobj()
+        begun = False
+        plain = bytearray()
+        while piece := file.read(_ZSTD_PIECE_BYTES):
+            while piece:
+                begun = True
+                plain += frame.decompress(piece)
+                piece = b""
+                if frame.eof:
+                    piece = frame.unused_data
+                    frame, begun = context.decompressobj(), False
+            on_read(file.tell())
+            while len(plain) >= size:
+                yield bytes(plain[:size])
+                del plain[:size]
+        if begun:
+            raise EOFError
+        if plain:
+            yield bytes(plain)
+
+
+def _zip_members(path: Path) -> list[Member]:
+    with reading(path) as file, _whole(path), zipfile.ZipFile(file) as archive:
+        names = sorted(info.filename for info in archive.infolist() if not info.is_dir())
+    if not names:
+        raise InputError(f"{path} is an empty archive", fix="give an archive with logs")
+    return [Member(f"{path}!{name}", name.rpartition("/")[2], partial(_unzip, path, name)) for name in names]
+
+
+def _unzip(path: Path, name: str, size: int, on_read: OnRead) -> Iterator[bytes]:
+    with reading(path) as file, _whole(path), zipfile.ZipFile(file) as archive, archive.open(name) as plain:
+        while piece := plain.read(size):
+            on_read(file.tell())
+            yield piece
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Turn what the decompressors raise into an InputError that says whether the file is cut short or broken."""
+    fix = "fetch or write the file again"
+    try:
+        yield
+    except EOFError:
+        raise InputError(f"{path} is cut short: the compressed data ends early", fix=fix) from None
+    except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
+        raise InputError(f"{path} is broken or cut short: {error}", fix=fix) from None
+    except NotImplementedError as error:
+        raise InputError(f"{path} is packed in a way that is not read: {error}", fix="pack it with deflate") from None
+    except RuntimeError as error:
+        raise InputError(f"{path} cannot be unpacked: {error}", fix="give an archive without a password") from None
