@@ -70,6 +70,7 @@ class IngestSettings(_Section):
 
     step: Duration = "1h"
     out_of_orderness_s: int = Field(default=0, ge=0)
+    poll_interval_s: float = Field(default=1.0, gt=0)
     batch_rows: int = Field(default=50_000, ge=1)
     max_rows_in_memory: int = Field(default=2_000_000, ge=1000)
     max_empty_steps: int = Field(default=5_000_000, ge=1)

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from forecasting.cli.arguments import split_list
-from forecasting.cli.call import Call, console, interruptible, say
+from forecasting.cli.call import INTERRUPTED, Call, console, interruptible, say
 from forecasting.cli.progress import Report, progress
 from forecasting.cli.store import StoreOption
 from infra.errors import UsageError
@@ -73,6 +73,7 @@ def ingest(
     """
     call: Call = ctx.obj
     settings = call.load({"ingest.step": ("--step", step), "store.url": ("--store", store)}).values
+    from stream.decoders.builder import DecodeOptions  # noqa: PLC0415 - numpy is not needed for --help
     from stream.events import DEFAULT_GRAPH  # noqa: PLC0415
     from stream.ingest import Ingest  # noqa: PLC0415
     from stream.store import open_writer  # noqa: PLC0415
@@ -86,14 +87,15 @@ def ingest(
         strict=strict,
     )
     options = _options(settings, split_by_type=split_by_type)
-    with (
-        interruptible("What was committed is kept; the same command goes on from there."),
-        progress(f"Ingesting {source.name}") as report,
-    ):
+    interrupted = False
+    with interruptible(f"Nothing of {source.name} was ingested yet."), progress(f"Ingesting {source.name}") as report:
         events = _source(source, decoding, settings, report, follow=follow)
         with open_writer(settings.store.url) as writer:
             run = Ingest(events, writer, options, lambda state: report(state.events, None, _rate(state)))
-            run.run()
+            try:
+                run.run()
+            except KeyboardInterrupt:
+                interrupted = True
             result = run.result()
     for note in events.notes:
         say(f"note: {note}")
@@ -101,7 +103,10 @@ def ingest(
     if as_json:
         sys.stdout.write(json.dumps(_summary_json(result, reject_file)) + "\n")
     else:
-        _summarise(result, reject_file)
+        _summarise(source, result, reject_file)
+    if interrupted:
+        say("graphtide: stopped. What was committed is kept; the same command goes on from there.")
+        raise typer.Exit(INTERRUPTED)
 
 
 def _source(
@@ -110,7 +115,7 @@ def _source(
     from stream.sources.files import FileSource, FollowSource  # noqa: PLC0415
 
     if follow:
-        return FollowSource(path, decoding, batch_rows=settings.ingest.batch_rows)
+        return FollowSource(path, decoding, poll_interval_s=settings.ingest.poll_interval_s)
     return FileSource(
         path,
         decoding,
@@ -170,6 +175,7 @@ def _write_rejects(result: "IngestResult", store_url: str, graph: str, source: P
 def _summary_json(result: "IngestResult", reject_file: Path | None) -> dict[str, object]:
     return {
         "source": result.source,
+        "ended": result.ended,
         "unchanged": result.unchanged,
         "events": result.events,
         "late": result.late,
@@ -193,7 +199,7 @@ def _summary_json(result: "IngestResult", reject_file: Path | None) -> dict[str,
     }
 
 
-def _summarise(result: "IngestResult", reject_file: Path | None) -> None:
+def _summarise(source: Path, result: "IngestResult", reject_file: Path | None) -> None:
     table = Table(box=None)
     for title in ("graph", "events", "nodes", "edges", "snapshots", "step", "first step", "last step"):
         is_count = title in {"events", "nodes", "edges", "snapshots"}
@@ -207,9 +213,9 @@ def _summarise(result: "IngestResult", reject_file: Path | None) -> None:
     if len(result.graphs) > SHOWN_GRAPHS:
         out.print(f"and {len(result.graphs) - SHOWN_GRAPHS:,} more graphs; see: graphtide graphs")
     if result.unchanged:
-        out.print(f"Already ingested, nothing changed: {result.events:,} events of {result.source}")
+        out.print(f"Already ingested, nothing changed: {result.events:,} events of {source}")
     else:
-        out.print(f"{result.events:,} events of {result.source} in {result.seconds:.1f} s")
+        out.print(f"{result.events:,} events of {source} in {result.seconds:.1f} s")
     if result.late or result.rejected:
         out.print(f"{result.late:,} events came too late and {result.rejected:,} records were rejected, for example:")
         for reject in _one_of_each_reason(result.rejects):
