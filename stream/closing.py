@@ -181,15 +181,18 @@ def _refuse_gaps(spans: Sequence[Span], layout: _Layout, at: IntArray, max_empty
         own = active[(active >= begin) & (active < begin + span.n_steps)]
         if span.n_steps - len(own) <= max_empty_steps:
             continue
-        # The last step of a span holds an event or stands right before one, so the longest gap ends at an event.
-        edges = np.concatenate(([begin - 1], own, [begin + span.n_steps]))
-        widest = int(np.argmax(np.diff(edges)))
-        after_us = span.begin_us + (int(edges[widest + 1]) - begin) * span.graph.step_us
+        borders = np.concatenate(([begin - 1], own, [begin + span.n_steps]))
+        widest = int(np.argmax(np.diff(borders)))
+        # The gap begins after the step before it and ends where the next event, or the source's time, stands.
+        silent_us, next_us = (
+            span.begin_us + (int(border) - begin) * span.graph.step_us
+            for border in (borders[widest] + 1, borders[widest + 1])
+        )
         raise InputError(
-            f"graph {span.graph.name!r}: steps of {format_duration(span.graph.step_us)} up to the events of"
-            f" {format_time(after_us)} would make {span.n_steps - len(own):,} empty snapshots at once,"
-            f" {int(edges[widest + 1] - edges[widest]) - 1:,} of them in the gap right before that time",
-            place=f"{format_time(span.begin_us)} to {format_time(span.end_us)}",
+            f"graph {span.graph.name!r}: steps of {format_duration(span.graph.step_us)} would make"
+            f" {span.n_steps - len(own):,} empty snapshots at once,"
+            f" {(next_us - silent_us) // span.graph.step_us:,} of them where event time jumps"
+            f" from {format_time(silent_us)} to {format_time(next_us)}",
             fix="mend or remove a stray event time, take a larger --step,"
             f" or raise [ingest] max_empty_steps ({max_empty_steps:,})",
         )

@@ -148,6 +148,7 @@ class Ingest:
             self._graphs = {graph.name: graph for graph in self._writer.graphs_of(self._state)}
             for graph in self._graphs.values():
                 _check_step(graph, self._options.step_us)
+            _check_split(self._state, split_by_type=self._options.split_by_type)
             if self._state.ended:
                 self._unchanged = True
                 return
@@ -159,7 +160,9 @@ class Ingest:
 
     def result(self) -> IngestResult:
         """Return what the store has of the source, and how long `run` took up to now."""
-        state = self._writer.source(self._source.name) or SourceState(0, self._source.name)
+        state = self._writer.source(self._source.name)
+        if state is None:  # interrupted before the first commit
+            state = SourceState(0, self._source.name, self._options.split_by_type)
         return IngestResult(
             source=state.name,
             graphs=tuple(_summary(graph) for graph in self._writer.graphs_of(state)),
@@ -177,14 +180,15 @@ class Ingest:
 
     def _apply(self, batch: SourceBatch) -> None:
         """Change the store by one batch, inside a transaction."""
-        state = self._state = self._state or self._writer.add_source(self._source.name)
+        events, options = batch.events, self._options
+        if self._state is None:
+            self._state = self._writer.add_source(self._source.name, split_by_type=options.split_by_type)
+        state = self._state
         if batch.partition not in state.partitions:
             # A partition that joins later starts at the source's watermark: steps behind it may be closed.
             watermark_us = min((p.clock.watermark_us for p in state.partitions.values()), default=Clock().watermark_us)
             state.partitions[batch.partition] = PartitionState(Clock(watermark_us=watermark_us))
         partition = state.partitions[batch.partition]
-        events, options = batch.events, self._options
-
         late, partition.clock = judge_late(events.ts_us, options.step_us, partition.clock, options.out_of_orderness_us)
         step_us = step_starts_us(events.ts_us, options.step_us)
         rows, dropped = self._edge_rows(events, step_us, late)
@@ -281,14 +285,13 @@ class Ingest:
                 raise StoreError(
                     f"graph {graph.name!r} is still being filled from {source_name}, which was not read to its end",
                     place=self._source.name,
-                    fix="finish that ingest first, or give these events another --graph: a graph is fed by one source"
-                    " at a time, so that nothing is counted twice",
+                    fix="go on with that source first, or give these events another --graph: a graph is fed by one"
+                    " source at a time, so that nothing is counted twice",
                 )
         if graph.next_step_us is not None and first_us < graph.next_step_us and not is_late:
             raise StoreError(
                 f"graph {graph.name!r} is closed up to {format_time(graph.next_step_us)}, and this source begins"
-                f" before that, in the step of {format_time(first_us)}; it was filled from"
-                f" {', '.join(source_name for source_name, _ in feeders)}",
+                f" before that, in the step of {format_time(first_us)}; it was filled from {feeders[-1][0]}",
                 place=self._source.name,
                 fix="give another --graph, or ingest all files of the graph together, as a folder, into a new store",
             )
@@ -337,6 +340,16 @@ def _check_step(graph: GraphState, step_us: int) -> None:
             f" not of {format_duration(step_us)}",
             fix=f"use --step {format_duration(graph.step_us)}, or another --graph or --store for the other step size",
         )
+
+
+def _check_split(source: SourceState, *, split_by_type: bool) -> None:
+    if source.split_by_type == split_by_type:
+        return
+    done, fix = ("with", "add") if source.split_by_type else ("without", "leave out")
+    raise StoreError(
+        f"{source.name} was ingested {done} --split-by-type before",
+        fix=f"{fix} --split-by-type, or give another --graph or --store",
+    )
 
 
 def _groups(codes: IntArray) -> list[tuple[int, IntArray]]:

@@ -42,10 +42,11 @@ class PartitionState:
 
 @dataclass(slots=True)
 class SourceState:
-    """How far a source was read."""
+    """How far a source was read, and whether it also feeds a graph for each event type."""
 
     id: int
     name: str
+    split_by_type: bool
     position: Position | None = None
     ended: bool = False
     rejected: int = 0

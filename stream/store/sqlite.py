@@ -1,7 +1,6 @@
 """Reading snapshots from a SQLite store, beside a running ingest process."""
 
 import difflib
-import sqlite3
 from pathlib import Path
 from typing import Self
 
@@ -151,7 +150,7 @@ def _check_metrics(names: tuple[str, ...]) -> None:
             )
 
 
-def _info(row: sqlite3.Row | tuple[str, int, int, int, int | None, int | None, int]) -> GraphInfo:
+def _info(row: tuple[str, int, int, int, int | None, int | None, int]) -> GraphInfo:
     name, step_us, snapshots, events, first_step_us, next_step_us, late = row
     return GraphInfo(
         name=name,

@@ -66,6 +66,7 @@ CREATE TABLE open_edges (                       -- of steps that are not closed
 CREATE TABLE sources (
     id INTEGER PRIMARY KEY,
     name TEXT NOT NULL UNIQUE,
+    split_by_type INTEGER NOT NULL,             -- it also feeds a graph for each event type
     position TEXT,                              -- JSON
     ended INTEGER NOT NULL,                     -- a bounded source was read to its end
     rejected INTEGER NOT NULL

@@ -80,7 +80,7 @@ class SqliteWriter:
         """Return how far a source was read, None if it never was."""
         with translated(self._path):
             row = self._connection.execute(
-                "SELECT id, name, position, ended, rejected FROM sources WHERE name = ?", (name,)
+                "SELECT id, name, split_by_type, position, ended, rejected FROM sources WHERE name = ?", (name,)
             ).fetchone()
             if row is None:
                 return None
@@ -90,13 +90,23 @@ class SqliteWriter:
                     "SELECT name, watermark_us, max_ts_us, events, late FROM partitions WHERE source_id = ?", (row[0],)
                 )
             }
-        position = None if row[2] is None else json.loads(row[2])
-        return SourceState(row[0], row[1], position, bool(row[3]), row[4], partitions)
+        source_id, _, split_by_type, position, ended, rejected = row
+        return SourceState(
+            source_id,
+            name,
+            split_by_type=bool(split_by_type),
+            position=None if position is None else json.loads(position),
+            ended=bool(ended),
+            rejected=rejected,
+            partitions=partitions,
+        )
 
-    def add_source(self, name: str) -> SourceState:
+    def add_source(self, name: str, *, split_by_type: bool) -> SourceState:
         """Add a source that was never read."""
-        cursor = self._connection.execute("INSERT INTO sources (name, ended, rejected) VALUES (?, 0, 0)", (name,))
-        return SourceState(int(cursor.lastrowid or 0), name)
+        cursor = self._connection.execute(
+            "INSERT INTO sources (name, split_by_type, ended, rejected) VALUES (?, ?, 0, 0)", (name, split_by_type)
+        )
+        return SourceState(int(cursor.lastrowid or 0), name, split_by_type)
 
     def save_source(self, source: SourceState) -> None:
         """Write the position, flags and partitions of a source."""

@@ -84,7 +84,9 @@ class TestSnapshots:
                 for graph in {event.graph for event in log}
             }
             assert {graph.name: graph.late for graph in result.graphs} == by_graph
-            assert {reject.reason for reject in result.rejects} == ({"late: its step had closed before it came"} if any(late) else set())
+            assert {reject.reason for reject in result.rejects} == (
+                {"late: its step had closed before it came"} if any(late) else set()
+            )
             counted = [event for event, is_late in zip(log, late, strict=True) if not is_late]
             assert _spans_aside(counts_in_store(store)) == _spans_aside(counts_by_hand(counted))
 
@@ -181,6 +183,13 @@ class TestAgain:
             with pytest.raises(StoreError, match=r"'g' is kept in steps of 1h, not of 1d"):
                 run(store, batches, name=name, step_us=DAY_US)
 
+    @pytest.mark.parametrize("before", [True, False])
+    def test_another_choice_of_graphs_is_refused(self, store: Path, before: bool) -> None:
+        batches = cut([at(1, "a", "b", type_="reply")], 1)
+        run(store, batches, split_by_type=before)
+        with pytest.raises(StoreError, match="was ingested with"):
+            run(store, batches, split_by_type=not before)
+
 
 class TestSecondSource:
     def test_it_may_go_on_after_the_last_closed_step(self, store: Path) -> None:
@@ -230,7 +239,7 @@ class TestRefusals:
         with pytest.raises(InputError) as caught:
             run(store, cut(log[2:], 9), name="after", limits=limits)
         assert "497 empty snapshots" in caught.value.message
-        assert "1970-01-21T20:00:00Z" in caught.value.message
+        assert "from 1970-01-01T03:00:00Z to 1970-01-21T20:00:00Z" in caught.value.message
         assert "max_empty_steps" in str(caught.value.fix)
         assert dump(store) == before
         run(store, cut(log[2:], 9), name="after", limits=Limits(max_empty_steps=497))

@@ -132,7 +132,7 @@ class TestOpening:
         monkeypatch.chdir(tmp_path)
         path = "sqlite:///made/for ?100%#/store.db"
         with open_writer(path) as writer, writer.transaction():
-            writer.add_source("one")
+            writer.add_source("one", split_by_type=False)
         assert (tmp_path / "made" / "for ?100%#" / "store.db").exists()
         with open_reader(path) as reader:
             assert reader.graphs() == []
@@ -199,7 +199,7 @@ class TestWriting:
     def test_a_writer_that_lost_its_store_is_fenced(self, filled: Path) -> None:
         with open_writer(url(filled)) as writer:
             with writer.transaction():
-                writer.add_source("one")
+                writer.add_source("one", split_by_type=False)
             # What a second process does where locks do not hold.
             connection = sqlite3.connect(filled)
             connection.execute("UPDATE writer SET epoch = epoch + 1")
@@ -207,14 +207,14 @@ class TestWriting:
             connection.close()
             for _ in range(2):
                 with pytest.raises(StoreError, match="taken over"), writer.transaction():
-                    writer.add_source("two")
+                    writer.add_source("two", split_by_type=False)
             assert writer.source("two") is None
 
     def test_a_failed_transaction_leaves_nothing(self, filled: Path) -> None:
         before = dump(filled)
         with open_writer(url(filled)) as writer:
             with pytest.raises(ZeroDivisionError), writer.transaction():
-                writer.add_source("one")
+                writer.add_source("one", split_by_type=False)
                 writer.add_graph("new", HOUR_US)
                 _ = 1 / 0
             with writer.transaction():
