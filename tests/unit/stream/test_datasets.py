@@ -19,6 +19,7 @@ from infra.steps import parse_duration_us
 from stream.decoders.builder import DecodeOptions
 from stream.sources.datasets import DATASETS, DatasetInfo, dataset, find, find_local
 from stream.sources.download import Download, fetch, jodie_row, pick
+from stream.sources.files import FileSource
 
 
 @dataclass
@@ -338,11 +339,12 @@ def test_entries_are_complete(info: DatasetInfo) -> None:
 def test_files_on_disk_are_the_known_ones(info: DatasetInfo, data_dir: Path) -> None:
     path = find_local(info, [data_dir])
     assert path is not None
-    data = path.read_bytes()
-    text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
-    rows = [line.replace(",", " ").split() for line in text.splitlines() if line[0].isdigit()]
-    assert len(rows) == info.events
-    assert len({row[0] for row in rows} | {row[1] for row in rows}) == info.nodes
+    events, rejected, nodes = 0, 0, set()
+    for batch in FileSource(path, DecodeOptions(**info.read_options)).batches(None):
+        events += len(batch.events)
+        rejected += batch.rejected
+        nodes |= {*batch.events.src.tolist(), *batch.events.dst.tolist()}
+    assert (events, len(nodes), rejected) == (info.events, info.nodes, 0)
 
 
 def served_layout(info: DatasetInfo, data: bytes) -> bytes:
