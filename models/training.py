@@ -131,6 +131,20 @@ def horizons(season: int, length: int, reach_steps: int) -> tuple[int, ...]:
     return tuple(sorted({short, min(4 * season, reach_steps, length // 4), min(reach_steps, length // 3)}))
 
 
+def set_faster_threads(net: ForecasterNet, batch: Batch) -> None:
+    """Let torch use one thread if all of them are no faster, as they are not on cores that others use too."""
+    threads = torch.get_num_threads()
+    best_s: dict[int, float] = {}
+    for _ in range(2):
+        for count in {1, threads}:
+            torch.set_num_threads(count)
+            started = time.perf_counter()
+            batch_loss(net, batch).backward()
+            best_s[count] = min(best_s.get(count, math.inf), time.perf_counter() - started)
+    net.zero_grad(set_to_none=True)
+    torch.set_num_threads(min(best_s, key=lambda count: best_s[count]))
+
+
 class _Sampler:
     """Draws plans from the part of a history that training may see."""
 
@@ -216,6 +230,9 @@ def train(
         samplers.append(_Sampler(source, split, config, reach))
         validation += _validation_batches(source, split, reach, config.seed)
 
+    if not config.max_iterations:
+        # A fixed number of iterations promises equal trainings, and the order of sums hangs on the threads.
+        set_faster_threads(net, samplers[0].draw(np.random.default_rng(config.seed)))
     loop = _Loop(net, config, validation, started)
     while not loop.stopped:
         loop.iterate(samplers[int(generator.integers(len(samplers)))].draw(generator))
