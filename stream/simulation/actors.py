@@ -1,8 +1,8 @@
 """Who does what to whom: the actors of a simulated network, chosen event by event from what happened before.
 
-Each mechanism is one that the literature names: copying and preferential attachment (Barabási & Albert 1999), fitness
-(Bianconi & Barabási 2001), triadic closure (Davidsen, Ebel & Bornholdt 2002), blocks (Holland, Laskey & Leinhardt
-1983), reciprocation and repeated contact (Zhang et al. 2014 call these link persistence).
+Each mechanism is one that the literature names: preferential attachment (Barabási & Albert 1999), fitness (Bianconi &
+Barabási 2001), triadic closure (Davidsen, Ebel & Bornholdt 2002), blocks (Holland, Laskey & Leinhardt 1983) and the
+return to earlier contacts (Karsai, Perra & Vespignani 2014). Reciprocation follows from whom one has heard of.
 """
 
 from array import array

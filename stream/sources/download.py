@@ -25,6 +25,8 @@ Progress = Callable[[int, int | None], None]
 _CHUNK_BYTES = 1 << 16
 _MAX_LINE_BYTES = 1 << 20
 _MAX_UNPACKED_BYTES = 1 << 30
+# What the unpacking libraries raise on damaged or foreign bytes, besides an OSError without a number.
+_DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, RuntimeError, ValueError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +124,7 @@ def fetch(
             try:
                 for part in _file_parts(download, served, url):
                     out.write(part)
-            except (zipfile.BadZipFile, tarfile.TarError, EOFError, KeyError, ValueError, zlib.error) as error:
+            except _DAMAGE as error:
                 raise InputError(f"what was served is damaged: {error}", place=url, fix=by_hand) from error
             except OSError as error:
                 if error.errno is not None:
@@ -189,17 +191,17 @@ def _unpacked(member: str | None, served: IO[bytes], url: str) -> Iterator[IO[by
         with zipfile.ZipFile(served) as archive:
             names = [name for name in archive.namelist() if PurePosixPath(name).name == member]
             if not names:
-                raise KeyError(f"the archive holds no {member}")
+                raise ValueError(f"the archive holds no {member}")
             with archive.open(names[0]) as file:
                 yield file
     elif suffix == ".bz2" and member is not None:
         with bz2.open(served) as unpacked, tarfile.open(fileobj=unpacked, mode="r|") as tar:
             for entry in tar:
-                file = tar.extractfile(entry) if PurePosixPath(entry.name).name == member else None
-                if file is not None:
-                    yield file
+                extracted = tar.extractfile(entry) if PurePosixPath(entry.name).name == member else None
+                if extracted is not None:
+                    yield extracted
                     return
-            raise KeyError(f"the archive holds no {member}")
+            raise ValueError(f"the archive holds no {member}")
     elif suffix == ".gz":
         with gzip.open(served) as unpacked_gz:
             yield unpacked_gz  # type: ignore[misc]
