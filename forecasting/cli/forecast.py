@@ -147,4 +147,4 @@ def _column(chunk: "ForecastChunk", row: int, names: "Sequence[str]") -> list[st
 
 
 def _number(value: float) -> str:
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"

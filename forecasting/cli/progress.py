@@ -54,7 +54,7 @@ def _lines(title: str) -> Report:
         if now_s - said_at_s < LINE_INTERVAL_S:
             return
         said_at_s = now_s
-        of = f" of {total:,.0f} ({100 * done / total:.0f} %)" if total else ""
-        say(f"{title}: {done:,.0f}{of} {text}")
+        share = f"{100 * done / total:.0f} %, {done:,.0f} of {total:,.0f}" if total else f"{done:,.0f}"
+        say(f"{title}: {share} {text}")
 
     return report

@@ -28,8 +28,8 @@ class TrainingReport:
         if self._report is None:
             say(f"{self._title} …")
             self._report = self._shown.enter_context(progress(self._title))
-        loss = f"iteration {state.iteration}, validation loss {state.validation_loss:.4f}"
-        self._report(100 * state.done_share, 100, f"% of the budget, {loss}, {state.elapsed_s:.0f} s")
+        text = f"s, iteration {state.iteration}, validation loss {state.validation_loss:.4f}"
+        self._report(state.elapsed_s, state.elapsed_s / state.done_share if state.done_share else None, text)
 
 
 def register(app: typer.Typer) -> None:
