@@ -158,6 +158,19 @@ def split_lines(text: str) -> list[str]:
     return lines
 
 
+class LazyLines:
+    """The lines of a block, cut when the first of them is asked for: only rejected records are."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._lines: list[str] = []
+
+    def __getitem__(self, index: int) -> str:
+        if not self._lines:
+            self._lines = split_lines(self._text)
+        return self._lines[index]
+
+
 def squeezed(name: str) -> str:
     """Return a field name as `ALIASES` spells it."""
     return re.sub(r"[^a-z0-9]", "", name.lower())

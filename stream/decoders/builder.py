@@ -215,10 +215,10 @@ class EventBuilder:
         return _codes(values, codes, typed=False)
 
     def _optional_code(self, role: str, value: Any, codes: _Codes) -> int:
-        return self._default[role] if value is None or value == "" else _code(role, value, codes)
+        return self._default[role] if _is_nothing(value) else _code(role, value, codes)
 
     def _id(self, value: Any) -> str | None:
-        if value is None or value == "":
+        if _is_nothing(value):
             return None
         return self._rules.name(_name_text("id", value), "id")
 
@@ -245,6 +245,10 @@ def _name_text(role: str, value: Any) -> str:
     return str(value)
 
 
+def _is_nothing(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not value.strip())
+
+
 def _weights(values: Sequence[Any], *, typed: bool) -> FloatArray:
     if typed or "" in values:
         return np.array([_weight(value) for value in values], dtype=np.float64)
@@ -258,7 +262,7 @@ def _weights(values: Sequence[Any], *, typed: bool) -> FloatArray:
 
 
 def _weight(value: Any) -> float:
-    if value is None or value == "":
+    if _is_nothing(value):
         return 1.0
     if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
         raise InvalidEventError(f"weight {shown(value)} is no number")

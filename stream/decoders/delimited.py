@@ -4,7 +4,9 @@ import csv
 from collections.abc import Mapping
 from itertools import islice
 
-from stream.decoders.base import BadRecord, LineDecoder, RawColumns, split_lines
+import numpy as np
+
+from stream.decoders.base import BadRecord, LazyLines, LineDecoder, RawColumns, split_lines
 
 
 class DelimitedDecoder(LineDecoder):
@@ -40,18 +42,26 @@ class DelimitedDecoder(LineDecoder):
 
     def decode(self, text: str, first_line: int, *, final: bool) -> tuple[RawColumns, str]:
         """Decode whole lines; the tail that is not complete is a record with an open quote."""
+        width = self._width
+        fields = _fields(text, self._delimiter, width)
+        if fields:
+            raw = RawColumns(
+                lines=range(first_line, first_line + len(fields) // width),
+                columns={role: fields[index::width] for role, index in self._layout.items()},
+                text=LazyLines(text).__getitem__,
+            )
+            return raw, ""
         rest = ""
         bad: list[BadRecord] = []
         try:
             records = split_lines(text)
             numbers = list(range(first_line, first_line + len(records)))
-            rows = [] if '"' in text else list(csv.reader(records, delimiter=self._delimiter, skipinitialspace=True))
+            rows = list(csv.reader([] if '"' in text else records, delimiter=self._delimiter, skipinitialspace=True))
             by_line = '"' not in text
         except csv.Error:
             by_line = False
         if not by_line:
             numbers, records, rows, bad, rest = self._quoted(text, first_line, final=final)
-        width = self._width
         if set(map(len, rows)) != {width}:
             kept: list[int] = []
             for index, row in enumerate(rows):
@@ -93,13 +103,35 @@ class DelimitedDecoder(LineDecoder):
                 for row in reader:
                     end = at + reader.line_num
                     numbers.append(first_line + start)
-                    records.append("".join(lines[start:end]).rstrip("\r\n"))
+                    records.append(_without_end("".join(lines[start:end])))
                     rows.append(row)
                     start = end
                 break
             except csv.Error as error:
                 if "unexpected end of data" in str(error) and not final:
                     return numbers, records, rows, bad, "".join(lines[start:])
-                bad.append(BadRecord(first_line + start, lines[start].rstrip("\r\n"), f"broken quoting: {error}"))
+                bad.append(BadRecord(first_line + start, _without_end(lines[start]), f"broken quoting: {error}"))
                 at = start + 1
         return numbers, records, rows, bad, ""
+
+
+def _fields(text: str, delimiter: str, width: int) -> list[str]:
+    """Return the fields of a block, row after row, if it holds no quote and every line has `width` fields; else []."""
+    text = text.replace("\r\n", "\n")
+    if '"' in text or "\r" in text:
+        return []
+    if not text.endswith("\n"):
+        text += "\n"
+    data = np.frombuffer(text.encode("utf-8", "surrogateescape"), dtype=np.uint8)
+    line_ends = np.flatnonzero(data == 10)
+    # The csv module refuses longer fields, so that a line of them must reach it.
+    if np.diff(line_ends, prepend=-1).max() > csv.field_size_limit():
+        return []
+    separators = data[(data == ord(delimiter)) | (data == 10)]
+    if len(separators) != width * len(line_ends) or (separators[width - 1 :: width] != 10).any():
+        return []
+    return text[:-1].replace("\n", delimiter).split(delimiter)
+
+
+def _without_end(record: str) -> str:
+    return record.removesuffix("\n").removesuffix("\r")

@@ -6,7 +6,9 @@ Lines that begin with `#` or `%` are comments. There is no quoting; a name holds
 import re
 from collections.abc import Mapping
 
-from stream.decoders.base import BadRecord, LineDecoder, RawColumns, split_lines
+import numpy as np
+
+from stream.decoders.base import BadRecord, LazyLines, LineDecoder, RawColumns, split_lines
 
 _SPACE = re.compile(r"[ \t\r\v\f]+")
 # str.split() also cuts at these, which are control characters of a name and no separators.
@@ -43,30 +45,57 @@ class EdgeListDecoder(LineDecoder):
     def decode(self, text: str, first_line: int, *, final: bool) -> tuple[RawColumns, str]:
         """Decode whole lines; an edge list has no records of several lines, so nothing stays over."""
         del final
+        width = self._width
+        tokens = [] if self._separator else _tokens(text, width)
+        if tokens:
+            raw = RawColumns(
+                lines=range(first_line, first_line + len(tokens) // width),
+                columns={role: tokens[index::width] for role, index in self._layout.items()},
+                text=LazyLines(text).__getitem__,
+            )
+            return raw, ""
         lines = split_lines(text)
         rows = split_columns(lines, self._separator)
-        numbers: range | list[int] = range(first_line, first_line + len(lines))
         bad: list[BadRecord] = []
-        width = self._width
-        if "#" in text or "%" in text or set(map(len, rows)) != {width}:
-            kept: list[int] = []
-            for index, row in enumerate(rows):
-                if len(row) == width and not is_comment(lines[index]):
-                    kept.append(index)
-                elif lines[index].strip() and not is_comment(lines[index]):
-                    reason = f"{len(row)} columns instead of {width}"
-                    bad.append(BadRecord(first_line + index, lines[index], reason))
-            lines = [lines[index] for index in kept]
-            rows = [rows[index] for index in kept]
-            numbers = [first_line + index for index in kept]
-        columns = list(zip(*rows, strict=True)) or [()] * width
+        kept: list[int] = []
+        for index, row in enumerate(rows):
+            if is_comment(lines[index]) or not lines[index].strip():
+                continue
+            if len(row) == width:
+                kept.append(index)
+            else:
+                bad.append(BadRecord(first_line + index, lines[index], f"{len(row)} columns instead of {width}"))
+        lines = [lines[index] for index in kept]
+        columns = list(zip(*(rows[index] for index in kept), strict=True)) or [()] * width
         raw = RawColumns(
-            lines=numbers,
+            lines=[first_line + index for index in kept],
             columns={role: columns[index] for role, index in self._layout.items()},
             text=lines.__getitem__,
             bad=bad,
         )
         return raw, ""
+
+
+def _tokens(text: str, width: int) -> list[str]:
+    """Return the tokens of a block, row after row, if every line has `width` of them and none is a comment; else []."""
+    if not text.isascii() or "#" in text or "%" in text or any(char in text for char in _ODD_SPACE):
+        return []
+    data = np.frombuffer(text.encode("ascii"), dtype=np.uint8)
+    blank = data <= 32
+    begins = np.flatnonzero(blank[:-1] > blank[1:]) + 1
+    if len(data) and not blank[0]:
+        begins = np.concatenate([[0], begins])
+    ends_of_line = np.flatnonzero(data == 10)
+    rows = len(begins) // width
+    if len(begins) != rows * width or rows - len(ends_of_line) not in (0, 1):
+        return []
+    if (begins[width::width] < ends_of_line[: rows - 1]).any() or (
+        begins[width - 1 :: width][: len(ends_of_line)] > ends_of_line
+    ).any():
+        return []
+    tokens = text.split()
+    # Another control character counts as blank above, and does not separate here.
+    return tokens if len(tokens) == len(begins) else []
 
 
 def split_columns(lines: list[str], separator: str) -> list[list[str]]:

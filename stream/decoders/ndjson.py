@@ -71,8 +71,8 @@ class NdjsonDecoder(LineDecoder):
             whole = False
         if whole:
             return _object_columns(objects, numbers, lines, self._columns, []), ""
-        numbered = ((number, line) for number, line in zip(numbers, lines, strict=True) if line.strip())
-        return _one_by_one(numbered, self._columns, []), ""
+        numbered = [(number, line) for number, line in zip(numbers, lines, strict=True) if line.strip()]
+        return _one_by_one(numbered, self._columns), ""
 
 
 class JsonDecoder:
@@ -118,8 +118,7 @@ class JsonDecoder:
                 return []
             data = data.removeprefix(b"\xef\xbb\xbf")
             self._started = True
-        objects: list[tuple[int, bytes]] = []
-        bad: list[BadRecord] = []
+        pieces: list[tuple[int, bytes]] = []
         at = 0
         while True:
             start = _end(_BLANK, data, at)
@@ -141,16 +140,12 @@ class JsonDecoder:
                 break
             self._check_length(end - at)
             piece = data[at:end]
-            if is_value:
-                objects.append((self.next_line, piece))
-            else:
-                text = piece.decode("utf-8", "surrogateescape")
-                bad.append(BadRecord(self.next_line, text, "not a JSON object"))
+            pieces.append((self.next_line, piece))
             self.next_line += piece.count(b"\n")
             at = end
         self._pending = data[at:]
         self._check_length(len(self._pending))
-        return [_one_by_one(objects, self._columns, bad)]
+        return [_one_by_one(pieces, self._columns)]
 
     def _check_length(self, length: int) -> None:
         if length > MAX_RECORD_BYTES:
@@ -183,11 +178,8 @@ def _value_end(data: bytes, at: int) -> int:
     return -1
 
 
-def _one_by_one(
-    numbered: Iterable[tuple[int, str]] | Iterable[tuple[int, bytes]],
-    columns: Mapping[str, str],
-    bad: list[BadRecord],
-) -> RawColumns:
+def _one_by_one(numbered: Iterable[tuple[int, str | bytes]], columns: Mapping[str, str]) -> RawColumns:
+    bad: list[BadRecord] = []
     numbers: list[int] = []
     texts: list[str | bytes] = []
     objects: list[dict[str, Any]] = []

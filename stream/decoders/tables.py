@@ -59,12 +59,12 @@ def table_dialect(
             return _with_header(first, delimiter, names, roles, following)
     if wanted in ("auto", "edgelist") and not columns:
         # A first line without any number may be a header of unknown names: then nothing below it may be guessed.
-        tried = records[:_LINES_TRIED] if wanted == "edgelist" or _has_number(lines[first]) else records[:1]
-        for at in tried:
+        may_be_bad = wanted == "edgelist" or _has_number(lines[first])
+        for at in records[: _LINES_TRIED if may_be_bad else 1]:
             dialect = _edge(lines[at], first, f"{label}:{at + 1}")
             if dialect is not None:
                 return dialect
-        if len(records) < len(tried) + 1 and len(tried) > 1 and not whole:
+        if may_be_bad and len(records) < _LINES_TRIED and not whole:
             return None
     raise _untold(lines[first], f"{label}:{first + 1}", label, names_by_delimiter, columns)
 
