@@ -1,0 +1,140 @@
+"""Training and forecasting from the command line: files that programs can rely on."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from infra.schema import METRIC_NAMES, ORDER_CONSTRAINTS, QUANTILE_LEVELS
+from stream.ingest import IngestOptions, ingest
+from stream.simulation.config import SimulationConfig
+from stream.sources.simulate import SimulatedSource
+from tests.conftest import Ran
+
+Cli = Callable[..., Ran]
+SMALL = {"FORECASTER__D_MODEL": "16", "FORECASTER__N_LAYERS": "1", "TRAINING__MAX_ITERATIONS": "3"}
+LEVELS = [f"q{level:g}" for level in QUANTILE_LEVELS]
+
+
+@pytest.fixture
+def quick(clean_environment: Path, toy_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model so small, trained so shortly, that a forecast from nothing takes a second."""
+    for name, value in SMALL.items():
+        monkeypatch.setenv(f"GRAPHTIDE_{name}", value)
+    monkeypatch.setenv("GRAPHTIDE_STORE__URL", toy_store)
+
+
+@pytest.mark.usefixtures("quick")
+def test_first_forecast_trains_a_model_says_so_and_keeps_it(graphtide: Cli) -> None:
+    first = graphtide("forecast", "toy", "--horizon", 3, "--format", "json")
+    assert first.code == 0
+    assert "no model for 'toy'" in first.err
+    assert Path(".graphtide/models/toy/card.json").is_file()
+    second = graphtide("forecast", "toy", "--horizon", 3, "--format", "json")
+    assert "no model" not in second.err
+    assert second.out == first.out
+    found = json.loads(second.out)
+    assert (found["graph"], found["horizon"], found["step"], found["degraded"]) == ("toy", 3, "1h", False)
+    assert [row["metric"] for row in found["rows"]] == [*METRIC_NAMES] * 3
+
+
+@pytest.mark.usefixtures("quick")
+def test_parquet_is_whole_sane_and_the_same_for_the_same_seed(graphtide: Cli) -> None:
+    steps = 700
+    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+        ran = graphtide(
+            *("forecast", "toy", "--horizon", steps, "--format", "parquet", "-o", f"{name}.parquet", "--seed", seed)
+        )
+        assert ran.code == 0
+        assert f"{name}.parquet" in ran.err
+    assert Path("a.parquet").read_bytes() == Path("b.parquet").read_bytes()
+    assert Path("a.parquet").read_bytes() != Path("c.parquet").read_bytes()
+    frame = pq.read_table("a.parquet").to_pandas()
+    assert list(frame.columns) == ["step_start", "metric", "mean", *LEVELS]
+    assert len(frame) == steps * len(METRIC_NAMES)
+    starts = frame["step_start"].unique()
+    assert len(starts) == steps
+    assert (np.diff(starts.astype("int64")) == 3_600_000_000).all()
+    quantiles = frame[LEVELS].to_numpy()
+    assert np.isfinite(quantiles).all()
+    assert (np.diff(quantiles, axis=1) >= 0).all()
+    assert (quantiles >= 0).all()
+    by_metric = {name: part[["mean", *LEVELS]].to_numpy() for name, part in frame.groupby("metric")}
+    for smaller, larger in ORDER_CONSTRAINTS:
+        assert (by_metric[smaller] <= by_metric[larger]).all(), (smaller, larger)
+
+
+@pytest.mark.usefixtures("quick")
+def test_chosen_metrics_and_levels(graphtide: Cli) -> None:
+    ran = graphtide(
+        *("forecast", "toy", "--horizon", 2, "--format", "csv"),
+        *("--metrics", "new_nodes,events", "--quantiles", "0.9,0.1"),
+    )
+    lines = ran.out.splitlines()
+    assert lines[0] == "step_start,metric,mean,q0.1,q0.9"
+    assert [line.split(",")[1] for line in lines[1:]] == ["new_nodes", "events"] * 2
+
+
+@pytest.mark.usefixtures("quick")
+def test_table_names_step_median_and_interval(graphtide: Cli) -> None:
+    ran = graphtide("forecast", "toy", "--horizon", 24)
+    assert "median [80 % interval]" in ran.out
+    assert "+24" in ran.out
+    assert all(name in ran.out for name in METRIC_NAMES)
+
+
+@pytest.mark.usefixtures("quick")
+def test_train_keeps_a_checkpoint_with_its_card(graphtide: Cli) -> None:
+    ran = graphtide("train", "toy", "--seed", 3, "--json")
+    assert ran.code == 0
+    (card,) = json.loads(ran.out)
+    assert card["seed"] == 3
+    assert card["data"][0]["graph"] == "toy"
+    assert json.loads(Path(".graphtide/models/toy/card.json").read_text()) == card
+    findings = json.loads(graphtide("doctor", "--json").out)["findings"]
+    assert any(finding["name"] == "models" and "toy" in finding["found"] for finding in findings)
+
+
+@pytest.mark.usefixtures("quick")
+def test_graph_too_short_to_train_on(graphtide: Cli, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/short.db"
+    ingest(SimulatedSource(SimulationConfig(years=0.005), graph="short"), url, IngestOptions())
+    ran = graphtide("forecast", "short", "--store", url, "--horizon", 3, "--format", "json")
+    assert ran.code == 0
+    assert json.loads(ran.out)["degraded"]
+    assert "too few to train on" in ran.err
+    refused = graphtide("train", "short", "--store", url)
+    assert refused.code == 1
+    assert "too short to train on" in refused.err
+    assert not Path(".graphtide/models").exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_checkpoint_of_another_step_size(graphtide: Cli, tmp_path: Path) -> None:
+    assert graphtide("train", "toy").code == 0
+    url = f"sqlite:///{tmp_path}/quarter.db"
+    source = SimulatedSource(SimulationConfig(years=0.005), graph="toy")
+    ingest(source, url, IngestOptions(step_us=900_000_000))
+    ran = graphtide("forecast", "toy", "--store", url, "--format", "csv", "-o", "x.csv")
+    assert ran.code == 1
+    assert "steps of 1h" in ran.err
+    assert "steps of 15m" in ran.err
+    assert "graphtide train toy" in ran.err
+    assert not Path("x.csv").exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_damaged_weights_are_refused(graphtide: Cli) -> None:
+    assert graphtide("train", "toy").code == 0
+    (weights,) = Path(".graphtide/models/toy").glob("weights-*")
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    ran = graphtide("forecast", "toy", "--format", "csv", "-o", "x.csv")
+    assert ran.code == 1
+    assert weights.name in ran.err
+    assert "graphtide train" in ran.err
+    assert not Path("x.csv").exists()
