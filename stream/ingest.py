@@ -1,5 +1,6 @@
 """From a source to the store, exactly once: every batch is one transaction that holds its effects and its position."""
 
+import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -210,7 +211,8 @@ class Ingest:
         self._rejected += batch.rejected
 
     def _place(self, partition: str) -> str:
-        return f"{self._source.name}, partition {partition}" if partition else self._source.name
+        name = _short(self._source.name)
+        return f"{name}, partition {partition}" if partition else name
 
     def _edge_rows(self, events: EventBatch, step_us: IntArray, late: BoolArray) -> tuple[EdgeRows, BoolArray]:
         """Return the edges of the events that count, per graph, and which events are dropped as late."""
@@ -283,16 +285,15 @@ class Ingest:
         for source_name, ended in feeders:
             if not ended:
                 raise StoreError(
-                    f"graph {graph.name!r} is still being filled from {source_name}, which was not read to its end",
-                    place=self._source.name,
+                    f"graph {graph.name!r} is still being filled from {_short(source_name)},"
+                    " which was not read to its end",
                     fix="go on with that source first, or give these events another --graph: a graph is fed by one"
                     " source at a time, so that nothing is counted twice",
                 )
         if graph.next_step_us is not None and first_us < graph.next_step_us and not is_late:
             raise StoreError(
                 f"graph {graph.name!r} is closed up to {format_time(graph.next_step_us)}, and this source begins"
-                f" before that, in the step of {format_time(first_us)}; it was filled from {feeders[-1][0]}",
-                place=self._source.name,
+                f" before that, in the step of {format_time(first_us)}; it was filled from {_short(feeders[-1][0])}",
                 fix="give another --graph, or ingest all files of the graph together, as a folder, into a new store",
             )
 
@@ -347,9 +348,14 @@ def _check_split(source: SourceState, *, split_by_type: bool) -> None:
         return
     done, fix = ("with", "add") if source.split_by_type else ("without", "leave out")
     raise StoreError(
-        f"{source.name} was ingested {done} --split-by-type before",
+        f"{_short(source.name)} was ingested {done} --split-by-type before",
         fix=f"{fix} --split-by-type, or give another --graph or --store",
     )
+
+
+def _short(source_name: str) -> str:
+    """Return a source's name with digests cut to what a person can compare."""
+    return re.sub(r"[0-9a-f]{64}", lambda digest: digest[0][:12], source_name)
 
 
 def _groups(codes: IntArray) -> list[tuple[int, IntArray]]:

@@ -1,4 +1,4 @@
-"""One writing process a store: a lock on a file beside it."""
+"""One writing process a store: a lock on a file beside it, which is there while somebody writes."""
 
 import fcntl
 import os
@@ -8,32 +8,42 @@ from infra.errors import StoreError
 from stream.store.sqlite_file import unusable
 
 
-def take_lock(path: Path) -> int:
-    """Return the descriptor of the locked side file; the system frees the lock when the process dies."""
-    lock_path = path.with_name(path.name + ".lock")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise unusable(path, error) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-    except BlockingIOError as error:
-        owner = os.pread(lock, 32, 0).decode(errors="replace").strip()
-        os.close(lock)
-        raise StoreError(
-            f"another process is writing the store {path}" + (f" (pid {owner})" if owner else ""),
-            place=str(lock_path),
-            fix="wait for it or stop it: one process writes a store; reading is free",
-        ) from error
-    except OSError as error:
-        os.close(lock)
-        raise unusable(path, error) from error
-    return lock
+class WriterLock:
+    """The right to write a store, from creation to `release`; the system frees it when the process dies.
 
+    Raises:
+        StoreError: another process has it, or the lock file cannot be made.
+    """
 
-def release(lock: int) -> None:
-    """Let another process write the store."""
-    os.close(lock)
+    def __init__(self, store: Path) -> None:
+        self._path = store.with_name(store.name + ".lock")
+        try:
+            store.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._take(store)
+            os.ftruncate(self._file, 0)
+            os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+        except OSError as error:
+            raise unusable(store, error) from error
+
+    def release(self) -> None:
+        """Let another process write the store."""
+        self._path.unlink(missing_ok=True)
+        os.close(self._file)
+
+    def _take(self, store: Path) -> int:
+        while True:
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                owner = os.pread(file, 32, 0).decode(errors="replace").strip()
+                os.close(file)
+                raise StoreError(
+                    f"another process is writing the store {store}" + (f" (pid {owner})" if owner else ""),
+                    place=str(self._path),
+                    fix="wait for it or stop it: one process writes a store; reading is free",
+                ) from error
+            # Its last holder may have removed the file between our opening and locking it.
+            if self._path.exists() and self._path.stat().st_ino == os.fstat(file).st_ino:
+                return file
+            os.close(file)

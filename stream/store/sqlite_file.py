@@ -172,8 +172,9 @@ def translated(path: Path) -> Iterator[None]:
 
 def unusable(path: Path, error: OSError) -> StoreError:
     """Return the StoreError of a file that the operating system refuses."""
+    no_folder = isinstance(error, FileExistsError | NotADirectoryError)
     return StoreError(
-        f"cannot use the store {path}: {error.strerror or error}",
+        f"cannot use the store {path}: {'its folder is no directory' if no_folder else error.strerror or error}",
         place=str(error.filename or path),
         fix="give a [store] url (--store) in a folder that you can write to",
     )

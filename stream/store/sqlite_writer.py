@@ -13,7 +13,7 @@ from infra.errors import StoreError
 from infra.schema import METRIC_NAMES, METRICS, Kind
 from stream.events import FloatArray, IntArray, Reject
 from stream.store.known import BoolArray, KeyMap, KeySet
-from stream.store.lock import release, take_lock
+from stream.store.lock import WriterLock
 from stream.store.records import MAX_NODE_ID, PAIR_BITS, EdgeRows, GraphState, PartitionState, SourceState
 from stream.store.sqlite_file import connect_writer, path_of_url, translated
 from stream.windows import Clock
@@ -41,12 +41,12 @@ class SqliteWriter:
 
     def __init__(self, url: str) -> None:
         self._path: Path = path_of_url(url)
-        self._lock = take_lock(self._path)
+        self._lock = WriterLock(self._path)
         self._is_new = not self._path.exists()
         try:
             self._connection = connect_writer(self._path)
         except BaseException:
-            release(self._lock)
+            self._lock.release()
             raise
         self._epoch: int | None = None
         self._next_node_id: int | None = None
@@ -282,7 +282,7 @@ class SqliteWriter:
         self._connection.close()
         if self._is_new and self._epoch is None:
             self._path.unlink(missing_ok=True)
-        release(self._lock)
+        self._lock.release()
 
     def __enter__(self) -> Self:
         return self

@@ -1,3 +1,4 @@
+import fcntl
 import sqlite3
 import threading
 from pathlib import Path
@@ -167,6 +168,7 @@ class TestOpening:
             opening(url(store))
         assert caught.value.fix
         assert before is None or store.read_bytes() == before
+        assert not store.with_name("store.db.lock").exists()
 
     def test_a_damaged_store_is_told_from_a_wrong_call(self, filled: Path) -> None:
         content = bytearray(filled.read_bytes())
@@ -176,9 +178,12 @@ class TestOpening:
             reader.snapshots("g")
         assert "backup" in str(caught.value.fix)
 
-    @pytest.mark.parametrize("place", ["/proc/nowhere/store.db", "/dev/null/store.db"])
-    def test_a_place_that_cannot_be_written_is_named(self, place: str) -> None:
-        with pytest.raises(StoreError, match="cannot use the store") as caught:
+    @pytest.mark.parametrize(
+        ("place", "why"),
+        [("/proc/nowhere/store.db", "No such file or directory"), ("/dev/null/store.db", "its folder is no directory")],
+    )
+    def test_a_place_that_cannot_be_written_is_named(self, place: str, why: str) -> None:
+        with pytest.raises(StoreError, match=f"cannot use the store {place}: {why}") as caught:
             open_writer(f"sqlite:///{place}")
         assert "--store" in str(caught.value.fix)
 
@@ -187,7 +192,7 @@ class TestWriting:
     def test_a_new_store_that_nothing_was_written_to_goes_away(self, store: Path) -> None:
         with open_writer(url(store)):
             assert store.exists()
-        assert not store.exists()
+        assert list(store.parent.iterdir()) == []
 
     def test_a_second_writer_is_refused_at_once(self, filled: Path) -> None:
         with open_writer(url(filled)), pytest.raises(StoreError, match="another process is writing") as caught:
@@ -195,6 +200,24 @@ class TestWriting:
         assert "pid" in caught.value.message
         with open_writer(url(filled)):
             pass
+
+    def test_the_lock_survives_that_its_file_was_removed(self, filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        lock_file = filled.with_name("store.db.lock")
+        lock = fcntl.flock
+        opened: list[int] = []
+
+        def remove_first(file: int, operation: int) -> None:
+            if not opened:
+                lock_file.unlink()
+            opened.append(file)
+            lock(file, operation)
+
+        monkeypatch.setattr(fcntl, "flock", remove_first)
+        with open_writer(url(filled)):
+            assert len(opened) == 2
+            with pytest.raises(StoreError, match="another process is writing"):
+                open_writer(url(filled))
+        assert not lock_file.exists()
 
     def test_a_writer_that_lost_its_store_is_fenced(self, filled: Path) -> None:
         with open_writer(url(filled)) as writer:
