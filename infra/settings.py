@@ -106,9 +106,9 @@ class ForecastSettings(_Section):
 class ForecasterSettings(_Section):
     """The architecture of the forecaster; the fields of `models.forecaster.ForecasterConfig`."""
 
-    d_model: int = Field(default=64, ge=8, le=4096)
+    d_model: int = Field(default=32, ge=8, le=4096)
     n_layers: int = Field(default=2, ge=1, le=64)
-    d_state: int = Field(default=32, ge=1, le=1024)
+    d_state: int = Field(default=16, ge=1, le=1024)
     headdim: int = Field(default=32, ge=1, le=1024)
     dropout: float = Field(default=0.1, ge=0, lt=1)
     reach_steps: int = Field(default=2048, ge=1, le=MAX_HORIZON_STEPS)
@@ -141,6 +141,7 @@ class BacktestSettings(_Section):
     """How a model is compared with the floors."""
 
     horizons: Horizons = (1, 24, 168)
+    origins: int = Field(default=6, ge=1, le=10_000)
 
 
 class DataSettings(_Section):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infra.errors import ModelError
-from infra.schema import METRIC_INDEX, METRIC_NAMES, QUANTILE_LEVELS, RUNNING_TOTALS
+from infra.schema import METRIC_INDEX, METRIC_NAMES, METRICS, QUANTILE_LEVELS, RUNNING_TOTALS, Kind
 from models.constraints import TotalsAccumulator
 from models.contract import FloatArray, ForecastChunk
 from models.features import MODELLED, N_FEATURES, N_MODELLED, CausalStatistics, Tokens, untransform
@@ -31,6 +31,7 @@ N_LEVELS = len(QUANTILE_LEVELS)
 MEDIAN = QUANTILE_LEVELS.index(0.5)
 N_METRICS = len(METRIC_NAMES)
 _TOTALS = [METRIC_INDEX[total] for total, _ in RUNNING_TOTALS]
+_COUNTS = [index for index, metric in enumerate(METRICS) if metric.kind is Kind.COUNT]
 # History is encoded in pieces of this many steps, which bounds memory; the result does not depend on it.
 ENCODE_STEPS = 4096
 
@@ -45,9 +46,9 @@ class ForecasterConfig:
         reach_steps: the longest distance ahead that the model is told; beyond it, it stays at what it learned there.
     """
 
-    d_model: int = 64
+    d_model: int = 32
     n_layers: int = 2
-    d_state: int = 32
+    d_state: int = 16
     headdim: int = 32
     dropout: float = 0.1
     reach_steps: int = 2048
@@ -197,5 +198,8 @@ class MambaForecaster:
             modelled = to_values(residuals_BLMQ[0].double().numpy(), tokens)
             quantiles = np.zeros((len(modelled), N_METRICS, N_LEVELS))
             quantiles[:, MODELLED] = modelled
-            mean, quantiles = totals.complete(floored_mean(quantiles, LEVELS), quantiles)
+            mean = floored_mean(quantiles, LEVELS)
+            # The quantiles of an integer are integers.
+            quantiles[:, _COUNTS] = np.rint(quantiles[:, _COUNTS])
+            mean, quantiles = totals.complete(mean, quantiles)
             yield ForecastChunk(first, mean, quantiles)

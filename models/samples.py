@@ -47,7 +47,7 @@ class Batch:
         history_BLF: observed tokens.
         ahead_NHF: tokens of the steps ahead, N = K * B.
         target_NHM: what came, as residuals in the units that the model predicts.
-        zero_NHM: residual of the value 0, below which no count lies.
+        low_NHM, high_NHM: residuals of the least and the largest value that a metric can take.
         weight_NHM: weight of each error, so that the loss follows errors in the units of the metrics; mean near 1.
     """
 
@@ -55,7 +55,8 @@ class Batch:
     history_BLF: Tensor
     ahead_NHF: Tensor
     target_NHM: Tensor
-    zero_NHM: Tensor
+    low_NHM: Tensor
+    high_NHM: Tensor
     weight_NHM: Tensor
 
 
@@ -89,21 +90,27 @@ class SampleSource:
         """Return the tensors of `plan`; every forecast must end within the history."""
         length, horizon = int(plan.cuts[-1]), plan.horizon_steps
         history = np.stack([self._features[begin : begin + length] for begin in plan.begins])
-        ahead, target, zero, weight = [], [], [], []
+        ahead, target, low, high, weight = [], [], [], [], []
         for origin in (plan.begins[None, :] + plan.cuts[:, None]).ravel():
             tokens = self.ahead(int(origin), horizon)
             ahead.append(tokens.features)
             target.append((self._transformed[origin : origin + horizon] - tokens.anchor) / tokens.scale)
-            zero.append(-tokens.anchor / tokens.scale)
+            low.append(-tokens.anchor / tokens.scale)
+            high.append(np.where(IS_COUNT, np.inf, (1.0 - tokens.anchor) / tokens.scale))
             weight.append(_weights(tokens))
         return Batch(
             cuts=plan.cuts,
             history_BLF=torch.from_numpy(history),
             ahead_NHF=torch.from_numpy(np.stack(ahead)),
-            target_NHM=torch.from_numpy(np.stack(target).astype(np.float32)),
-            zero_NHM=torch.from_numpy(np.stack(zero).astype(np.float32)),
-            weight_NHM=torch.from_numpy(np.stack(weight).astype(np.float32)),
+            target_NHM=_tensor(target),
+            low_NHM=_tensor(low),
+            high_NHM=_tensor(high),
+            weight_NHM=_tensor(weight),
         )
+
+
+def _tensor(arrays: list[FloatArray]) -> Tensor:
+    return torch.from_numpy(np.stack(arrays).astype(np.float32))
 
 
 def _weights(tokens: Tokens) -> FloatArray:

@@ -24,6 +24,8 @@ from models.seasons import season_steps
 
 # A graph needs this many seasons before anything can be learned that a floor does not know.
 MIN_SEASONS = 4
+# Gradient of a forecast outside its metric's range, against 1 inside.
+OUTSIDE_SLOPE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +122,14 @@ def batch_quantiles(net: ForecasterNet, batch: Batch, *, checkpoint_blocks: bool
 
 
 def batch_loss(net: ForecasterNet, batch: Batch, *, checkpoint_blocks: bool = False) -> Tensor:
-    """Return the quantile loss of the forecasts of a batch."""
+    """Return the quantile loss of the forecasts of a batch, brought into the range of each metric as forecasts are.
+
+    Many a quantile of a sparse metric is exactly 0. A forecast below the range costs nearly nothing, so that it can be
+    safely there; a little slope brings it back where it has to be.
+    """
     quantiles_NHMQ = batch_quantiles(net, batch, checkpoint_blocks=checkpoint_blocks)
-    return pinball(quantiles_NHMQ, batch.target_NHM, batch.weight_NHM)
+    inside_NHMQ = torch.clamp(quantiles_NHMQ, batch.low_NHM.unsqueeze(-1), batch.high_NHM.unsqueeze(-1))
+    return pinball(torch.lerp(inside_NHMQ, quantiles_NHMQ, OUTSIDE_SLOPE), batch.target_NHM, batch.weight_NHM)
 
 
 def horizons(season: int, length: int, reach_steps: int) -> tuple[int, ...]:
@@ -248,7 +255,7 @@ def _fit_ranks(net: ForecasterNet, batches: list[Batch], season: int) -> RankDyn
     several = [batch for batch in batches if len(batch.target_NHM) >= 4]
     batch = max(several or batches, key=lambda batch: batch.target_NHM.shape[1])
     with torch.inference_mode():
-        quantiles = torch.maximum(batch_quantiles(net, batch), batch.zero_NHM.unsqueeze(-1))
+        quantiles = torch.maximum(batch_quantiles(net, batch), batch.low_NHM.unsqueeze(-1))
     scores = []
     for _, name in RUNNING_TOTALS:
         m = int(np.flatnonzero(METRIC_INDEX[name] == MODELLED)[0])
