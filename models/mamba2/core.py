@@ -6,8 +6,7 @@ from torch.utils.checkpoint import checkpoint
 
 from models.mamba2.config import Mamba2Config
 from models.mamba2.kernels.dispatch import SelectiveScan
-from models.mamba2.layer import Mamba2Layer
-from models.mamba2.norm import RMSNorm
+from models.mamba2.layer import Mamba2Layer, RMSNorm
 from models.mamba2.state import LayerState, Mamba2State
 
 

@@ -12,8 +12,24 @@ from torch.nn import functional
 
 from models.mamba2.config import Mamba2Config
 from models.mamba2.kernels.dispatch import ReferenceScan, SelectiveScan
-from models.mamba2.norm import RMSNorm
 from models.mamba2.state import LayerState
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm over the last axis, or over `groups` equal parts of it."""
+
+    def __init__(self, width: int, eps: float, groups: int = 1) -> None:
+        super().__init__()
+        self.eps = eps
+        self.groups = groups
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the normed tensor, in the shape of `x`."""
+        if self.groups == 1:
+            return functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
+        parts = x.view(*x.shape[:-1], self.groups, -1)
+        return functional.rms_norm(parts, parts.shape[-1:], None, self.eps).flatten(-2) * self.weight
 
 
 class Mamba2Layer(nn.Module):
