@@ -12,6 +12,8 @@ from stream.decoders.times import is_time, parse_number
 from stream.events import shown
 
 _DELIMITERS = (",", "\t", ";", "|")
+# Of an edge list: with commas white space is no separator, while a tab is white space as a rule.
+_GUESS_ORDER = (",", "", "\t", ";", "|")
 _SEPARATOR_WORDS = {"": "white space", ",": "commas", "\t": "tabs", ";": "semicolons", "|": "bars"}
 _DELIMITERS_OF = {"csv": (",", ";", "|"), "tsv": ("\t",), "edgelist": ("",), "auto": (*_DELIMITERS, "")}
 _EDGE_ROLES: dict[int, tuple[str, ...]] = {3: ("src", "dst", "ts"), 4: ("src", "dst", "weight", "ts")}
@@ -97,21 +99,21 @@ def _numbered(line: str, first: int, label: str, columns: Mapping[str, str]) -> 
         raise UsageError(
             f"columns by number lack {', '.join(missing)}", fix="give all three, counted from 1: src=1,dst=2,ts=3"
         )
-    delimiter, width = next(
-        ((delimiter, len(names)) for delimiter in (*_DELIMITERS, "") if len(names := _names(line, delimiter)) > 2),
-        ("", len(line.split())),
-    )
-    if not 0 <= min(layout.values()) <= max(layout.values()) < width:
+    by_delimiter = {delimiter: _names(line, delimiter) for delimiter in _GUESS_ORDER}
+    last = max(layout.values())
+    fitting = [(delimiter, names) for delimiter, names in by_delimiter.items() if len(names) > last]
+    if not fitting or min(layout.values()) < 0:
         raise InputError(
-            f"{label} has {width} columns, not one of the number {max(layout.values()) + 1}",
+            f"{label} has {max(map(len, by_delimiter.values()))} columns, not columns {', '.join(columns.values())}",
             place=f"{label}:{first + 1}",
             fix="give numbers of columns, counted from 1",
         )
-    return _without_header(delimiter, layout, width, first)
+    delimiter, names = next((each for each in fitting if is_time(each[1][layout["ts"]])), fitting[0])
+    return _without_header(delimiter, layout, len(names), first)
 
 
 def _edge(line: str, first: int, place: str) -> Dialect | None:
-    for delimiter in (",", "", "\t", ";", "|"):
+    for delimiter in _GUESS_ORDER:
         parts = _names(line, delimiter)
         roles = _EDGE_ROLES.get(len(parts))
         if roles is None:

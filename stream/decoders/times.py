@@ -20,6 +20,8 @@ UNIT_US: dict[str, Decimal] = {
 }
 UNIT_WORDS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
+# 2200-01-01. Numbers beyond it, or a thousand times below it, have another unit; whatever range is valid.
+_PLAUSIBLE_US = 7_258_118_400_000_000
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 _MAX_TIME_CHARS = 64
@@ -35,10 +37,10 @@ def parse_number(text: str) -> int | Decimal | None:
     return int(text) if text.isdigit() else Decimal(text)
 
 
-def detect_unit(times: Iterable[Any], rules: EventRules) -> str | None:
-    """Return the unit of the numeric ones among raw times: seconds, unless their median would lie beyond the range.
+def detect_unit(times: Iterable[Any]) -> str | None:
+    """Return the unit of the numeric ones among raw times: seconds, unless their median would lie beyond 2200.
 
-    Then it is the coarsest unit that keeps it within. The median, so that a single absurd time decides nothing.
+    Then it is the coarsest unit that keeps it before. The median, so that a single absurd time decides nothing.
     None if not one is a time, as a number or as text.
     """
     numbers: list[int | Decimal] = []
@@ -52,7 +54,7 @@ def detect_unit(times: Iterable[Any], rules: EventRules) -> str | None:
     if not numbers:
         return "s" if texts else None
     median = sorted(numbers)[len(numbers) // 2]
-    return next((unit for unit, unit_us in UNIT_US.items() if median <= rules.max_ts_us / unit_us), "s")
+    return next((unit for unit, unit_us in UNIT_US.items() if median <= _PLAUSIBLE_US / unit_us), "s")
 
 
 def is_time(text: str) -> bool:
@@ -69,7 +71,7 @@ class TimeReader:
         unit: what a number counts: `s`, `ms`, `us` or `ns`.
         rules: the valid range.
         detected: the unit was guessed from the first records. Then a number must agree with the guess: one that a
-            thousand times coarser unit would also place in the valid range is refused, never misread.
+            thousand times coarser unit would also place before 2200 is refused, never misread.
     """
 
     def __init__(self, unit: str, rules: EventRules, *, detected: bool = False) -> None:
@@ -80,7 +82,7 @@ class TimeReader:
         self._max_number = Decimal(rules.max_ts_us) / self._unit_us
         self._min_us = rules.min_ts_us
         if detected and unit != "s":
-            self._min_us = max(self._min_us, rules.max_ts_us // 1000)
+            self._min_us = max(self._min_us, _PLAUSIBLE_US // 1000)
 
     def column(self, raws: Sequence[Any], *, typed: bool) -> IntArray:
         """Return raw times [n] as microseconds [n].
@@ -134,7 +136,7 @@ class TimeReader:
     def _too_late(self, number: int | Decimal) -> str:
         reason = f"time {_short(number)} in {UNIT_WORDS[self.unit]} lies after {format_time(self._rules.max_ts_us)}"
         for unit, unit_us in UNIT_US.items():
-            if unit_us < self._unit_us and number <= self._rules.max_ts_us / unit_us:
+            if unit_us < self._unit_us and _PLAUSIBLE_US / self._unit_us < number <= _PLAUSIBLE_US / unit_us:
                 return f"{reason}; it looks like {UNIT_WORDS[unit]} (use --time-unit {unit})"
         return reason
 

@@ -86,7 +86,7 @@ class FileSource:
             rejected, rejects = self._decode(interner, events)
             if row > events.rows:
                 raise InputError(
-                    f"{self.path} holds {events.rows:,} events, but {row:,} of it were ingested before",
+                    f"{self.path} holds {events.rows:,} events, but {row:,} of them were ingested before",
                     fix="ingest it into a new store",
                 )
             at_start = row == 0

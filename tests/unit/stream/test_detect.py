@@ -70,7 +70,7 @@ def test_formats_and_columns(text: str, kind: str, roles: str) -> None:
         ("1 2 5\n", {"format": "csv"}, "is no log in a known format|no column"),
         ("Once upon a time there was a graph.\n", {}, "no column for|known format"),
         ("1 2 1225229529 1\n", {}, "third looks like the time"),
-        ("1 2 3\n", {"columns": {"src": "1", "dst": "2", "ts": "4"}}, "3 columns"),
+        ("1 2 3\n", {"columns": {"src": "1", "dst": "2", "ts": "4"}}, "has 3 columns, not columns 1, 2, 4"),
     ],
 )
 def test_what_cannot_be_told_is_an_error_with_a_fix(text: str, options: dict[str, object], message: str) -> None:

@@ -106,7 +106,7 @@ def test_a_whole_column_with_one_bad_time_is_refused() -> None:
     ],
 )
 def test_the_unit_is_told_by_the_median(times: list[object], unit: str | None) -> None:
-    assert detect_unit(times, RULES) == unit
+    assert detect_unit(times) == unit
 
 
 def test_a_guessed_unit_never_misreads_a_coarser_one() -> None:
@@ -118,3 +118,10 @@ def test_a_guessed_unit_never_misreads_a_coarser_one() -> None:
     with pytest.raises(InvalidEventError):
         guessed.column(["1289241911728", "1289241911"], typed=False)
     assert TimeReader("ms", RULES).value("1289241911") == 1289241911000
+
+
+def test_a_narrow_range_does_not_change_what_a_number_means() -> None:
+    until_2020 = EventRules(max_ts_us=1_577_836_800_000_000)
+    assert detect_unit(["1609459200"]) == "s"
+    with pytest.raises(InvalidEventError, match=r"lies after 2020-01-01T00:00:00Z$"):
+        TimeReader("s", until_2020).value("1609459200")
