@@ -5,17 +5,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from models.baselines import ProfileLevel
-
 from forecasting.history import read_history
-from forecasting.training import checkpoint_folder, forecaster_config, train_graph, training_config
+from forecasting.training import checkpoint_folder, forecaster_config, forecaster_of, train_graph, training_config
 from infra.errors import GraphtideError, ModelError
 from infra.settings import Settings
 from infra.steps import format_duration
 from models import checkpoint
+from models.baselines import ProfileLevel
 from models.contract import ForecastChunk, History, Model
-from models.forecaster import MambaForecaster
-from models.paths import RankDynamics
 from models.seasons import season_steps
 from models.training import MIN_SEASONS, TrainingProgress
 from stream.store import open_reader
@@ -174,7 +171,7 @@ class Engine:
                 place=str(folder),
                 fix=f"train one for these steps: graphtide train {graph}",
             )
-        model = MambaForecaster(found.net, RankDynamics(**found.card["ranks"]), name=str(found.card["name"]))
+        model = forecaster_of(found)
         return _Encoded(model, model.start(history.step_us, history.start_us), 0, card=found.card, notes=notes)
 
     def _roll_out(

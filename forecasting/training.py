@@ -10,7 +10,8 @@ from infra.settings import Settings
 from infra.steps import format_duration, format_time
 from models import checkpoint
 from models.contract import History
-from models.forecaster import ForecasterConfig
+from models.forecaster import ForecasterConfig, MambaForecaster
+from models.paths import RankDynamics
 from models.training import TrainingConfig, TrainingProgress, train
 
 
@@ -27,6 +28,11 @@ def forecaster_config(settings: Settings) -> ForecasterConfig:
 def training_config(settings: Settings) -> TrainingConfig:
     """Return how the settings ask to train."""
     return TrainingConfig(**settings.training.model_dump())
+
+
+def forecaster_of(found: checkpoint.Checkpoint) -> MambaForecaster:
+    """Return the forecaster that a checkpoint holds."""
+    return MambaForecaster(found.net, RankDynamics(**found.card["ranks"]), name=str(found.card["name"]))
 
 
 def describe(history: History, graph: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 
 from forecasting.cli.call import say
 
-LINE_INTERVAL_S = 5.0
+LINE_INTERVAL_S = 10.0
 
 # (done, total or None, the unit and how it goes)
 Report = Callable[[float, float | None, str], None]

@@ -138,3 +138,39 @@ def test_damaged_weights_are_refused(graphtide: Cli) -> None:
     assert weights.name in ran.err
     assert "graphtide train" in ran.err
     assert not Path("x.csv").exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_backtest_scores_the_model_beside_every_floor(graphtide: Cli) -> None:
+    call = ("backtest", "toy", "--horizons", "1,24", "--origins", 3)
+    ran = graphtide(*call, "--json", "--output", "scores.json")
+    assert ran.code == 0
+    found = json.loads(ran.out)
+    assert json.loads(Path("scores.json").read_text()) == found
+    assert found["graph"] == "toy"
+    assert (found["protocol"]["origins"], found["protocol"]["horizons"]) == (3, [1, 24])
+    models = {row["model"] for row in found["rows"]}
+    assert {"mamba2", "seasonal_naive", "profile_level", "persistence"} <= models
+    assert {row["metric"] for row in found["rows"]} == set(METRIC_NAMES)
+    for row in found["rows"]:
+        assert {"metric", "model", "bucket", "mase", "wql", "coverage_80", "coverage_95", "n"} <= set(row)
+    # The model of the backtest saw nothing behind the first origin, and is not the one that forecasts.
+    card = json.loads(Path(".graphtide/models/.backtest/toy/card.json").read_text())
+    assert card["data"][0]["until"] == found["protocol"]["first_origin"]
+    assert not Path(".graphtide/models/toy").exists()
+    table = graphtide(*call)
+    assert "Training" not in table.err
+    assert "steps 1-24 ahead" in table.out
+    assert "against the best floor" in table.out
+
+
+@pytest.mark.usefixtures("quick")
+def test_backtest_longer_than_the_history(graphtide: Cli) -> None:
+    ran = graphtide("backtest", "toy", "--horizons", "36500")
+    assert ran.code == 2
+    assert "fewer --origins" in ran.err
+    assert not Path(".graphtide").exists()
+    for horizons in ("0", "1,x", ""):
+        wrong = graphtide("backtest", "toy", f"--horizons={horizons}")
+        assert wrong.code == 2
+        assert "--horizons" in wrong.err
