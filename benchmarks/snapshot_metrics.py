@@ -108,11 +108,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the step metrics against NetworkX.")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "snapshot_metrics.json")
     output: Path = parser.parse_args().output
+    load = os.getloadavg()[0]
+    threads = os.environ.get("OMP_NUM_THREADS")
+    command = f"{f'OMP_NUM_THREADS={threads} ' if threads else ''}python benchmarks/snapshot_metrics.py"
     cases = measure()
     report = {
         "bench": "snapshot_metrics",
-        "command": "python benchmarks/snapshot_metrics.py",
-        "hardware": {"cpu": cpu_model(), "cores": os.cpu_count(), "machine": platform.machine()},
+        "command": command,
+        "hardware": {
+            "cpu": cpu_model(),
+            "cores": os.cpu_count(),
+            "machine": platform.machine(),
+            "load_before": round(load, 2),
+        },
         "versions": {
             "python": platform.python_version(),
             "numpy": np.__version__,
