@@ -15,6 +15,7 @@ from models.contract import FloatArray
 from models.paths import RankDynamics, RankPaths, floored_mean, quantile_values
 
 _LEVELS = np.array(QUANTILE_LEVELS)
+_TINY = 1e-12
 _SHARES = [index for index, metric in enumerate(METRICS) if metric.kind is Kind.SHARE]
 _TOTALS = [METRIC_INDEX[total] for total, _ in RUNNING_TOTALS]
 _NEWS = [METRIC_INDEX[new] for _, new in RUNNING_TOTALS]
@@ -106,8 +107,12 @@ class TotalsAccumulator:
         expected_HT = floored_mean(quantiles_HTQ, _LEVELS)
         drawn_HT = expected_HT > 0
         values_HTP *= np.divide(mean_HT, expected_HT, out=np.zeros_like(mean_HT), where=drawn_HT)[..., None]
-        # Rarer than the outermost level can say: every path then gets the mean.
-        return np.where(drawn_HT[..., None], values_HTP, mean_HT[..., None])
+        if drawn_HT.all():
+            return values_HTP
+        # Rarer than the outermost level can say: a path then has one with the probability of the mean.
+        share_HT = np.clip(mean_HT, _TINY, 1 - _LEVELS[-1])
+        rare_HTP = (ranks_HP[:, None] > 1 - share_HT[..., None]) * (mean_HT / share_HT)[..., None]
+        return np.where(drawn_HT[..., None], values_HTP, rare_HTP)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from infra.errors import ModelError
-from infra.schema import METRIC_INDEX, METRIC_NAMES, RUNNING_TOTALS
+from infra.schema import METRIC_INDEX, METRIC_NAMES, METRICS, RUNNING_TOTALS, Kind
 from models.constraints import TotalsAccumulator
 from models.contract import FloatArray, ForecastChunk
 from models.past_errors import IntArray, PastErrors
 from models.ranks import default_dynamics
 from models.seasons import season_steps
 
+_COUNTS = [index for index, metric in enumerate(METRICS) if metric.kind is Kind.COUNT]
 _TOTALS = [METRIC_INDEX[total] for total, _ in RUNNING_TOTALS]
 # The longest tail of history that a floor keeps: three years of hours, or at least 16 seasons of a finer step.
 _MAX_TAIL_STEPS, _MIN_TAIL_SEASONS = 156 * 168, 16
@@ -111,6 +112,8 @@ class Floor(ABC):
             step_H = np.arange(first, min(first + chunk_steps, horizon_steps))
             point_HM, expected_HM, lead_H = fitted.point(step_H)
             quantiles = fitted.errors.quantiles(point_HM, expected_HM, lead_H, step_H % season)
+            # The quantiles of an integer are integers.
+            quantiles[:, _COUNTS] = np.rint(quantiles[:, _COUNTS])
             yield ForecastChunk(first, *totals.complete(point_HM, quantiles))
 
     def _tail_steps(self, step_us: int) -> int:

