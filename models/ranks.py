@@ -16,6 +16,8 @@ from models.paths import RankDynamics
 # The slow component forgets half of a misjudged level in about four seasons.
 SLOW_SEASONS = 6.0
 _MAX_RHO, _MAX_WEIGHT = 0.98, 0.95
+# The forecasts that dynamics are fitted to are too few and too short to show a level that stays wrong for a year.
+_MIN_WEIGHT = 0.05
 
 
 def default_dynamics(season: int) -> RankDynamics:
@@ -65,6 +67,6 @@ def fit_dynamics(scores: FloatArray, season: int) -> RankDynamics:
     around = range(max(2, far - far // 4), far + 1)
     lasting = float(np.mean([correlation(lag) for lag in around]))
     rho_slow = fallback.rho_slow
-    weight = min(max(lasting / rho_slow ** float(np.mean(list(around))), 0.0), _MAX_WEIGHT)
+    weight = min(max(lasting / rho_slow ** float(np.mean(list(around))), _MIN_WEIGHT), _MAX_WEIGHT)
     fast = (correlation(1) - weight * rho_slow) / (1 - weight)
     return RankDynamics(rho_slow=rho_slow, rho_fast=min(max(fast, 0.0), _MAX_RHO), weight_slow=weight)
