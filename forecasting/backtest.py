@@ -115,13 +115,14 @@ def backtest(
     horizons: Sequence[int] = (1, 24, 168),
     origins: int = 6,
     test_start: int | None = None,
+    stride: int | None = None,
     seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> BacktestResult:
     """Forecast from rolling origins and score.
 
-    The windows are as long as the longest horizon and follow one another: from `test_start` on, or so that the last
-    ends with the history.
+    The windows are as long as the longest horizon. They lie from `test_start` on, or so that the last ends with the
+    history.
 
     Args:
         history: all steps.
@@ -129,17 +130,21 @@ def backtest(
         horizons: steps ahead; scores are given from step 1 up to each, beside those of `HORIZON_BUCKETS`.
         origins: number of windows.
         test_start: index of the first origin; the steps before it scale MASE.
+        stride: steps from origin to origin, at least a window; None for windows that follow one another.
         seed: seed of the sample paths of totals.
         on_progress: called with windows done and to do, all models together.
 
     Raises:
         UsageError: the history is too short, or a horizon, the origins, the start or the names make no sense.
     """
-    first_origin, window = _windows(history, horizons, origins, test_start)
+    window = _window(horizons)
+    stride = window if stride is None else stride
+    first_origin = _first_origin(history, window, origins, stride, test_start)
     _check_names(models)
     season = season_steps(history.step_us)
     scale_M = mase_scale(history.values[:first_origin], season)
     ranges = _ranges(horizons, window)
+    origin_steps = range(first_origin, first_origin + origins * stride, stride)
     rows: list[Row] = []
     timings: dict[str, Timing] = {}
     for index, model in enumerate(models):
@@ -149,7 +154,7 @@ def backtest(
             if on_progress is not None:
                 on_progress(before + done, len(models) * origins)
 
-        timings[model.name] = _run(model, history, first_origin, window, origins, seed, tallies, tell)
+        timings[model.name] = _run(model, history, window, origin_steps, seed, tallies, tell)
         for tally in tallies:
             rows += _rows(model.name, bucket_name(tally.first, tally.last), tally.scores(scale_M))
     floors = [model.name for model in models if isinstance(model, Floor)]
@@ -161,6 +166,7 @@ def backtest(
             "origins": origins,
             "first_origin": format_time(history.start_us + first_origin * history.step_us),
             "window_steps": window,
+            "stride_steps": stride,
             "horizons": list(horizons),
             "mase_scale": f"mean |y[t] - y[t - {season}]| over the {first_origin} steps before the first origin",
             "point": "median",
@@ -176,17 +182,15 @@ def backtest(
 def _run(
     model: Model[Any],
     history: History,
-    first_origin: int,
     window: int,
-    origins: int,
+    origin_steps: Sequence[int],
     seed: int,
     tallies: list[Tally],
     tell: Callable[[int], None],
 ) -> Timing:
     state, seen = model.start(history.step_us, history.start_us), 0
     update_s = rollout_s = 0.0
-    for number in range(origins):
-        origin = first_origin + number * window
+    for number, origin in enumerate(origin_steps):
         begin_s = time.perf_counter()
         # A copy, so that no model can reach the steps behind its origin.
         state, seen = model.update(state, history.values[seen:origin].copy()), origin
@@ -202,21 +206,38 @@ def _run(
     return Timing(update_s, rollout_s)
 
 
-def _windows(history: History, horizons: Sequence[int], origins: int, test_start: int | None) -> tuple[int, int]:
-    """Return the first origin and the length of a window."""
+def origin_stride(window: int, season: int) -> int:
+    """Return steps from origin to origin that spread a few origins over all positions of the season.
+
+    Origins a whole number of seasons apart would only ever forecast from, say, Monday at noon. Past the window, the
+    stride is the golden section of a season, moved to a number without a common divisor with the season.
+    """
+    shift = max(1, round(season * (3 - math.sqrt(5)) / 2))
+    while math.gcd(shift, season) > 1:
+        shift += 1
+    return -(-window // season) * season + shift
+
+
+def _window(horizons: Sequence[int]) -> int:
     if not horizons or min(horizons) < 1 or max(horizons) > MAX_HORIZON_STEPS:
         raise UsageError(f"horizons must lie between 1 and {MAX_HORIZON_STEPS:,} steps, not {list(horizons)}")
+    return max(horizons)
+
+
+def _first_origin(history: History, window: int, origins: int, stride: int, test_start: int | None) -> int:
     if origins < 1:
         raise UsageError(f"a backtest needs at least one origin, not {origins}")
-    window = max(horizons)
-    first_origin = len(history) - origins * window if test_start is None else test_start
-    if first_origin < 1 or first_origin + origins * window > len(history):
+    if stride < window:
+        raise UsageError(f"windows of {window} steps would overlap with origins {stride} steps apart")
+    tested = (origins - 1) * stride + window
+    first_origin = len(history) - tested if test_start is None else test_start
+    if first_origin < 1 or first_origin + tested > len(history):
         raise UsageError(
             f"{origins} windows of {window} steps do not fit into {len(history)} steps of history"
             + (" with steps before the first" if test_start is None else f" from step {test_start} on"),
             fix="take fewer origins or a shorter horizon, or ingest more history",
         )
-    return first_origin, window
+    return first_origin
 
 
 def _check_names(models: Sequence[Model[Any]]) -> None:

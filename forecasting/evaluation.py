@@ -1,10 +1,10 @@
 """A backtest of the forecaster beside the floors, with a model that saw nothing of what it is tested on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from forecasting.backtest import BacktestResult, backtest
+from forecasting.backtest import BacktestResult, backtest, origin_stride
 from forecasting.training import describe, forecaster_config, forecaster_of, train_graph, training_config
 from infra.errors import UsageError
 from infra.settings import Settings
@@ -42,7 +42,7 @@ def evaluate(
         ModelError: the model cannot be kept.
     """
     horizons, origins = settings.backtest.horizons, settings.backtest.origins
-    first_origin = _first_origin(history, horizons, origins)
+    first_origin, stride = _plan(history, max(horizons), origins)
     folder = settings.models.directory / ".backtest" / graph
     forecaster, config = forecaster_config(settings), training_config(settings)
     past = history.part(0, first_origin)
@@ -57,23 +57,26 @@ def evaluate(
         horizons=horizons,
         origins=origins,
         test_start=first_origin,
+        stride=stride,
         seed=settings.forecast.seed,
         on_progress=on_progress,
     )
     return Evaluation(result, model.name, trained)
 
 
-def _first_origin(history: History, horizons: Sequence[int], origins: int) -> int:
-    window = max(horizons)
-    first_origin = len(history) - origins * window
-    needed = MIN_SEASONS * season_steps(history.step_us)
+def _plan(history: History, window: int, origins: int) -> tuple[int, int]:
+    """Return the first origin and the steps from origin to origin; the last window ends with the history."""
+    season = season_steps(history.step_us)
+    stride = origin_stride(window, season)
+    first_origin = len(history) - (origins - 1) * stride - window
+    needed = MIN_SEASONS * season
     if first_origin < needed:
         raise UsageError(
-            f"{origins} windows of {window} steps leave {max(first_origin, 0)} of {len(history)} steps to train on, "
-            f"and {needed} are needed",
+            f"{origins} windows of {window} steps, {stride} apart, leave {max(first_origin, 0)} of {len(history)} "
+            f"steps to train on, and {needed} are needed",
             fix="take fewer --origins or shorter --horizons, or ingest more history",
         )
-    return first_origin
+    return first_origin, stride
 
 
 def _fitting(

@@ -141,7 +141,7 @@ class BacktestSettings(_Section):
     """How a model is compared with the floors."""
 
     horizons: Horizons = (1, 24, 168)
-    origins: int = Field(default=6, ge=1, le=10_000)
+    origins: int = Field(default=24, ge=1, le=10_000)
 
 
 class DataSettings(_Section):

@@ -1,10 +1,11 @@
 import json
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from forecasting.backtest import backtest
+from forecasting.backtest import backtest, origin_stride
 from infra.errors import UsageError
 from infra.schema import METRIC_INDEX, METRIC_NAMES, QUANTILE_LEVELS
 from infra.steps import DAY_US
@@ -194,3 +195,32 @@ def test_models_need_different_names():
         backtest(history(), [Persistence(), Persistence()], horizons=(7,))
     with pytest.raises(UsageError, match="different names"):
         backtest(history(), [], horizons=(7,))
+
+
+CASES = [(1, 168), (168, 168), (24, 168), (36500, 168), (7, 7), (30, 52), (5, 1)]
+
+
+@pytest.mark.parametrize(("window", "season"), CASES)
+    ("window", "season"), [(1, 168), (168, 168), (24, 168), (36500, 168), (7, 7), (30, 52), (5, 1)]
+)
+def test_origins_visit_every_position_of_the_season(window: int, season: int):
+    stride = origin_stride(window, season)
+    assert stride >= window
+    assert len({number * stride % season for number in range(season)}) == season
+
+
+def test_a_few_origins_are_spread_over_the_week():
+    hours = sorted(number * origin_stride(168, 168) % 168 for number in range(6))
+    gaps = [later - earlier for earlier, later in pairwise([*hours, hours[0] + 168])]
+    assert max(gaps) < 60
+
+
+def test_windows_stand_a_stride_apart():
+    recorder, series = Recorder(Persistence()), history()
+    backtest(series, [recorder], horizons=(7,), origins=3, stride=10)
+    assert [len(update) for update in recorder.updates] == [len(series) - 27, 10, 10]
+
+
+def test_windows_never_overlap():
+    with pytest.raises(UsageError, match="overlap"):
+        backtest(history(), [Persistence()], horizons=(7,), origins=3, stride=6)
