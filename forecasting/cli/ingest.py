@@ -11,7 +11,7 @@ from rich.table import Table
 from forecasting.cli.arguments import split_list
 from forecasting.cli.call import INTERRUPTED, Call, console, interruptible, say
 from forecasting.cli.progress import Report, progress
-from forecasting.cli.store import StoreOption
+from forecasting.cli.store import StoreOption, graph_json
 from infra.errors import UsageError
 from infra.steps import SECOND_US, format_duration, format_time
 from infra.whole_file import whole_file
@@ -79,11 +79,11 @@ def ingest(
     from stream.store import open_writer  # noqa: PLC0415
 
     decoding = DecodeOptions(
-        graph=graph or DEFAULT_GRAPH,
-        format=file_format or "auto",
+        graph=DEFAULT_GRAPH if graph is None else graph,
+        format="auto" if file_format is None else file_format,
         columns=parse_columns(columns),
         bipartite=bipartite,
-        time_unit=time_unit or "auto",
+        time_unit="auto" if time_unit is None else time_unit,
         strict=strict,
     )
     options = _options(settings, split_by_type=split_by_type)
@@ -182,20 +182,7 @@ def _summary_json(result: "IngestResult", reject_file: Path | None) -> dict[str,
         "rejected": result.rejected,
         "reject_file": None if reject_file is None else str(reject_file),
         "seconds": round(result.seconds, 3),
-        "graphs": [
-            {
-                "graph": graph.name,
-                "step": format_duration(graph.step_us),
-                "events": graph.events,
-                "nodes": graph.nodes,
-                "edges": graph.edges,
-                "snapshots": graph.snapshots,
-                "first_step": None if graph.first_step_us is None else format_time(graph.first_step_us),
-                "last_step": None if graph.last_step_us is None else format_time(graph.last_step_us),
-                "late": graph.late,
-            }
-            for graph in result.graphs
-        ],
+        "graphs": [{**graph_json(graph), "nodes": graph.nodes, "edges": graph.edges} for graph in result.graphs],
     }
 
 

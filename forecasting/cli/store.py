@@ -15,6 +15,7 @@ from infra.schema import METRIC_NAMES
 from infra.steps import format_duration, format_time
 
 if TYPE_CHECKING:
+    from stream.ingest import GraphSummary
     from stream.store.base import GraphInfo, SnapshotTable
 
 # What a table shows where nothing else is asked for; a file format shows all.
@@ -64,7 +65,7 @@ def graphs(
     if as_json:
         import msgspec  # noqa: PLC0415
 
-        sys.stdout.write(msgspec.json.encode([_graph_json(info) for info in found]).decode() + "\n")
+        sys.stdout.write(msgspec.json.encode([graph_json(info) for info in found]).decode() + "\n")
         return
     if not found:
         say(f"The store {settings.store.url} has no graph yet. Ingest events first: graphtide ingest FILE")
@@ -79,7 +80,8 @@ def graphs(
     console().print(table)
 
 
-def _graph_json(info: "GraphInfo") -> dict[str, object]:
+def graph_json(info: "GraphInfo | GraphSummary") -> dict[str, object]:
+    """Return a graph as programs read it."""
     return {
         "graph": info.name,
         "step": format_duration(info.step_us),

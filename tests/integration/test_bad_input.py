@@ -124,6 +124,7 @@ def test_strict_stops_at_the_first_bad_row(graphtide: Cli, tmp_path: Path) -> No
         (("--columns", "source"), "--columns"),
         (("--columns", "srk=a"), "srk"),
         (("--graph", "Not A Name"), "Not A Name"),
+        (("--graph", ""), "--graph"),
         (("--store", "redis://x"), "redis://x"),
         (("--config", "absent.toml"), "absent.toml"),
     ],
