@@ -32,8 +32,9 @@ MEDIAN = QUANTILE_LEVELS.index(0.5)
 N_METRICS = len(METRIC_NAMES)
 _TOTALS = [METRIC_INDEX[total] for total, _ in RUNNING_TOTALS]
 _COUNTS = [index for index, metric in enumerate(METRICS) if metric.kind is Kind.COUNT]
+WHOLE_RAMP = 0.3
 # History is encoded in pieces of this many steps, which bounds memory; the result does not depend on it.
-ENCODE_STEPS = 4096
+ENCODE_STEPS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,9 @@ class ForecasterConfig:
 
     def core(self) -> Mamba2Config:
         """Return the configuration of the Mamba2 core."""
-        return Mamba2Config(d_model=self.d_model, n_layers=self.n_layers, d_state=self.d_state, headdim=self.headdim)
+        return Mamba2Config(
+            d_model=self.d_model, n_layers=self.n_layers, d_state=self.d_state, headdim=self.headdim, chunk_size=32
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as JSON-able values."""
@@ -121,6 +124,16 @@ def to_values(residual_quantiles: FloatArray, tokens: Tokens) -> FloatArray:
     """Return quantiles [L, M, Q] in the units of the metrics from residual quantiles [L, M, Q]."""
     z = tokens.anchor[..., None] + tokens.scale[..., None] * residual_quantiles
     return np.moveaxis(untransform(np.moveaxis(z, -1, -2)), -2, -1)
+
+
+def towards_whole(quantiles: FloatArray) -> FloatArray:
+    """Return quantiles of counts drawn to the nearest integer, as the quantiles of an integer are integers.
+
+    A ramp of `WHOLE_RAMP` remains between two of them. Rounding would jump there, and a difference in the last bit of
+    the input would become a difference of one in the forecast.
+    """
+    below = np.floor(quantiles)
+    return np.asarray(below + np.clip((quantiles - below - 0.5) / WHOLE_RAMP + 0.5, 0.0, 1.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +212,6 @@ class MambaForecaster:
             quantiles = np.zeros((len(modelled), N_METRICS, N_LEVELS))
             quantiles[:, MODELLED] = modelled
             mean = floored_mean(quantiles, LEVELS)
-            # The quantiles of an integer are integers.
-            quantiles[:, _COUNTS] = np.rint(quantiles[:, _COUNTS])
+            quantiles[:, _COUNTS] = towards_whole(quantiles[:, _COUNTS])
             mean, quantiles = totals.complete(mean, quantiles)
             yield ForecastChunk(first, mean, quantiles)

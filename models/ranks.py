@@ -13,8 +13,8 @@ from infra.schema import QUANTILE_LEVELS
 from models.contract import FloatArray
 from models.paths import RankDynamics
 
-# The slow component forgets half of a misjudged level in about four seasons.
-SLOW_SEASONS = 6.0
+# The slow component is a level that was misjudged: it stays so for about a year of weeks.
+SLOW_SEASONS = 52.0
 _MAX_RHO, _MAX_WEIGHT = 0.98, 0.95
 # The forecasts that dynamics are fitted to are too few and too short to show a level that stays wrong for a year.
 _MIN_WEIGHT = 0.05

@@ -16,7 +16,7 @@ from infra.schema import METRIC_INDEX, METRIC_NAMES
 from infra.steps import DAY_US, HOUR_US, WEEK_US
 from models.constraints import violations
 from models.contract import ForecastChunk, History
-from models.forecaster import ForecasterConfig, ForecasterNet, ForecasterState, MambaForecaster
+from models.forecaster import ForecasterConfig, ForecasterNet, ForecasterState, MambaForecaster, towards_whole
 from models.paths import RankDynamics
 
 N = len(METRIC_NAMES)
@@ -141,3 +141,12 @@ def test_values_that_are_not_finite_are_refused(bad: float) -> None:
 def test_values_of_another_shape_are_refused() -> None:
     with pytest.raises(ModelError, match="shape"):
         forecaster().update(forecaster().start(HOUR_US, 0), np.zeros((3, 4)))
+
+
+def test_quantiles_of_counts_are_drawn_to_whole_numbers_without_a_jump() -> None:
+    x = np.linspace(0, 3, 3001)
+    y = towards_whole(x)
+    assert np.all(np.diff(y) >= 0)
+    assert np.diff(y).max() < 0.004
+    assert np.abs(y - x).max() < 0.36
+    np.testing.assert_allclose(towards_whole(np.array([0.0, 0.2, 0.5, 0.9, 1.3, 1e9])), [0, 0, 0.5, 1, 1, 1e9])
