@@ -1,11 +1,12 @@
-"""Raw records to validated event columns: whole columns at once, row by row only where a block holds a bad record."""
+"""Raw records to validated event columns: whole columns at once, value by value only where a column holds a bad one."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from infra.errors import InputError
 from stream.decoders.base import ALIASES, BadRecord, RawColumns
@@ -23,6 +24,8 @@ from stream.events import (
 )
 
 SHOWN_RECORD_CHARS = 200
+
+Number = TypeVar("Number", np.int64, np.float64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,16 +134,11 @@ class EventBuilder:
         self.interner = interner
         self.options = options
         self._rules = rules
-        prefixes = ("u:", "i:") if options.bipartite else ("", "")
-        self._src = _Codes(lambda name: rules.name(name, "src"), interner, prefixes[0])
-        self._dst = _Codes(lambda name: rules.name(name, "dst"), interner, prefixes[1])
+        self._src = _Codes(lambda name: rules.name(name, "name"), interner, "u:" if options.bipartite else "")
+        self._dst = _Codes(lambda name: rules.name(name, "name"), interner, "i:") if options.bipartite else self._src
         self._type = _Codes(rules.type, interner)
         self._graph = _Codes(rules.graph, interner)
         self._default = {"type": self._type[""], "graph": self._graph[options.graph]}
-
-    def shared_names(self) -> int:
-        """Return how many raw names were seen both as src and as dst."""
-        return len(self._src.keys() & self._dst.keys())
 
     def build(self, raw: RawColumns, times: TimeReader, log: RejectLog) -> EventBatch:
         """Validate raw records; bad ones go to `log`.
@@ -148,79 +146,102 @@ class EventBuilder:
         Raises:
             InputError: the log is strict and there is a bad record.
         """
-        try:
-            batch = self._by_column(raw, times)
-            bad = raw.bad
-        except (InvalidEventError, ValueError, OverflowError, TypeError):
-            batch, invalid = self._by_row(raw, times)
-            bad = raw.bad + invalid
-        log.extend(bad)
-        return batch
-
-    def _by_column(self, raw: RawColumns, times: TimeReader) -> EventBatch:
-        columns, n = raw.columns, len(raw.lines)
-        ids = columns.get("id")
-        return EventBatch(
-            interner=self.interner,
-            graph=self._optional_codes("graph", raw, self._graph),
-            type=self._optional_codes("type", raw, self._type),
-            src=_codes(columns["src"], self._src, typed=raw.typed),
-            dst=_codes(columns["dst"], self._dst, typed=raw.typed),
-            ts_us=times.column(columns["ts"], typed=raw.typed),
-            weight=_weights(columns["weight"], typed=raw.typed) if "weight" in columns else np.ones(n),
-            ids=None if ids is None else [self._id(value) for value in ids],
-        )
-
-    def _by_row(self, raw: RawColumns, times: TimeReader) -> tuple[EventBatch, list[BadRecord]]:
-        n = len(raw.lines)
-        columns = raw.columns
-        nothing: Sequence[Any] = [None] * n
-        graph, type_, weight, ids = (columns.get(role, nothing) for role in ("graph", "type", "weight", "id"))
-        kept: list[tuple[int, int, int, int, int, float]] = []
-        kept_ids: list[str | None] = []
-        bad: list[BadRecord] = []
-        for row in range(n):
-            try:
-                event = (
-                    self._optional_code("graph", graph[row], self._graph),
-                    self._optional_code("type", type_[row], self._type),
-                    _code("src", columns["src"][row], self._src),
-                    _code("dst", columns["dst"][row], self._dst),
-                    times.value(columns["ts"][row]),
-                    _weight(weight[row]),
-                )
-                kept_ids.append(self._id(ids[row]))
-                kept.append(event)
-            except InvalidEventError as error:
-                bad.append(BadRecord(raw.lines[row], raw.text(row), str(error)))
-        whole = np.array([event[:5] for event in kept], dtype=np.int64).reshape(-1, 5)
+        bad: dict[int, str] = {}
         batch = EventBatch(
             interner=self.interner,
-            graph=whole[:, 0],
-            type=whole[:, 1],
-            src=whole[:, 2],
-            dst=whole[:, 3],
-            ts_us=whole[:, 4],
-            weight=np.array([event[5] for event in kept], dtype=np.float64),
-            ids=kept_ids if "id" in columns else None,
+            graph=self._optional_codes("graph", raw, self._graph, bad),
+            type=self._optional_codes("type", raw, self._type, bad),
+            src=self._nodes("src", raw, self._src, bad),
+            dst=self._nodes("dst", raw, self._dst, bad),
+            ts_us=_convert(raw, "ts", lambda values: times.column(values, typed=raw.typed), times.value, np.int64, bad),
+            weight=self._weights(raw, bad),
+            ids=self._ids(raw, bad),
         )
-        return batch, bad
+        log.extend(raw.bad + [BadRecord(raw.lines[row], raw.text(row), reason) for row, reason in bad.items()])
+        return _without(batch, bad) if bad else batch
 
-    def _optional_codes(self, role: str, raw: RawColumns, codes: _Codes) -> IntArray:
-        values = raw.columns.get(role)
-        if values is None:
-            return np.full(len(raw.lines), self._default[role], dtype=np.int64)
-        if raw.typed or "" in values:
-            return np.array([self._optional_code(role, value, codes) for value in values], dtype=np.int64)
-        return _codes(values, codes, typed=False)
+    def _nodes(self, role: str, raw: RawColumns, codes: _Codes, bad: dict[int, str]) -> IntArray:
+        def one(value: Any) -> int:
+            text = _name_text(role, value)
+            if text not in codes:
+                self._rules.name(text, role)  # its reason tells src from dst
+            return codes[text]
 
-    def _optional_code(self, role: str, value: Any, codes: _Codes) -> int:
-        return self._default[role] if _is_nothing(value) else _code(role, value, codes)
+        return _convert(raw, role, lambda values: _codes(values, codes, typed=raw.typed), one, np.int64, bad)
+
+    def _optional_codes(self, role: str, raw: RawColumns, codes: _Codes, bad: dict[int, str]) -> IntArray:
+        default = self._default[role]
+        if role not in raw.columns:
+            return np.full(len(raw.lines), default, dtype=np.int64)
+
+        def one(value: Any) -> int:
+            return default if _is_nothing(value) else codes[_name_text(role, value)]
+
+        def all_of(values: Sequence[Any]) -> IntArray:
+            if raw.typed or "" in values:
+                return np.array([one(value) for value in values], dtype=np.int64)
+            return _codes(values, codes, typed=False)
+
+        return _convert(raw, role, all_of, one, np.int64, bad)
+
+    def _weights(self, raw: RawColumns, bad: dict[int, str]) -> FloatArray:
+        if "weight" not in raw.columns:
+            return np.ones(len(raw.lines))
+        return _convert(raw, "weight", lambda values: _weights(values, typed=raw.typed), _weight, np.float64, bad)
+
+    def _ids(self, raw: RawColumns, bad: dict[int, str]) -> list[str | None] | None:
+        if "id" not in raw.columns:
+            return None
+        ids: list[str | None] = []
+        for row, value in enumerate(raw.columns["id"]):
+            try:
+                ids.append(self._id(value))
+            except InvalidEventError as error:
+                ids.append(None)
+                bad.setdefault(row, str(error))
+        return ids
 
     def _id(self, value: Any) -> str | None:
-        if _is_nothing(value):
-            return None
-        return self._rules.name(_name_text("id", value), "id")
+        if type(value) is str and value.isalnum() and len(value) <= self._rules.max_name_chars:
+            return value
+        return None if _is_nothing(value) else self._rules.name(_name_text("id", value), "id")
+
+
+def _convert(
+    raw: RawColumns,
+    role: str,
+    all_of: Callable[[Sequence[Any]], npt.NDArray[Number]],
+    one: Callable[[Any], float],
+    dtype: type[Number],
+    bad: dict[int, str],
+) -> npt.NDArray[Number]:
+    """Convert a column at once; where that fails, value by value, with the reason of each bad one in `bad`."""
+    values = raw.columns[role]
+    try:
+        return all_of(values)
+    except (ValueError, OverflowError, TypeError):
+        converted = np.zeros(len(values), dtype=dtype)
+        for row, value in enumerate(values):
+            try:
+                converted[row] = one(value)
+            except InvalidEventError as error:
+                bad.setdefault(row, str(error))
+        return converted
+
+
+def _without(batch: EventBatch, rows: Iterable[int]) -> EventBatch:
+    keep = np.ones(len(batch), dtype=np.bool_)
+    keep[list(rows)] = False
+    return EventBatch(
+        interner=batch.interner,
+        graph=batch.graph[keep],
+        type=batch.type[keep],
+        src=batch.src[keep],
+        dst=batch.dst[keep],
+        ts_us=batch.ts_us[keep],
+        weight=batch.weight[keep],
+        ids=None if batch.ids is None else [batch.ids[row] for row in np.flatnonzero(keep).tolist()],
+    )
 
 
 def _codes(values: Sequence[Any], codes: _Codes, *, typed: bool) -> IntArray:
@@ -228,10 +249,6 @@ def _codes(values: Sequence[Any], codes: _Codes, *, typed: bool) -> IntArray:
     if typed and not set(map(type, values)) <= {str, int}:
         raise InvalidEventError("a name is neither text nor a whole number")
     return np.fromiter(map(codes.__getitem__, values), dtype=np.int64, count=len(values))
-
-
-def _code(role: str, value: Any, codes: _Codes) -> int:
-    return codes[_name_text(role, value)]
 
 
 def _name_text(role: str, value: Any) -> str:

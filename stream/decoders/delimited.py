@@ -1,8 +1,7 @@
 """Tables, with a header as a rule: comma, tab, semicolon or bar separated, quoted as RFC 4180 has it."""
 
 import csv
-from collections.abc import Mapping
-from itertools import islice
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -97,7 +96,7 @@ class DelimitedDecoder(LineDecoder):
         at = 0
         while at < len(lines):
             # Line numbers of a reader count from where it began; `start` is where the present record began.
-            reader = csv.reader(islice(lines, at, None), delimiter=self._delimiter, skipinitialspace=True, strict=True)
+            reader = csv.reader(_from(lines, at), delimiter=self._delimiter, skipinitialspace=True, strict=True)
             start = at
             try:
                 for row in reader:
@@ -131,6 +130,10 @@ def _fields(text: str, delimiter: str, width: int) -> list[str]:
     if len(separators) != width * len(line_ends) or (separators[width - 1 :: width] != 10).any():
         return []
     return text[:-1].replace("\n", delimiter).split(delimiter)
+
+
+def _from(lines: list[str], at: int) -> Iterator[str]:
+    return (lines[index] for index in range(at, len(lines)))
 
 
 def _without_end(record: str) -> str:

@@ -1,7 +1,7 @@
 """JSON: one object a line (NDJSON), or an array, a single object or several documents in a row, also pretty-printed."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from itertools import chain
 from typing import Any
@@ -22,8 +22,8 @@ from stream.decoders.base import (
 # Decimal keeps fractional seconds as they are written.
 _JSON = msgspec.json.Decoder(float_hook=Decimal)
 _BLANK = re.compile(rb"[\s,]*")
-# A bracket, or a string as a whole; group 1 is empty where the string is not closed.
-_INSIDE = re.compile(rb'[{\[]|[}\]]|"(?:[^"\\]|\\.)*+("?)', re.DOTALL)
+# All up to the next bracket, strings skipped as a whole.
+_TO_BRACKET = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+[{}\[\]]', re.DOTALL)
 _NO_OBJECT = re.compile(rb'"(?:[^"\\]|\\.)*+"|[^\s,{\["][^\s,{\[\]"]*', re.DOTALL)
 
 
@@ -63,16 +63,7 @@ class NdjsonDecoder(LineDecoder):
         """Decode whole lines; a record never spans lines, so nothing stays over."""
         del final
         lines = split_lines(text)
-        numbers = range(first_line, first_line + len(lines))
-        try:
-            objects = list(map(_JSON.decode, lines))
-            whole = set(map(type, objects)) <= {dict}
-        except (ValueError, RecursionError):
-            whole = False
-        if whole:
-            return _object_columns(objects, numbers, lines, self._columns, []), ""
-        numbered = [(number, line) for number, line in zip(numbers, lines, strict=True) if line.strip()]
-        return _one_by_one(numbered, self._columns), ""
+        return _decode(range(first_line, first_line + len(lines)), lines, self._columns), ""
 
 
 class JsonDecoder:
@@ -118,7 +109,8 @@ class JsonDecoder:
                 return []
             data = data.removeprefix(b"\xef\xbb\xbf")
             self._started = True
-        pieces: list[tuple[int, bytes]] = []
+        numbers: list[int] = []
+        pieces: list[bytes] = []
         at = 0
         while True:
             start = _end(_BLANK, data, at)
@@ -140,12 +132,13 @@ class JsonDecoder:
                 break
             self._check_length(end - at)
             piece = data[at:end]
-            pieces.append((self.next_line, piece))
+            numbers.append(self.next_line)
+            pieces.append(piece)
             self.next_line += piece.count(b"\n")
             at = end
         self._pending = data[at:]
         self._check_length(len(self._pending))
-        return [_one_by_one(pieces, self._columns)]
+        return [_decode(numbers, pieces, self._columns)]
 
     def _check_length(self, length: int) -> None:
         if length > MAX_RECORD_BYTES:
@@ -164,34 +157,33 @@ def _end(pattern: re.Pattern[bytes], data: bytes, at: int) -> int:
 def _value_end(data: bytes, at: int) -> int:
     """Return where the object or array at `at` ends; -1 if it is not complete."""
     depth = 0
-    for token in _INSIDE.finditer(data, at):
-        kind = data[token.start()]
-        if kind == 0x22:
-            if not token[1]:
-                return -1
-        elif kind in b"{[":
-            depth += 1
-        else:
-            depth -= 1
-            if not depth:
-                return token.end()
+    while token := _TO_BRACKET.match(data, at):
+        at = token.end()
+        depth += 1 if data[at - 1] in b"{[" else -1
+        if not depth:
+            return at
     return -1
 
 
-def _one_by_one(numbered: Iterable[tuple[int, str | bytes]], columns: Mapping[str, str]) -> RawColumns:
+def _decode(numbers: Sequence[int], texts: Sequence[str | bytes], columns: Mapping[str, str]) -> RawColumns:
+    """Decode JSON texts, each with its line; blank ones count as nothing."""
+    try:
+        objects = list(map(_JSON.decode, texts))
+        if set(map(type, objects)) <= {dict}:
+            return _object_columns(objects, numbers, texts, columns, [])
+    except (ValueError, RecursionError):
+        objects = []
+    objects.clear()
     bad: list[BadRecord] = []
-    numbers: list[int] = []
-    texts: list[str | bytes] = []
-    objects: list[dict[str, Any]] = []
-    for number, text in numbered:
+    kept: list[int] = []
+    for at, text in enumerate(texts):
         try:
-            objects.append(parse_object(text))
+            if text.strip():
+                objects.append(parse_object(text))
+                kept.append(at)
         except ValueError as error:
-            bad.append(BadRecord(number, _as_text(text), str(error)))
-        else:
-            numbers.append(number)
-            texts.append(text)
-    return _object_columns(objects, numbers, texts, columns, bad)
+            bad.append(BadRecord(numbers[at], _as_text(text), str(error)))
+    return _object_columns(objects, [numbers[at] for at in kept], [texts[at] for at in kept], columns, bad)
 
 
 def _object_columns(

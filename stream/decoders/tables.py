@@ -60,13 +60,16 @@ def table_dialect(
             following = lines[records[1]] if len(records) > 1 else ""
             return _with_header(first, delimiter, names, roles, following)
     if wanted in ("auto", "edgelist") and not columns:
-        # A first line without any number may be a header of unknown names: then nothing below it may be guessed.
-        may_be_bad = wanted == "edgelist" or _has_number(lines[first])
-        for at in records[: _LINES_TRIED if may_be_bad else 1]:
+        # A first line without any number may be a header of unknown names. Then only times that are nothing else,
+        # dates or large numbers, make an edge list of what stands below it.
+        may_be_header = wanted == "auto" and not _has_number(lines[first])
+        for at in records[:_LINES_TRIED]:
             dialect = _edge(lines[at], first, f"{label}:{at + 1}")
-            if dialect is not None:
+            if dialect is not None and not (
+                may_be_header and not _large(_names(lines[at], dialect.delimiter)[dialect.layout["ts"]])
+            ):
                 return dialect
-        if may_be_bad and len(records) < _LINES_TRIED and not whole:
+        if len(records) < _LINES_TRIED and not whole:
             return None
     raise _untold(lines[first], f"{label}:{first + 1}", label, names_by_delimiter, columns)
 

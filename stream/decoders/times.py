@@ -78,7 +78,7 @@ class TimeReader:
         self.unit = unit
         self._rules = rules
         self._unit_us = UNIT_US[unit]
-        self._whole_us = int(self._unit_us)
+        self._digits = self._unit_us.adjusted()
         self._max_number = Decimal(rules.max_ts_us) / self._unit_us
         self._min_us = rules.min_ts_us
         if detected and unit != "s":
@@ -90,13 +90,10 @@ class TimeReader:
         Raises:
             InvalidEventError: at least one is invalid; `value` says which and why.
         """
-        whole = self._whole_numbers(raws, typed=typed)
-        if whole is None or not self._whole_us:
+        ts_us = _whole_us(raws, self._digits, typed=typed)
+        if ts_us is None:
             return np.fromiter(map(self.value, raws), dtype=np.int64, count=len(raws))
-        if len(whole) and not (whole.min() >= 0 and whole.max() <= self._rules.max_ts_us // self._whole_us):
-            raise InvalidEventError("a time lies outside the valid range")
-        ts_us = whole * self._whole_us
-        if len(ts_us) and ts_us.min() < self._min_us:
+        if len(ts_us) and not (self._min_us <= ts_us.min() and ts_us.max() <= self._rules.max_ts_us):
             raise InvalidEventError("a time lies outside the valid range")
         return ts_us
 
@@ -149,18 +146,40 @@ class TimeReader:
             raise InvalidEventError(f"time {shown(text)} is neither a number nor ISO 8601") from None
         return self._rules.ts_us(ts_us)
 
-    @staticmethod
-    def _whole_numbers(raws: Sequence[Any], *, typed: bool) -> IntArray | None:
-        """Return the times as integers if all are written as such, else None."""
-        try:
-            if typed:
-                return np.array(raws, dtype=np.int64) if set(map(type, raws)) <= {int} else None
-            digits = "".join(raws)
-            if not (digits.isascii() and digits.isdigit()):
+
+def _whole_us(raws: Sequence[Any], digits: int, *, typed: bool) -> IntArray | None:
+    """Return times as microseconds if all are plain: digits, and at most `digits` more behind a point; else None.
+
+    Args:
+        raws: [n] times, of a unit of 10 to the power of `digits` microseconds.
+        digits: negative where the unit is finer than a microsecond.
+        typed: the times come from JSON.
+    """
+    factor = 10 ** max(digits, 0)
+    try:
+        if typed and set(map(type, raws)) <= {int}:
+            whole = np.array(raws, dtype=np.int64)
+        else:
+            texts = list(map(str, raws)) if typed and set(map(type, raws)) <= {int, Decimal} else raws
+            text = "".join(texts)
+            if not text.isascii() or not text.replace(".", "").isdigit():
                 return None
-            return np.fromiter(map(int, raws), dtype=np.int64, count=len(raws))
-        except (OverflowError, ValueError):
-            return None
+            if not text.isdigit():
+                return np.array([_decimal_us(each, digits) for each in texts], dtype=np.int64)
+            whole = np.fromiter(map(int, texts), dtype=np.int64, count=len(texts))
+    except (OverflowError, ValueError, TypeError):
+        return None
+    if digits < 0 or (len(whole) and np.abs(whole).max() > _PLAUSIBLE_US * 10 // factor):
+        return None
+    microseconds: IntArray = whole * factor
+    return microseconds
+
+
+def _decimal_us(text: str, digits: int) -> int:
+    whole, _, fraction = text.partition(".")
+    if len(fraction) > digits or not (whole or fraction):
+        raise ValueError("finer than a microsecond, or perhaps no number at all")
+    return int(whole + fraction.ljust(digits, "0"))
 
 
 def _short(number: int | Decimal) -> str:

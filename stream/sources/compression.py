@@ -1,6 +1,7 @@
 """Files as streams of plain bytes, whatever they are compressed with; told by their first bytes, not by their names."""
 
 import gzip
+import lzma
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -162,7 +163,7 @@ def _whole(path: Path) -> Iterator[None]:
         yield
     except EOFError:
         raise InputError(f"{path} is cut short: the compressed data ends early", fix=fix) from None
-    except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
+    except (zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
         raise InputError(f"{path} is broken or cut short: {error}", fix=fix) from None
     except NotImplementedError as error:
         raise InputError(f"{path} is packed in a way that is not read: {error}", fix="pack it with deflate") from None

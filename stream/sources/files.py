@@ -1,8 +1,11 @@
 """Bounded logs: a file, an archive or a folder of them, read whole and handed over in order of time."""
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import numpy as np
 
 from infra.errors import InputError
 from stream.decoders.builder import DecodeOptions, EventBuilder
@@ -90,7 +93,7 @@ class FileSource:
                     fix="ingest it into a new store",
                 )
             at_start = row == 0
-            while at_start or row < events.rows or resume_after is not None:
+            while True:
                 end = min(row + self._batch_rows, events.rows)
                 yield SourceBatch(
                     events=events.slice(row, end),
@@ -129,7 +132,7 @@ class FileSource:
         if not events.rows:
             raise self._no_event(rejected, rejects)
         events.finish()
-        if two_sorts and not self.options.bipartite and (shared := builder.shared_names()):
+        if two_sorts and not self.options.bipartite and (shared := self._names_on_both_sides(events, len(interner))):
             self.notes.append(
                 f"{shared:,} names stand both for a source and for an item; if they are counted apart, use --bipartite"
             )
@@ -152,6 +155,14 @@ class FileSource:
             yield reader
         file.check_unchanged()
 
+    def _names_on_both_sides(self, events: TimeSorter, names: int) -> int:
+        is_src, is_dst = np.zeros(names, dtype=np.bool_), np.zeros(names, dtype=np.bool_)
+        for at in range(0, events.rows, self._batch_rows):
+            batch = events.slice(at, min(at + self._batch_rows, events.rows))
+            is_src[batch.src] = True
+            is_dst[batch.dst] = True
+        return int((is_src & is_dst).sum())
+
     def _row_of(self, position: Position) -> int:
         row = position.get("row")
         if position.get("mode") != "sorted" or not isinstance(row, int) or row < 0:
@@ -165,14 +176,6 @@ class FileSource:
         if not rejected:
             return InputError(f"{self.path} holds no record", fix="give a log with events")
         shown = "\n       ".join(f"{reject.place}: {reject.reason}" for reject in rejects[:_SHOWN_REJECTS])
-        flags = (
-            [
-                flag
-                for flag in ("--time-unit s", "--time-unit ms", "--time-unit us", "--time-unit ns")
-                if f"use {flag}" in rejects[0].reason
-            ]
-            if rejects
-            else []
-        )
+        flags = re.findall(r"\(use (--time-unit \w+)\)", rejects[0].reason if rejects else "")
         fix = f"read it with {flags[0]}" if flags else "check --format, --columns and --time-unit against the file"
         return InputError(f"{self.path}: none of {rejected:,} records is a valid event", place=shown or None, fix=fix)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stream.decoders.times import TimeReader, detect_unit
@@ -107,6 +107,21 @@ def test_a_whole_column_with_one_bad_time_is_refused() -> None:
 )
 def test_the_unit_is_told_by_the_median(times: list[object], unit: str | None) -> None:
     assert detect_unit(times) == unit
+
+
+@given(st.lists(st.text("0123456789.", max_size=9), min_size=1, max_size=4), st.sampled_from(sorted(FACTORS)))
+@example(["7.5", ""], "s")
+@example(["7.5", "."], "s")
+@example(["1.2.3", "7.5"], "ms")
+def test_a_column_is_what_its_values_are(texts: list[str], unit: str) -> None:
+    reader = TimeReader(unit, RULES)
+    try:
+        expected = [reader.value(text) for text in texts]
+    except InvalidEventError:
+        with pytest.raises(InvalidEventError):
+            reader.column(texts, typed=False)
+    else:
+        assert reader.column(texts, typed=False).tolist() == expected
 
 
 def test_a_guessed_unit_never_misreads_a_coarser_one() -> None:
