@@ -1,0 +1,279 @@
+"""The page of a forecast: one HTML file that needs nothing else, on what comes and how sure that is."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from importlib.metadata import version
+from typing import Any
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from forecasting.reports import plots
+from forecasting.reports.outlook import Fan, Outlook, block_values
+from forecasting.reports.plots import Panel
+from forecasting.reports.standing import Standing
+from infra.schema import METRIC_INDEX, METRICS, Kind, Metric
+from infra.steps import DAY_US, HOUR_US, WEEK_US, format_duration
+from models.contract import FloatArray, History
+
+FIRST_METRIC = "events"
+# What the summary compares is averaged over so much, to be free of the weekly rhythm and of a single week's chance.
+COMPARED_US = 4 * WEEK_US
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_GROUPS = ((Kind.COUNT, "Counts"), (Kind.SHARE, "Shares"), (Kind.TOTAL, "Totals"))
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastPage:
+    """What a page is made of.
+
+    Attributes:
+        graph: name of the graph.
+        source: what the data is, in a few words.
+        history: all that was observed.
+        outlook: the forecast from the end of the history.
+        model: name of the model that answers.
+        card: its card; empty for a floor.
+        held_out: a forecast of the last steps of the history from the moment before them, if one was made.
+        standing: how the model compares with the floors, if that was measured.
+        held_out_steps: how many steps at the end of the history the model was not trained on.
+        files: what lies beside the page, by file name.
+        notes: what the reader should know.
+    """
+
+    graph: str
+    source: str
+    history: History
+    outlook: Outlook
+    model: str
+    card: Mapping[str, Any]
+    held_out: Fan | None = None
+    standing: Standing | None = None
+    held_out_steps: int = 0
+    files: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One number of the summary: what it is expected to be when the forecast ends, the change, what it is now."""
+
+    label: str
+    then: str
+    change: str
+    details: tuple[str, ...]
+
+
+def render(page: ForecastPage) -> str:
+    """Return the page as HTML."""
+    panels = _panels(page)
+    script, elements = plots.embed([plots.panel_figure(panel, FIRST_METRIC) for panel in panels])
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("forecasting.reports"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    charts = {panel.key: Markup(element) for panel, element in zip(panels, elements, strict=True)}
+    return environment.get_template("forecast.html").render(
+        page=page,
+        tiles=tiles(page.history, page.outlook),
+        charts=charts,
+        library=Markup(plots.library()),
+        script=Markup(script),
+        numbers=_json(plots.all_series(panels)),
+        texts=_json(_texts(page, panels)),
+        groups=[(title, [metric for metric in METRICS if metric.kind is kind]) for kind, title in _GROUPS],
+        first_metric=FIRST_METRIC,
+        step=step_words(page.history.step_us),
+        span=(day(page.history.start_us), day(page.outlook.first_us)),
+        until=day(page.outlook.until_us),
+        near_steps=len(page.outlook.near()),
+        block=duration_words(page.outlook.block_steps * page.history.step_us),
+        held_out=duration_words(page.held_out_steps * page.history.step_us),
+        held_out_week=duration_words(len(page.held_out) * page.history.step_us) if page.held_out is not None else "",
+        total_events=f"{page.history.values[:, METRIC_INDEX['events']].sum():,.0f}",
+        total_nodes=f"{page.history.values[-1, METRIC_INDEX['total_nodes']]:,.0f}",
+        facts=_facts(page),
+        reach=_reach(page),
+        version=version("graphtide"),
+        colours={"seen": plots.SEEN, "model": plots.MODEL, "mean": plots.MEAN, "ink": plots.INK, "muted": plots.MUTED},
+        label=label,
+        number=number,
+        score=lambda value: "-" if math.isnan(value) else f"{value:.3f}",
+        share=lambda value: "-" if math.isnan(value) else f"{100 * value:.0f} %",
+    )
+
+
+def tiles(history: History, outlook: Outlook) -> list[Tile]:
+    """Return the numbers at the top: means of the last weeks, observed and expected, and totals at both ends.
+
+    An expected sum is the sum of expected values, so means by the day are means by the step times the steps of a day.
+    """
+    steps = max(1, min(len(history), COMPARED_US // history.step_us))
+    recent = history.values[-steps:].mean(axis=0)
+    far = outlook.far()
+    blocks = max(1, round(COMPARED_US / (outlook.block_steps * history.step_us)))
+    ahead = (far if len(far) else outlook.near()).mean[-blocks:].mean(axis=0)
+    by_day = DAY_US % history.step_us == 0
+    scale, unit = (DAY_US // history.step_us, "a day") if by_day else (1, step_words(history.step_us))
+    each = step_words(history.step_us)
+    found = [
+        _tile("events", f"Events {unit}", scale * recent, scale * ahead),
+        _tile("active_nodes", f"Active nodes {each}", recent, ahead),
+        _tile("new_nodes", f"New nodes {unit}", scale * recent, scale * ahead),
+    ]
+    index = METRIC_INDEX["total_nodes"]
+    last = outlook.last()
+    median, low, high = (last.quantiles[0, index, column] for column in (2, 1, 3))
+    now = float(history.values[-1, index])
+    interval = f"80 % interval {number(low)} to {number(high)}"
+    details = (interval, f"now {number(now)}")
+    return [*found, Tile("Nodes in total", number(median), _change(now, median), details)]
+
+
+def _tile(metric: str, title: str, recent: FloatArray, ahead: FloatArray) -> Tile:
+    now, then = float(recent[METRIC_INDEX[metric]]), float(ahead[METRIC_INDEX[metric]])
+    return Tile(title, number(then), _change(now, then), (f"now {number(now)}",))
+
+
+def _change(now: float, then: float) -> str:
+    if now <= 0:
+        return ""
+    percent = round(100 * (then / now - 1))
+    return f"{percent:+,d} %".replace("-", "\N{MINUS SIGN}") if percent else "±0 %"
+
+
+def number(value: float) -> str:
+    """Return a number as people read it: whole from 100 on, else with two or three digits."""
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def label(metric: str) -> str:
+    """Return the name of a metric in words."""
+    return metric.replace("_", " ")
+
+
+def day(time_us: int) -> str:
+    """Return the day of a time, such as `6 Mar 2016`."""
+    moment = _EPOCH + timedelta(microseconds=time_us)
+    return f"{moment.day} {moment:%b %Y}"
+
+
+def step_words(step_us: int) -> str:
+    """Return `an hour`, `a day`, `in 15m`."""
+    return {HOUR_US: "an hour", DAY_US: "a day", WEEK_US: "a week"}.get(step_us, f"in {format_duration(step_us)}")
+
+
+def duration_words(duration_us: int) -> str:
+    """Return a duration as one says it after "the last" or "each": `8 weeks`, `week`, `36 hours`."""
+    for unit_us, unit in ((WEEK_US, "week"), (DAY_US, "day"), (HOUR_US, "hour")):
+        count, rest = divmod(duration_us, unit_us)
+        if count and not rest:
+            return f"{count:,} {unit}s" if count > 1 else unit
+    return format_duration(duration_us)
+
+
+def _panels(page: ForecastPage) -> list[Panel]:
+    history, outlook = page.history, page.outlook
+    near, far = outlook.near(), outlook.far()
+    panels = [_near_panel("near", history, len(history), near)]
+    if page.held_out is not None:
+        # What came is drawn over the forecast: as many steps again as were known.
+        panels.append(_near_panel("held-out", history, len(history) - len(page.held_out), page.held_out))
+    if len(far):
+        starts_us, values = block_values(history, outlook.block_steps)
+        reach_steps = _reach_steps(page)
+        reach_us = None if reach_steps is None else outlook.first_us + reach_steps * outlook.step_us
+        panels.append(Panel("far", starts_us, values, far, has_mean=True, reach_us=reach_us))
+    return panels
+
+
+def _near_panel(key: str, history: History, origin: int, fan: Fan) -> Panel:
+    begin, end = max(0, origin - 2 * len(fan)), min(len(history), origin + len(fan))
+    shown = history.part(begin, end)
+    return Panel(key, shown.start_us + np.arange(len(shown), dtype=np.int64) * shown.step_us, shown.values, fan)
+
+
+def _texts(page: ForecastPage, panels: Sequence[Panel]) -> dict[str, dict[str, str]]:
+    """Return by metric its meaning, and for each panel what a person would see there."""
+    return {
+        metric.name: {
+            "label": label(metric.name),
+            "meaning": metric.meaning,
+            **{panel.key: _described(panel, metric, page) for panel in panels},
+        }
+        for metric in METRICS
+    }
+
+
+def _described(panel: Panel, metric: Metric, page: ForecastPage) -> str:
+    index = METRIC_INDEX[metric.name]
+    seen, fan = panel.seen[:, index], panel.fan
+    what = f"{label(metric.name)} {'at the end of' if metric.kind is Kind.TOTAL else 'in'} "
+    if panel.key == "far":
+        what += f"each {duration_words(page.outlook.block_steps * page.history.step_us)}"
+    else:
+        what += f"each step of {duration_words(page.history.step_us)}"
+    median, low, high = (fan.quantiles[:, index, column] for column in (2, 1, 3))
+    said = (
+        f"Line chart of {what}. Observed from {day(int(panel.seen_us[0]))}" if len(seen) else f"Line chart of {what}."
+    )
+    if len(seen):
+        said += f": {number(seen.min())} to {number(seen.max())}."
+    return (
+        f"{said} Forecast from {day(int(fan.start_us[0]))} to {day(int(fan.start_us[-1]))}: "
+        f"median {number(median.min())} to {number(median.max())}; "
+        f"80 % interval at the end {number(low[-1])} to {number(high[-1])}."
+    )
+
+
+def _facts(page: ForecastPage) -> list[tuple[str, str]]:
+    """Return what the card says, as rows."""
+    if not page.card:
+        return [("Model", f"{page.model}, a floor")]
+    (data, *_) = page.card["data"]
+    scores = page.card["scores"]
+    return [
+        ("Model", f"{page.model}, {json.dumps(page.card['architecture'])[1:-1].replace(chr(34), '')}"),
+        ("Trained on", f"{data['steps']:,} steps of {data['step']}, {data['first_step']} to {data['until']}"),
+        ("Data digest", str(data["digest"])),
+        ("Seed", str(page.card["seed"])),
+        (
+            "Training",
+            f"{scores['iterations']:,} iterations in {scores['elapsed_s']:.0f} s, ended by {scores['stopped']}",
+        ),
+        ("Validation loss", f"{scores['validation_loss']:.4f} (untrained {scores['untrained_validation_loss']:.4f})"),
+        ("Weights digest", str(page.card["digest"])),
+    ]
+
+
+def _reach_steps(page: ForecastPage) -> int | None:
+    """Return how far the model was trained, where the forecast goes beyond it."""
+    steps = page.card.get("architecture", {}).get("reach_steps")
+    return steps if steps is not None and steps < page.outlook.steps else None
+
+
+def _reach(page: ForecastPage) -> str:
+    """Say how far intervals were trained; nothing where the forecast stays within it."""
+    steps = _reach_steps(page)
+    if steps is None:
+        return ""
+    until = day(page.outlook.first_us + steps * page.outlook.step_us)
+    return (
+        f"Intervals were trained up to {steps:,} steps ahead, to {until}; "
+        "beyond that they are held at what was learned there, and whether they hold is not known."
+    )
+
+
+def _json(value: object) -> Markup:
+    """Return JSON that can stand inside a script element whatever it holds."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
