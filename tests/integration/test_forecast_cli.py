@@ -1,6 +1,7 @@
 """Training and forecasting from the command line: files that programs can rely on."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,10 +9,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from forecasting.history import read_history
+from forecasting.training import checkpoint_folder, forecaster_config, train_graph, training_config
 from infra.schema import METRIC_NAMES, ORDER_CONSTRAINTS, QUANTILE_LEVELS
+from infra.settings import Settings
 from stream.ingest import IngestOptions, ingest
 from stream.simulation.config import SimulationConfig
 from stream.sources.simulate import SimulatedSource
+from stream.store import open_reader
 from tests.conftest import Ran
 
 Cli = Callable[..., Ran]
@@ -25,6 +30,29 @@ def quick(clean_environment: Path, toy_store: str, monkeypatch: pytest.MonkeyPat
     for name, value in SMALL.items():
         monkeypatch.setenv(f"GRAPHTIDE_{name}", value)
     monkeypatch.setenv("GRAPHTIDE_STORE__URL", toy_store)
+
+
+@pytest.fixture(scope="session")
+def toy_model(toy_store: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of models with one of the graph `toy`."""
+    folder = tmp_path_factory.mktemp("models")
+    sections: dict[str, dict[str, str]] = {}
+    for name, value in SMALL.items():
+        section, key = name.lower().split("__")
+        sections.setdefault(section, {})[key] = value
+    settings = Settings(**sections)  # type: ignore[arg-type]
+    with open_reader(toy_store) as reader:
+        history = read_history(reader, "toy")
+    train_graph(
+        history, "toy", checkpoint_folder(folder, "toy"), forecaster_config(settings), training_config(settings)
+    )
+    return folder
+
+
+@pytest.fixture
+def trained(quick: None, toy_model: Path) -> None:
+    """A copy of that model where the command line looks for it."""
+    shutil.copytree(toy_model, ".graphtide/models")
 
 
 @pytest.mark.usefixtures("quick")
@@ -41,7 +69,7 @@ def test_first_forecast_trains_a_model_says_so_and_keeps_it(graphtide: Cli) -> N
     assert [row["metric"] for row in found["rows"]] == [*METRIC_NAMES] * 3
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("trained")
 def test_parquet_is_whole_sane_and_the_same_for_the_same_seed(graphtide: Cli) -> None:
     steps = 700
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
@@ -67,7 +95,7 @@ def test_parquet_is_whole_sane_and_the_same_for_the_same_seed(graphtide: Cli) ->
         assert (by_metric[smaller] <= by_metric[larger]).all(), (smaller, larger)
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("trained")
 def test_chosen_metrics_and_levels(graphtide: Cli) -> None:
     ran = graphtide(
         *("forecast", "toy", "--horizon", 2, "--format", "csv"),
@@ -78,7 +106,7 @@ def test_chosen_metrics_and_levels(graphtide: Cli) -> None:
     assert [line.split(",")[1] for line in lines[1:]] == ["new_nodes", "events"] * 2
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("trained")
 def test_table_names_step_median_and_interval(graphtide: Cli) -> None:
     ran = graphtide("forecast", "toy", "--horizon", 24)
     assert "median [80 % interval]" in ran.out
@@ -112,9 +140,8 @@ def test_graph_too_short_to_train_on(graphtide: Cli, tmp_path: Path) -> None:
     assert not Path(".graphtide/models").exists()
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("trained")
 def test_checkpoint_of_another_step_size(graphtide: Cli, tmp_path: Path) -> None:
-    assert graphtide("train", "toy").code == 0
     url = f"sqlite:///{tmp_path}/quarter.db"
     source = SimulatedSource(SimulationConfig(years=0.005), graph="toy")
     ingest(source, url, IngestOptions(step_us=900_000_000))
@@ -126,9 +153,8 @@ def test_checkpoint_of_another_step_size(graphtide: Cli, tmp_path: Path) -> None
     assert not Path("x.csv").exists()
 
 
-@pytest.mark.usefixtures("quick")
+@pytest.mark.usefixtures("trained")
 def test_damaged_weights_are_refused(graphtide: Cli) -> None:
-    assert graphtide("train", "toy").code == 0
     (weights,) = Path(".graphtide/models/toy").glob("weights-*")
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1

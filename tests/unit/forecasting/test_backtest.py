@@ -201,8 +201,6 @@ CASES = [(1, 168), (168, 168), (24, 168), (36500, 168), (7, 7), (30, 52), (5, 1)
 
 
 @pytest.mark.parametrize(("window", "season"), CASES)
-    ("window", "season"), [(1, 168), (168, 168), (24, 168), (36500, 168), (7, 7), (30, 52), (5, 1)]
-)
 def test_origins_visit_every_position_of_the_season(window: int, season: int):
     stride = origin_stride(window, season)
     assert stride >= window
