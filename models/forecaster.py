@@ -7,6 +7,7 @@ on the horizon. What a token predicts is a residual: quantiles around the season
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
@@ -126,6 +127,18 @@ def to_values(residual_quantiles: FloatArray, tokens: Tokens) -> FloatArray:
     return np.moveaxis(untransform(np.moveaxis(z, -1, -2)), -2, -1)
 
 
+@contextmanager
+def _single_series() -> Iterator[None]:
+    """Run without gradients on one thread: the matrices of one series are too small to share out."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def towards_whole(quantiles: FloatArray) -> FloatArray:
     """Return quantiles of counts drawn to the nearest integer, as the quantiles of an integer are integers.
 
@@ -192,7 +205,7 @@ class MambaForecaster:
         for begin in range(0, len(values), ENCODE_STEPS):
             piece = values[begin : begin + ENCODE_STEPS]
             statistics, tokens = state.statistics.observe(piece[:, MODELLED])
-            with torch.inference_mode():
+            with _single_series():
                 core = self._net.encode(torch.from_numpy(tokens.features)[None], state.core)
             state = ForecasterState(statistics, core, piece[-1, _TOTALS])
         return state
@@ -206,7 +219,7 @@ class MambaForecaster:
         reach_steps = self._net.config.reach_steps
         for first in range(0, horizon_steps, chunk_steps):
             tokens = statistics.ahead(first + 1, min(chunk_steps, horizon_steps - first), reach_steps)
-            with torch.inference_mode():
+            with _single_series():
                 residuals_BLMQ, core = self._net(torch.from_numpy(tokens.features)[None], core)
             modelled = to_values(residuals_BLMQ[0].double().numpy(), tokens)
             quantiles = np.zeros((len(modelled), N_METRICS, N_LEVELS))
