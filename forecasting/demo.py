@@ -10,14 +10,14 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from forecasting.backtest import BacktestResult, backtest
 from forecasting.demo_data import HORIZONS, DemoData, Report, Stage, needed_steps
+from forecasting.demo_scores import score
 from forecasting.engine import Engine, ForecastRun
 from forecasting.export import FileFormat, forecast_table, output_file, table_writer
 from forecasting.history import read_history
 from forecasting.reports.outlook import Fan, Outlook, block_length
 from forecasting.reports.page import ForecastPage, render
-from forecasting.reports.standing import Standing, standing
+from forecasting.reports.standing import Standing
 from forecasting.training import (
     checkpoint_folder,
     describe,
@@ -32,7 +32,6 @@ from infra.settings import Settings
 from infra.steps import format_duration, format_time
 from infra.whole_file import whole_file
 from models import checkpoint
-from models.baselines import floors
 from models.contract import ForecastChunk, History
 from models.forecaster import MambaForecaster
 from stream.closing import Limits
@@ -42,10 +41,7 @@ from stream.store import open_reader
 NEAR_STEPS, FAR_STEPS = 168, 36_500
 # Scored on at most so many windows of the longest horizon, and on at most this share of the history.
 MAX_WINDOWS, MAX_SCORED_SHARE = 8, 0.2
-# From origin to origin of the short forecasts: an hour more than a day, so that they start at every hour in turn.
-SHORT_STRIDE_STEPS = 25
-SHOWN_METRICS = ("events", "active_nodes", "new_nodes", "unique_edges", "new_edges")
-PAGE_NAME, CONFIG_NAME = "index.html", "config.toml"
+PAGE_NAME, CONFIG_NAME, SCORES_NAME = "index.html", "config.toml", "scores.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +101,17 @@ def run_demo(
     model, trained = _model(history.part(0, len(history) - scored_steps), data.graph, settings, stage, say)
     forecaster = forecaster_of(model)
     clock.lap("train")
-    where = _score(history, scored_steps, forecaster, settings.forecast.seed, stage)
+    where, is_new = score(
+        history,
+        forecaster,
+        scored_steps=scored_steps,
+        identity={**describe(history, data.graph), "model": model.digest},
+        kept=folder / SCORES_NAME,
+        seed=settings.forecast.seed,
+        stage=stage,
+    )
+    if not is_new:
+        say("Found its scores: not scored again")
     clock.lap("score")
     near_file, far_file = folder / f"{data.graph}-{NEAR_STEPS}.csv", folder / f"{data.graph}-{FAR_STEPS}.parquet"
     with Engine(settings) as engine:
@@ -135,6 +141,7 @@ def run_demo(
         files={
             near_file.name: f"the next {NEAR_STEPS} steps: mean and quantiles of every metric, long form",
             far_file.name: f"all {FAR_STEPS:,} steps, in the same form",
+            SCORES_NAME: "all scores of the backtests",
             "store.db": "the snapshots",
             "models": "the checkpoint and its card",
             CONFIG_NAME: "settings that make the other commands work on this store",
@@ -144,7 +151,7 @@ def run_demo(
         temporary.write_text(render(page), encoding="utf-8")
     _write_config(folder)
     clock.lap("page")
-    files = (folder / PAGE_NAME, near_file, far_file, folder / CONFIG_NAME)
+    files = (folder / PAGE_NAME, near_file, far_file, folder / SCORES_NAME, folder / CONFIG_NAME)
     return DemoResult(data.graph, ingested, trained, model.card, where, files, clock.laps)
 
 
@@ -212,31 +219,6 @@ def _model(
         f"validation loss {gain:.0%} below the untrained"
     )
     return trained, True
-
-
-def _score(history: History, scored_steps: int, model: MambaForecaster, seed: int, stage: Stage) -> Standing:
-    """Backtest on the steps that the model was not trained on: short horizons from many origins, the longest apart."""
-    longest = max(HORIZONS)
-    test_start = len(history) - scored_steps
-    plans = (
-        (tuple(horizon for horizon in HORIZONS if horizon != longest), SHORT_STRIDE_STEPS),
-        ((longest,), longest),
-    )
-    results: dict[int, BacktestResult] = {}
-    for horizons, stride in plans:
-        with stage(f"Scoring beside the floors, up to {max(horizons)} steps ahead") as report:
-            result = backtest(
-                history,
-                [model, *floors()],
-                horizons=horizons,
-                origins=(scored_steps - max(horizons)) // stride + 1,
-                test_start=test_start,
-                stride=stride,
-                seed=seed,
-                on_progress=lambda done, total, report=report: report(done, total, "forecasts"),  # type: ignore[misc]
-            )
-        results |= dict.fromkeys(horizons, result)
-    return standing(results, model.name, SHOWN_METRICS)
 
 
 def _held_out(history: History, model: MambaForecaster, seed: int) -> Fan:

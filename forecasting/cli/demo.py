@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 FOLDER = "graphtide-demo"
 # With ingestion, scores and forecasts a few minutes on two slow cores.
-BUDGET_S = "75"
+BUDGET_S = "100"
 YEARS = 4.0
 
 
