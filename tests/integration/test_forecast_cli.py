@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,6 +95,27 @@ def test_parquet_is_whole_sane_and_the_same_for_the_same_seed(graphtide: Cli) ->
     by_metric = {name: part[["mean", *LEVELS]].to_numpy() for name, part in frame.groupby("metric")}
     for smaller, larger in ORDER_CONSTRAINTS:
         assert (by_metric[smaller] <= by_metric[larger]).all(), (smaller, larger)
+
+
+@pytest.mark.usefixtures("trained")
+def test_memory_is_flat_in_the_horizon() -> None:
+    code = (
+        "import atexit, re, sys\n"
+        "from pathlib import Path\n"
+        # The peak of this process alone; getrusage would include that of the one that forked it.
+        "peak_kb = lambda: re.search(r'VmHWM:\\s+(\\d+)', Path('/proc/self/status').read_text())[1]\n"
+        "atexit.register(lambda: print(peak_kb()))\n"
+        "from forecasting.cli import main\n"
+        "main()\n"
+    )
+    peaks_mb = []
+    for steps in (1024, 12_000):
+        call = ("forecast", "toy", "--horizon", str(steps), "--format", "parquet", "--output", "x.parquet")
+        ran = subprocess.run([sys.executable, "-c", code, *call], capture_output=True, text=True, check=True)
+        peaks_mb.append(int(ran.stdout) / 1024)
+        assert pq.ParquetFile("x.parquet").metadata.num_rows == steps * len(METRIC_NAMES)
+    assert peaks_mb[1] < 1000
+    assert peaks_mb[1] - peaks_mb[0] < 60
 
 
 @pytest.mark.usefixtures("trained")
