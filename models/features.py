@@ -32,6 +32,8 @@ ANCHOR_LEVEL = 2
 # Seasonal profiles: the anchor's reaches back half a year of weeks, the recent one about a month.
 PROFILE_SEASONS = (26.0, 4.0)
 SCALE_SEASONS = 8.0
+# Recent residuals fade over an 84th and a 14th of a season (two and twelve hours of a week), as their effect does.
+MEMORY_SEASONS = (1 / 84, 1 / 14)
 # A position of the season counts as this many observations of the overall mean until it has its own.
 PROFILE_PRIOR_OBSERVATIONS = 1.0
 SCALE_FLOOR = 0.05
@@ -45,8 +47,10 @@ _DAILY_HARMONICS, _WEEKLY_HARMONICS, _YEARLY_HARMONICS = 4, 3, 2
 _LOG_DISTANCE_UNIT = np.log(1e4)
 _YEAR_US = 365.2425 * DAY_US
 N_CALENDAR = 2 * (_DAILY_HARMONICS + _WEEKLY_HARMONICS + _YEARLY_HARMONICS)
-# residual, anchor height, scale, two level ratios, recent profile ratio; then calendar, whether ahead, how far ahead.
-N_FEATURES = 6 * N_MODELLED + N_CALENDAR + 2
+# residual, anchor height, scale, rivals of the anchor (levels and profiles but one each), faded recent residuals; then
+# calendar, whether ahead, how far ahead.
+N_RIVALS = len(LEVEL_SEASONS) - 1 + len(PROFILE_SEASONS) - 1
+N_FEATURES = (3 + N_RIVALS + len(MEMORY_SEASONS)) * N_MODELLED + N_CALENDAR + 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,10 @@ def _anchor(
     return candidates[ANCHOR_LEVEL], np.delete(candidates, ANCHOR_LEVEL, axis=0)
 
 
+def _memory_steps(seasons: float, season: int) -> float:
+    return max(1.0, seasons * season)
+
+
 def _mean(total: FloatArray, weight: FloatArray) -> FloatArray:
     return total / np.maximum(weight, _EPSILON)
 
@@ -130,6 +138,7 @@ def _tokens(
     anchor: FloatArray,
     rivals: FloatArray,
     scale: FloatArray,
+    faded: list[FloatArray],
     *,
     distance: FloatArray,
 ) -> Tokens:
@@ -139,6 +148,7 @@ def _tokens(
         np.clip((anchor - 2.0) / 2.0, -limit, limit),
         np.log(scale),
         *np.clip((rivals - anchor) / scale, -limit, limit),
+        *faded,
         calendar_features(starts_us),
         (distance > 0)[:, None].astype(np.float64),
         distance[:, None],
@@ -160,6 +170,7 @@ class CausalStatistics:
         level_sum: [R, M] decayed sums of the values, `level_expected` [R, M] of what the profile expected,
             `level_weight` [R] their weights.
         square_sum: [M] decayed sum of squared errors around the anchor, `square_weight` its weight.
+        memory_sum: [K, M] decayed sums of residuals, `memory_weight` [K] their weights.
     """
 
     step_us: int
@@ -172,6 +183,8 @@ class CausalStatistics:
     level_weight: FloatArray
     square_sum: FloatArray
     square_weight: float
+    memory_sum: FloatArray
+    memory_weight: FloatArray
 
     @classmethod
     def start(cls, step_us: int, start_us: int) -> "CausalStatistics":
@@ -189,6 +202,8 @@ class CausalStatistics:
             level_weight=np.zeros(levels),
             square_sum=np.zeros(N_MODELLED),
             square_weight=0.0,
+            memory_sum=np.zeros((len(MEMORY_SEASONS), N_MODELLED)),
+            memory_weight=np.zeros(len(MEMORY_SEASONS)),
         )
 
     @property
@@ -229,7 +244,11 @@ class CausalStatistics:
         )
         scale = np.tile(_scale(self.square_sum, np.array(self.square_weight)), (n, 1))
         far = np.log1p(np.minimum(distance, reach_steps)) / _LOG_DISTANCE_UNIT
-        return _tokens(starts_us, np.zeros((n, N_MODELLED)), anchor, rivals, scale, distance=far)
+        faded = [
+            np.exp(-(distance[:, None] - 1) / _memory_steps(seasons, self.season)) * _mean(total, weight)
+            for seasons, total, weight in zip(MEMORY_SEASONS, self.memory_sum, self.memory_weight, strict=True)
+        ]
+        return _tokens(starts_us, np.zeros((n, N_MODELLED)), anchor, rivals, scale, faded, distance=far)
 
     def _position(self, starts_us: IntArray) -> IntArray:
         return np.asarray((starts_us - MONDAY_US) // self.step_us % self.season)
@@ -257,7 +276,11 @@ class CausalStatistics:
         square_weights = _decayed_sums(np.array([self.square_weight]), one, decay)
         scale = _scale(squares[:-1], square_weights[:-1])
         residual = np.clip(error / scale, -RESIDUAL_LIMIT, RESIDUAL_LIMIT)
-        tokens = _tokens(starts_us, residual, anchor, rivals, scale, distance=np.zeros(n))
+        decays = [float(np.exp(-1.0 / _memory_steps(seasons, self.season))) for seasons in MEMORY_SEASONS]
+        memory = np.stack([_decayed_sums(self.memory_sum[k], residual, d) for k, d in enumerate(decays)])
+        memory_weight = np.stack([_decayed_sums(self.memory_weight[k : k + 1], one, d) for k, d in enumerate(decays)])
+        faded = list(_mean(memory[:, :-1], memory_weight[:, :-1]))
+        tokens = _tokens(starts_us, residual, anchor, rivals, scale, faded, distance=np.zeros(n))
 
         position = self._position(starts_us)
         profile_sum, profile_weight = self.profile_sum.copy(), self.profile_weight.copy()
@@ -276,5 +299,7 @@ class CausalStatistics:
             level_weight=level_weight[:, -1, 0],
             square_sum=squares[-1],
             square_weight=float(square_weights[-1, 0]),
+            memory_sum=memory[:, -1],
+            memory_weight=memory_weight[:, -1, 0],
         )
         return after, tokens
