@@ -14,6 +14,9 @@ from torch import Tensor
 from models.contract import FloatArray, History
 from models.features import IS_COUNT, MODELLED, CausalStatistics, Tokens, transform
 
+# The loss of a step h ahead weighs h to the minus this power.
+NEARNESS = 0.5
+
 IntArray = npt.NDArray[np.int64]
 
 
@@ -116,4 +119,6 @@ def _tensor(arrays: list[FloatArray]) -> Tensor:
 def _weights(tokens: Tokens) -> FloatArray:
     # d(count) / d(residual) = scale * (1 + count): an error in transformed units costs what it costs in counts.
     slope = tokens.scale * np.where(IS_COUNT, np.exp(np.minimum(tokens.anchor, 60.0)), 1.0)
-    return np.asarray(slope / slope.mean(axis=0))
+    # Near steps are few beside far ones; without this, a forecast of one step would hardly be trained at all.
+    nearness = np.arange(1, len(slope) + 1)[:, None] ** -NEARNESS
+    return np.asarray(slope / slope.mean(axis=0) * (nearness / nearness.mean()))
