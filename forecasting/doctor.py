@@ -14,7 +14,7 @@ from infra.configuration import LoadedSettings
 from infra.errors import GraphtideError
 from infra.settings import DataSettings
 
-# https://sqlite.org/wal.html#walresetbug: a checkpoint that races another connection's commit could lose pages.
+# The WAL-reset bug, https://sqlite.org/wal.html: a checkpoint that races another connection's commit loses pages.
 SQLITE_WAL_RESET_FIXED = (3, 51, 3)
 # What the kernels and torch make use of, by the names of /proc/cpuinfo.
 CPU_FEATURES = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16")
@@ -124,12 +124,15 @@ def _disk() -> Finding:
 
 def _store(url: str) -> Finding:
     from stream.store import open_reader  # noqa: PLC0415 - a broken installation must not stop doctor
+    from stream.store.sqlite_file import path_of_url  # noqa: PLC0415
 
     try:
+        if not path_of_url(url).exists():
+            return Finding("store", Status.NOTE, f"none at {url} yet", "ingest events first: graphtide ingest")
         with open_reader(url) as reader:
             graphs = reader.graphs()
     except GraphtideError as error:
-        return Finding("store", Status.NOTE, error.message, error.fix or "")
+        return Finding("store", Status.FAIL, error.message, error.fix or "")
     snapshots = sum(graph.snapshots for graph in graphs)
     return Finding("store", Status.OK, f"{url}: {len(graphs)} graphs, {snapshots:,} snapshots")
 

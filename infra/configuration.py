@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -78,7 +78,7 @@ def _by_section(flags: Mapping[str, Flag]) -> Iterator[tuple[tuple[str, str], Fl
 
 
 def _merge(*layers: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keys of all layers by section, later layers first in right."""
+    """Return the keys of all layers by section; where two layers have a key, the later one wins."""
     merged: dict[str, Any] = {}
     for layer in layers:
         for section, keys in layer.items():
@@ -113,12 +113,10 @@ def _read_file(path: Path) -> tuple[str, dict[str, Any]]:
         ) from error
 
 
-def _known_keys() -> dict[str, tuple[str, str]]:
-    return {
-        f"{ENV_PREFIX}{section}__{key}".upper(): (section, key)
-        for section, model in _sections().items()
-        for key in model.model_fields
-    }
+def _known_variables() -> list[str]:
+    return [
+        f"{ENV_PREFIX}{section}__{key}".upper() for section, model in _sections().items() for key in model.model_fields
+    ]
 
 
 def _sections() -> dict[str, type[BaseModel]]:
@@ -134,7 +132,7 @@ def _refuse_unknown_environment(environment: Mapping[str, str]) -> None:
 
     Other `GRAPHTIDE_` names pass: an orchestrator adds names such as `GRAPHTIDE_SERVICE_HOST` of its own.
     """
-    known = _known_keys()
+    known = _known_variables()
     single = {name.replace("__", "_"): name for name in known}
     for name in environment:
         upper = name.upper()
@@ -142,7 +140,7 @@ def _refuse_unknown_environment(environment: Mapping[str, str]) -> None:
             continue
         if "__" in upper.removeprefix(ENV_PREFIX):
             raise UsageError(
-                f"unknown setting {name}", place="environment", fix=_suggest(upper, list(known)) or "see `config.toml`"
+                f"unknown setting {name}", place="environment", fix=_suggest(upper, known) or "see `config.toml`"
             )
         if upper in single:
             raise UsageError(f"unknown setting {name}", place="environment", fix=f"did you mean {single[upper]}?")
@@ -172,7 +170,7 @@ def _explain(error: ValidationError, *, path: Path, text: str, flags: Mapping[st
             f"[{section}] is not a section: {first['msg']}", place=place, fix=f"write [{section}] and keys below"
         )
     given = flags[f"{section}.{key}"].name if f"{section}.{key}" in flags else f"{section}.{key}"
-    # Validators of this module raise ValueError with what is allowed, in words; bounds and types speak for themselves.
+    # Validators of `infra.settings` raise ValueError with what is allowed, in words; bounds speak for themselves.
     allowed = str(first.get("ctx", {}).get("error", "")) or _allowed(sections[section].model_fields[key])
     return UsageError(f"{given} cannot be {first['input']!r}", place=place, fix=f"give {allowed}")
 
@@ -208,8 +206,6 @@ def _line_of(text: str, section: str, key: str | None) -> int | None:
 def _allowed(field: FieldInfo) -> str:
     """Say in words what a setting accepts."""
     kind = field.annotation
-    if get_origin(kind) is Literal:
-        return "one of " + ", ".join(str(choice) for choice in get_args(kind))
     if get_origin(kind) is tuple:
         return f"whole numbers from 1 to {MAX_HORIZON_STEPS}, such as 1,24,168"
     bounds = {

@@ -9,14 +9,14 @@ import typer
 from rich.table import Table
 
 from forecasting.cli.call import Call, console, interruptible, say
-from forecasting.cli.progress import progress
+from forecasting.cli.progress import Phase
 from forecasting.cli.store import OutputOption, StoreOption
 from forecasting.cli.train import TrainingReport
 from infra.schema import METRIC_NAMES
 from infra.whole_file import whole_file
 
 if TYPE_CHECKING:
-    from forecasting.backtest import BacktestResult, Row
+    from forecasting.backtest import BacktestResult
     from forecasting.evaluation import Evaluation
 
 
@@ -56,13 +56,14 @@ def backtest(
     with interruptible("Nothing was scored; run the same command again, a finished training is kept."):
         with open_reader(settings.store.url) as reader:
             history = read_history(reader, graph)
-        with ExitStack() as training, progress(f"Backtesting {graph}") as report:
+        with ExitStack() as shown:
+            scoring = Phase(shown, f"Backtesting {graph}")
             evaluation = evaluate(
                 history,
                 graph,
                 settings,
-                on_training=TrainingReport(training, f"Training on {graph} before the first origin"),
-                on_progress=lambda done, total: report(done, total, "forecasts"),
+                on_training=TrainingReport(shown, f"Training on {graph} before the first origin"),
+                on_progress=lambda done, total: scoring(done, total, "forecasts"),
             )
     text = _json(evaluation, graph)
     if output is not None:
@@ -109,30 +110,27 @@ def _table(result: "BacktestResult", ours: str, bucket: str, title: str) -> Tabl
     floors = [model for model in result.timings if model != ours]
     table = Table(box=None, title=title, title_justify="left")
     table.add_column("metric", no_wrap=True)
-    for name in (f"MASE {ours}", "seasonal naive", "best floor", f"WQL {ours}", "seasonal naive", "best floor"):
-        table.add_column(name, justify="right")
-    for name in ("in 80 %", "in 95 %"):
-        table.add_column(name, justify="right")
+    for score in ("MASE", "WQL"):
+        for model in (ours, "naive", "floor"):
+            table.add_column(f"{score}\n{model}", justify="right", no_wrap=True)
+    for share in ("80 %", "95 %"):
+        table.add_column(f"inside\n{share}", justify="right", no_wrap=True)
+    table.add_column("best floor", overflow="fold")
     for metric in METRIC_NAMES:
         row = rows[metric, ours]
-        best = [_best(rows, metric, floors, score) for score in ("mase", "wql")]
-        naive = rows[metric, REFERENCE]
-        table.add_row(
-            metric,
-            *(_score(row.mase), _score(naive.mase), best[0]),
-            *(_score(row.wql), _score(naive.wql), best[1]),
-            *(f"{100 * share:.0f} %" for share in (row.coverage_80, row.coverage_95)),
-        )
+        cells, best = [], []
+        for score in ("mase", "wql"):
+            scored = {floor: getattr(rows[metric, floor], score) for floor in floors}
+            defined = {floor: value for floor, value in scored.items() if not math.isnan(value)}
+            best += [min(defined, key=lambda floor: defined[floor])] if defined else []
+            cells += [
+                _score(getattr(row, score)),
+                _score(scored[REFERENCE]),
+                _score(min(defined.values(), default=math.nan)),
+            ]
+        shares = (f"{100 * share:.0f} %" for share in (row.coverage_80, row.coverage_95))
+        table.add_row(metric, *cells, *shares, ", ".join(dict.fromkeys(best)))
     return table
-
-
-def _best(rows: "dict[tuple[str, str], Row]", metric: str, floors: list[str], score: str) -> str:
-    scored = {floor: getattr(rows[metric, floor], score) for floor in floors}
-    defined = {floor: value for floor, value in scored.items() if not math.isnan(value)}
-    if not defined:
-        return "-"
-    name = min(defined, key=lambda floor: defined[floor])
-    return f"{defined[name]:.3f} {name}"
 
 
 def _score(value: float) -> str:

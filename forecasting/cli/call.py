@@ -1,5 +1,6 @@
 """What one call of the command line shares: the settings behind its flags, its two consoles, how it stops."""
 
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from infra.configuration import Flag, LoadedSettings, load_settings
 INTERRUPTED = 130
 # Wide enough that no cell of a table is cut where the output is read by another program.
 PIPE_WIDTH = 500
+# A narrower terminal wraps lines by itself, which is ugly; cutting numbers to fit would be wrong.
+MIN_WIDTH = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +36,9 @@ class Call:
 
 
 def console() -> Console:
-    """Return the console of results, on stdout."""
-    return Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
+    """Return the console of results, on stdout; it shows text as it is, names with brackets or colons included."""
+    width = max(MIN_WIDTH, shutil.get_terminal_size().columns) if sys.stdout.isatty() else PIPE_WIDTH
+    return Console(width=width, highlight=False, markup=False, emoji=False)
 
 
 def say(text: str) -> None:

@@ -82,13 +82,13 @@ def demo(
     _show(result)
     program = "graphtide" if shutil.which("graphtide") else shlex.quote(sys.argv[0])
     out = console()
-    out.print("\n[bold]Written[/]")
+    out.print("\nWritten", style="bold")
     for path in result.files:
-        out.print(f"  {path}", markup=False)
-    out.print("\n[bold]Try next[/]")
+        out.print(f"  {path}")
+    out.print("\nTry next", style="bold")
     for what, command in next_commands(result.graph, folder, program):
-        out.print(f"  # {what}\n  {command}", markup=False)
-    out.print(f"\n[bold]Open {result.files[0].resolve()} in a browser.[/]")
+        out.print(f"  # {what}\n  {command}")
+    out.print(f"\nOpen {result.files[0].resolve()} in a browser.", style="bold")
 
 
 def _show(result: "DemoResult") -> None:
@@ -100,7 +100,7 @@ def _show(result: "DemoResult") -> None:
     out.print(f"\n{where.model} beside the floor that turned out best; coverage should be near 80 and 95 %:")
     out.print(_by_metric(where))
     for sentence in where.sentences():
-        out.print(sentence, markup=False)
+        out.print(sentence)
     took = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in result.seconds.items())
     out.print(f"{sum(result.seconds.values()):.0f} s: {took}.")
 

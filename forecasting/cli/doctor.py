@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from forecasting.cli.call import Call, console
 
@@ -40,9 +41,10 @@ def doctor(
     else:
         table = Table(box=None, show_header=False)
         for finding in findings:
-            colour = _COLOURS[finding.status]
-            advice = f"\n[dim]{finding.advice}[/]" if finding.advice else ""
-            table.add_row(f"[{colour}]{finding.status}[/]", finding.name, f"{finding.found}{advice}")
+            found = Text(finding.found)
+            if finding.advice:
+                found.append(f"\n{finding.advice}", style="dim")
+            table.add_row(Text(finding.status, style=_COLOURS[finding.status]), finding.name, found)
         console().print(table)
     if failed:
         raise typer.Exit(1)

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from forecasting.engine import ForecastRun
     from models.contract import ForecastChunk
 
-TABLE_COLUMNS = 6
+# Width of a step's column and of the metrics' names, in characters.
+STEP_WIDTH, NAME_WIDTH = 27, 23
+MAX_TABLE_STEPS = 6
 
 
 def register(app: typer.Typer) -> None:
@@ -112,14 +114,15 @@ def _write(
             write(forecast_table(chunk, **place, metrics=names, levels=levels))
 
 
-def shown_steps(horizon_steps: int) -> list[int]:
-    """Return the steps ahead that a table shows: a few from the next to the last, each a multiple further away."""
-    spread = [round(horizon_steps ** (index / (TABLE_COLUMNS - 1))) for index in range(TABLE_COLUMNS)]
+def shown_steps(horizon_steps: int, most: int) -> list[int]:
+    """Return at most `most` steps ahead, from the next to the last, each a multiple further away."""
+    spread = [round(horizon_steps ** (index / (most - 1))) for index in range(most)]
     return sorted(set(spread))
 
 
 def _show(run: "ForecastRun", horizon_steps: int, names: "Sequence[str]") -> None:
-    wanted = shown_steps(horizon_steps)
+    out = console()
+    wanted = shown_steps(horizon_steps, max(2, min(MAX_TABLE_STEPS, (out.width - NAME_WIDTH) // STEP_WIDTH)))
     cells: dict[int, list[str]] = {}
     for chunk in _reported(run, horizon_steps):
         for ahead in wanted:
@@ -128,12 +131,11 @@ def _show(run: "ForecastRun", horizon_steps: int, names: "Sequence[str]") -> Non
     table = Table(box=None, title=f"{run.graph} by {run.model_name}: median [80 % interval]", title_justify="left")
     table.add_column("metric", no_wrap=True)
     for ahead in wanted:
-        table.add_column(
-            f"+{ahead}\n{format_time(run.first_step_us + (ahead - 1) * run.step_us)[:16]}", justify="right"
-        )
+        start = format_time(run.first_step_us + (ahead - 1) * run.step_us)
+        table.add_column(f"+{ahead}\n{start}", justify="right", no_wrap=True)
     for index, name in enumerate(names):
         table.add_row(name, *(cells[ahead][index] for ahead in wanted))
-    console().print(table)
+    out.print(table)
     say(f"{horizon_steps:,} steps of {format_duration(run.step_us)}; all of them with --format csv, json or parquet.")
 
 

@@ -206,7 +206,7 @@ def _summarise(source: Path, result: "IngestResult", reject_file: Path | None) -
     if result.late or result.rejected:
         out.print(f"{result.late:,} events came too late and {result.rejected:,} records were rejected, for example:")
         for reject in _one_of_each_reason(result.rejects):
-            out.print(f"  {reject.place}: {reject.reason}", markup=False)
+            out.print(f"  {reject.place}: {reject.reason}")
         if reject_file is not None:
             out.print(f"A sample of {len(result.rejects):,} is in {reject_file}")
 

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -14,6 +14,28 @@ LINE_INTERVAL_S = 10.0
 
 # (done, total or None, the unit and how it goes)
 Report = Callable[[float, float | None, str], None]
+
+
+class Phase:
+    """The progress of one of several phases: shown from its first report on, in the place of the phase before.
+
+    Args:
+        shown: holds what is shown now; closing it ends the display.
+        title: what is being done.
+    """
+
+    def __init__(self, shown: ExitStack, title: str) -> None:
+        self._shown = shown
+        self._title = title
+        self._report: Report | None = None
+
+    def __call__(self, done: float, total: float | None, text: str) -> None:
+        """Show how much is done, of how much if known, and the unit with a short note."""
+        if self._report is None:
+            # A terminal has room for one bar.
+            self._shown.close()
+            self._report = self._shown.enter_context(progress(self._title))
+        self._report(done, total, text)
 
 
 @contextmanager
@@ -30,10 +52,10 @@ def progress(title: str) -> Iterator[Report]:
 def _bar(title: str) -> Iterator[Report]:
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
-        TextColumn("{task.fields[text]}"),
+        TextColumn("{task.fields[text]}", markup=False),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from forecasting.cli.call import Call, interruptible, say
-from forecasting.cli.progress import Report, progress
+from forecasting.cli.progress import Phase
 from forecasting.cli.store import StoreOption
 from infra.errors import StoreError
 
@@ -16,20 +16,16 @@ if TYPE_CHECKING:
 
 
 class TrainingReport:
-    """Shows the progress of a training from its first iteration on; `shown` closes what is shown."""
+    """Shows the progress of a training from its first iteration on; closing `shown` ends the display."""
 
     def __init__(self, shown: ExitStack, title: str) -> None:
-        self._shown = shown
-        self._title = title
-        self._report: Report | None = None
+        self._phase = Phase(shown, title)
 
     def __call__(self, state: "TrainingProgress") -> None:
         """Show where the training stands."""
-        if self._report is None:
-            say(f"{self._title} …")
-            self._report = self._shown.enter_context(progress(self._title))
+        budget_s = state.elapsed_s / state.done_share if state.done_share else None
         text = f"s, iteration {state.iteration}, validation loss {state.validation_loss:.4f}"
-        self._report(state.elapsed_s, state.elapsed_s / state.done_share if state.done_share else None, text)
+        self._phase(state.elapsed_s, budget_s, text)
 
 
 def register(app: typer.Typer) -> None:

@@ -151,6 +151,15 @@ def test_doctor_reports_as_json(graphtide: Cli, toy_store: str, monkeypatch: pyt
     assert {"python", "torch", "gpu", "cpu", "compiler", "sqlite", "settings", "disk"} <= set(findings)
 
 
+def test_doctor_fails_where_a_command_would(graphtide: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("other.db").write_text("no store")
+    monkeypatch.setenv("GRAPHTIDE_STORE__URL", "sqlite:///other.db")
+    ran = graphtide("doctor", "--json")
+    assert ran.code == 1
+    assert not json.loads(ran.out)["ok"]
+    assert "other.db" in graphtide("doctor").out
+
+
 def test_doctor_warns_of_an_old_sqlite(graphtide: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     for version, status in (((3, 51, 2), "warn"), ((3, 51, 3), "ok")):
         monkeypatch.setattr("sqlite3.sqlite_version_info", version)

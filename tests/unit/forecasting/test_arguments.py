@@ -54,8 +54,10 @@ def test_columns() -> None:
 
 
 @pytest.mark.parametrize("horizon", [1, 2, 5, 24, 168, 36_500])
-def test_table_reaches_from_the_next_step_to_the_last(horizon: int) -> None:
-    steps = shown_steps(horizon)
+@pytest.mark.parametrize("most", [2, 3, 6])
+def test_table_reaches_from_the_next_step_to_the_last(horizon: int, most: int) -> None:
+    steps = shown_steps(horizon, most)
     assert steps[0] == 1
     assert steps[-1] == horizon
     assert steps == sorted(set(steps))
+    assert len(steps) <= most

@@ -1,10 +1,11 @@
 """Progress where there is no terminal: a plain line now and then, on stderr."""
 
 import time
+from contextlib import ExitStack
 
 import pytest
 
-from forecasting.cli.progress import LINE_INTERVAL_S, progress
+from forecasting.cli.progress import LINE_INTERVAL_S, Phase, progress
 
 
 def test_lines_come_at_intervals(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -23,3 +24,17 @@ def test_lines_come_at_intervals(monkeypatch: pytest.MonkeyPatch, capsys: pytest
         "Reading x: 5,000 events, 10/s",
     ]
     assert captured.out == ""
+
+
+def test_a_phase_takes_the_place_of_the_one_before(capsys: pytest.CaptureFixture[str]) -> None:
+    ended: list[str] = []
+    with ExitStack() as shown:
+        first, second = Phase(shown, "first"), Phase(shown, "second")
+        first(1, 2, "steps")
+        shown.callback(ended.append, "first")
+        first(2, 2, "steps")
+        assert ended == []
+        second(1, 2, "steps")
+        assert ended == ["first"]
+        shown.callback(ended.append, "second")
+    assert ended == ["first", "second"]
