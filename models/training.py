@@ -134,8 +134,13 @@ def batch_loss(net: ForecasterNet, batch: Batch, *, checkpoint_blocks: bool = Fa
 
 def horizons(season: int, length: int, reach_steps: int) -> tuple[int, ...]:
     """Return the training horizons of a graph: about a season, four of them, and as far as its history allows."""
-    short = min(season + max(1, season // 7), max(1, length // 4))
-    return tuple(sorted({short, min(4 * season, reach_steps, length // 4), min(reach_steps, length // 3)}))
+    middle, far = min(4 * season, reach_steps, length // 4), min(reach_steps, length // 3)
+    return tuple(sorted({near_horizon(season, length), middle, far}))
+
+
+def near_horizon(season: int, length: int) -> int:
+    """Return the shortest training horizon: a season and a seventh, or a quarter of a history that is too short."""
+    return min(season + max(1, season // 7), max(1, length // 4))
 
 
 def set_faster_threads(net: ForecasterNet, batch: Batch) -> None:
@@ -232,7 +237,9 @@ def train(
     samplers, validation = [], []
     for history in histories:
         source = SampleSource(history, reach_steps=forecaster.reach_steps)
-        split = int(len(history) * (1 - config.validation_share))
+        # The shortest horizon has to fit into the validation part, however short the history.
+        validated = max(math.ceil(len(history) * config.validation_share), near_horizon(source.season, len(history)))
+        split = len(history) - validated
         reach = horizons(source.season, split, forecaster.reach_steps)
         samplers.append(_Sampler(source, split, config, reach))
         validation += _validation_batches(source, split, reach, config.seed)

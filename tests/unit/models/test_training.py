@@ -57,6 +57,12 @@ def test_samples_do_not_look_ahead_of_their_origin() -> None:
     assert not torch.allclose(batch.target_NHM[1], other.target_NHM[1])
 
 
+@pytest.mark.parametrize("steps", [28, 29, 35, 50, 70])
+def test_the_shortest_histories_can_be_trained_on(steps: int) -> None:
+    trained = train([weekly_history(steps)], SMALL, replace(QUICK, max_iterations=2))
+    assert trained.iterations == 2
+
+
 def test_cancelling_keeps_the_best_so_far() -> None:
     trained = train([weekly_history(200)], SMALL, QUICK, cancelled=lambda: True)
     assert (trained.iterations, trained.stopped) == (1, "cancelled")
