@@ -169,8 +169,9 @@ class _Sampler:
         horizon = int(generator.choice(self._horizons, p=shares / shares.sum()))
         length = max(2, min(2 * self._source.season, self._end // 4))
         n_origins = max(1, self._config.tokens_per_batch // horizon)
-        n_cuts = max(1, min(6, n_origins // 4))
-        cuts = np.sort(generator.choice(np.arange(length // 4, length) + 1, size=n_cuts, replace=False))
+        places = np.arange(length // 4, length) + 1
+        n_cuts = min(max(1, min(6, n_origins // 4)), len(places))
+        cuts = np.sort(generator.choice(places, size=n_cuts, replace=False))
         room = self._end - int(cuts[-1]) - horizon
         begins = generator.integers(0, max(1, room + 1), size=max(1, n_origins // n_cuts))
         return self._source.batch(Plan(begins, cuts, horizon))
