@@ -6,7 +6,7 @@ from pathlib import Path
 
 from forecasting.backtest import BacktestResult, backtest, origin_stride
 from forecasting.training import describe, forecaster_config, forecaster_of, train_graph, training_config
-from infra.errors import UsageError
+from infra.errors import ModelError, UsageError
 from infra.settings import Settings
 from models import checkpoint
 from models.baselines import floors
@@ -83,7 +83,11 @@ def _fitting(
     folder: Path, past: History, graph: str, forecaster: ForecasterConfig, config: TrainingConfig
 ) -> checkpoint.Checkpoint | None:
     """Return the kept model if the same training on the same steps made it."""
-    found = checkpoint.load(folder)
+    try:
+        found = checkpoint.load(folder)
+    except ModelError:
+        # It is only kept to save time; damaged, or from another version, it is made anew.
+        return None
     if found is None:
         return None
     made_by = (found.card["data"], found.card["architecture"], found.card["scores"]["training"])
