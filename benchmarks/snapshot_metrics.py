@@ -10,7 +10,6 @@ compared. The result is printed as JSON and kept in benchmarks/results/snapshot_
 import argparse
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -18,8 +17,7 @@ from pathlib import Path
 
 import networkx as nx
 import numpy as np
-import rustworkx
-import scipy
+from hardware import hardware, versions
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -96,38 +94,19 @@ def measure() -> dict[str, dict[str, float]]:
     }
 
 
-def cpu_model() -> str:
-    """Return the processor's name as the system gives it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure the step metrics against NetworkX.")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "snapshot_metrics.json")
     output: Path = parser.parse_args().output
-    load = os.getloadavg()[0]
+    machine = hardware()
     threads = os.environ.get("OMP_NUM_THREADS")
     command = f"{f'OMP_NUM_THREADS={threads} ' if threads else ''}python benchmarks/snapshot_metrics.py"
     cases = measure()
     report = {
         "bench": "snapshot_metrics",
         "command": command,
-        "hardware": {
-            "cpu": cpu_model(),
-            "cores": os.cpu_count(),
-            "machine": platform.machine(),
-            "load_before": round(load, 2),
-        },
-        "versions": {
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            "scipy": scipy.__version__,
-            "rustworkx": rustworkx.__version__,
-            "networkx": nx.__version__,
-        },
+        "hardware": machine,
+        "versions": versions("numpy", "scipy", "rustworkx", "networkx"),
         "rows": [
             {"case": case, "system": system, "value": round(rate, 3), "unit": "steps/s"}
             for case, systems in cases.items()
