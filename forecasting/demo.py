@@ -6,14 +6,13 @@ Whatever interrupts it, what was committed stays, and the next run of the same d
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from forecasting.demo_data import HORIZONS, DemoData, Report, Stage, needed_steps
 from forecasting.demo_scores import score
-from forecasting.engine import Engine, ForecastRun
-from forecasting.export import FileFormat, forecast_table, output_file, table_writer
+from forecasting.engine import Engine
+from forecasting.export import FileFormat, write_forecast
 from forecasting.history import read_history
 from forecasting.reports.outlook import Fan, Outlook, block_length
 from forecasting.reports.page import ForecastPage, render
@@ -27,9 +26,8 @@ from forecasting.training import (
     training_config,
 )
 from infra.errors import ModelError
-from infra.schema import METRIC_NAMES, QUANTILE_LEVELS
 from infra.settings import Settings
-from infra.steps import format_duration, format_time
+from infra.steps import format_duration
 from infra.whole_file import whole_file
 from models import checkpoint
 from models.contract import ForecastChunk, History
@@ -115,9 +113,10 @@ def run_demo(
     clock.lap("score")
     near_file, far_file = folder / f"{data.graph}-{NEAR_STEPS}.csv", folder / f"{data.graph}-{FAR_STEPS}.parquet"
     with Engine(settings) as engine:
-        near = engine.forecast(data.graph, horizon_steps=NEAR_STEPS, seed=settings.forecast.seed)
-        _write(near, near.chunks, near_file, FileFormat.CSV, NEAR_STEPS, settings.forecast.seed)
-        far = engine.forecast(data.graph, horizon_steps=FAR_STEPS, seed=settings.forecast.seed)
+        seed = settings.forecast.seed
+        near = engine.forecast(data.graph, horizon_steps=NEAR_STEPS, seed=seed)
+        write_forecast(near, near.chunks, near_file, FileFormat.CSV, horizon_steps=NEAR_STEPS, seed=seed)
+        far = engine.forecast(data.graph, horizon_steps=FAR_STEPS, seed=seed)
         outlook = Outlook(
             first_us=far.first_step_us,
             step_us=far.step_us,
@@ -126,7 +125,7 @@ def run_demo(
         )
         with stage(f"Forecasting {FAR_STEPS:,} steps") as report:
             chunks = _watched(far.chunks, outlook, report)
-            _write(far, chunks, far_file, FileFormat.PARQUET, FAR_STEPS, settings.forecast.seed)
+            write_forecast(far, chunks, far_file, FileFormat.PARQUET, horizon_steps=FAR_STEPS, seed=seed)
     clock.lap("forecast")
     page = ForecastPage(
         graph=data.graph,
@@ -241,38 +240,6 @@ def _watched(chunks: Iterator[ForecastChunk], outlook: Outlook, report: Report) 
         outlook.add(chunk)
         report(outlook.steps, FAR_STEPS, "steps")
         yield chunk
-
-
-def _write(
-    run: ForecastRun,
-    chunks: Iterator[ForecastChunk],
-    path: Path,
-    file_format: FileFormat,
-    horizon_steps: int,
-    seed: int,
-) -> None:
-    about = {
-        "graph": run.graph,
-        "model": run.model_name,
-        "model_digest": run.card.get("digest"),
-        "degraded": run.degraded,
-        "step": format_duration(run.step_us),
-        "first_step": format_time(run.first_step_us),
-        "horizon": horizon_steps,
-        "seed": seed,
-    }
-    with ExitStack() as stack:
-        write = stack.enter_context(table_writer(stack.enter_context(output_file(path)), file_format, about))
-        for chunk in chunks:
-            write(
-                forecast_table(
-                    chunk,
-                    first_step_us=run.first_step_us,
-                    step_us=run.step_us,
-                    metrics=METRIC_NAMES,
-                    levels=QUANTILE_LEVELS,
-                )
-            )
 
 
 def _write_config(folder: Path) -> None:

@@ -4,11 +4,11 @@ A forecast is written chunk by chunk, so that memory does not grow with the hori
 alone."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import msgspec
 import numpy as np
@@ -18,10 +18,14 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from infra.errors import UsageError
-from infra.schema import METRIC_INDEX, METRICS, QUANTILE_LEVELS, Kind
+from infra.schema import METRIC_INDEX, METRIC_NAMES, METRICS, QUANTILE_LEVELS, Kind
+from infra.steps import format_duration, format_time
 from infra.whole_file import whole_file
 from models.contract import ForecastChunk
 from stream.store.base import SnapshotTable
+
+if TYPE_CHECKING:
+    from forecasting.engine import ForecastRun
 
 UTC_TIME = pa.timestamp("us", tz="UTC")
 ISO_TIME = "%Y-%m-%dT%H:%M:%SZ"
@@ -138,6 +142,46 @@ def _with_iso_time(table: pa.Table) -> pa.Table:
     index = table.schema.get_field_index("step_start")
     whole_seconds = table.column(index).cast(pa.timestamp("s", tz="UTC"))
     return table.set_column(index, "step_start", pc.strftime(whole_seconds, format=ISO_TIME))
+
+
+def write_forecast(
+    run: "ForecastRun",
+    chunks: Iterable[ForecastChunk],
+    path: Path | None,
+    file_format: FileFormat,
+    *,
+    horizon_steps: int,
+    seed: int,
+    metrics: Sequence[str] = METRIC_NAMES,
+    levels: Sequence[float] = QUANTILE_LEVELS,
+) -> None:
+    """Write a forecast in long form, chunk by chunk, to `path` or stdout.
+
+    Args:
+        run: what is forecast.
+        chunks: those of the run, perhaps watched on their way.
+        path: where to; None for stdout.
+        file_format: how.
+        horizon_steps, seed: what was asked for; the same seed gives the same bytes.
+        metrics, levels: which of them to write.
+
+    Raises:
+        GraphtideError: the file cannot be written; nothing is left of it.
+    """
+    about = {
+        "graph": run.graph,
+        "model": run.model_name,
+        "model_digest": run.card.get("digest"),
+        "degraded": run.degraded,
+        "step": format_duration(run.step_us),
+        "first_step": format_time(run.first_step_us),
+        "horizon": horizon_steps,
+        "seed": seed,
+    }
+    place = {"first_step_us": run.first_step_us, "step_us": run.step_us}
+    with output_file(path) as sink, table_writer(sink, file_format, about) as write:
+        for chunk in chunks:
+            write(forecast_table(chunk, **place, metrics=metrics, levels=levels))
 
 
 @contextmanager

@@ -1,7 +1,6 @@
 """`graphtide forecast`: the next steps of a graph, as a table or a file."""
 
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -74,7 +73,18 @@ def forecast(
         if file_format is Format.TABLE:
             _show(run, horizon_steps, names)
         else:
-            _write(run, horizon_steps, settings.forecast.seed, names, levels, file_format, output)
+            from forecasting.export import FileFormat, write_forecast  # noqa: PLC0415 - imports Arrow
+
+            write_forecast(
+                run,
+                _reported(run, horizon_steps),
+                output,
+                FileFormat(file_format.value),
+                horizon_steps=horizon_steps,
+                seed=settings.forecast.seed,
+                metrics=names,
+                levels=levels,
+            )
     if output is not None:
         say(f"Wrote {horizon_steps:,} steps of {len(names)} metrics by {run.model_name} to {output}")
 
@@ -84,34 +94,6 @@ def _reported(run: "ForecastRun", horizon_steps: int) -> "Iterator[ForecastChunk
         for chunk in run.chunks:
             yield chunk
             report(chunk.first_step + len(chunk), horizon_steps, "steps")
-
-
-def _write(
-    run: "ForecastRun",
-    horizon_steps: int,
-    seed: int,
-    names: "Sequence[str]",
-    levels: "Sequence[float]",
-    file_format: Format,
-    output: Path | None,
-) -> None:
-    from forecasting.export import FileFormat, forecast_table, output_file, table_writer  # noqa: PLC0415 - imports Arrow
-
-    # Only what the seed decides: the same seed gives the same bytes.
-    about = {
-        "graph": run.graph,
-        "model": run.model_name,
-        "model_digest": run.card.get("digest"),
-        "degraded": run.degraded,
-        "step": format_duration(run.step_us),
-        "first_step": format_time(run.first_step_us),
-        "horizon": horizon_steps,
-        "seed": seed,
-    }
-    place = {"first_step_us": run.first_step_us, "step_us": run.step_us}
-    with output_file(output) as sink, table_writer(sink, FileFormat(file_format.value), about) as write:
-        for chunk in _reported(run, horizon_steps):
-            write(forecast_table(chunk, **place, metrics=names, levels=levels))
 
 
 def shown_steps(horizon_steps: int, most: int) -> list[int]:
