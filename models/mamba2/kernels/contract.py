@@ -108,7 +108,7 @@ class StackWeights:
         Raises:
             KernelInputError: a tensor is missing, unknown, of another shape, dtype or device, or not finite.
         """
-        expected = _core_shapes(self.config)
+        expected = core_shapes(self.config)
         if odd := sorted(expected.keys() ^ self.core.keys()):
             lack = "missing from" if odd[0] in expected else "unknown in"
             raise KernelInputError(f"{odd[0]} is {lack} the weights of a core of {self.config.n_layers} layers")
@@ -265,7 +265,8 @@ def _check_tensor(name: str, tensor: Tensor, shape: tuple[int, ...], device: tor
         raise KernelInputError(f"{name} holds values that are not finite")
 
 
-def _core_shapes(config: Mamba2Config) -> dict[str, tuple[int, ...]]:
+def core_shapes(config: Mamba2Config) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of the tensors of a `Mamba2Core`, by name."""
     block = {
         "norm.weight": (config.d_model,),
         "mixer.dt_bias": (config.n_heads,),
