@@ -30,6 +30,8 @@ KERNELS = {
 }
 OPTIONS = ("-std=c++17", "-O1", "-fPIC", "-shared", "-ffp-contract=off", "-Wno-unknown-pragmas", "-w")
 GUARD_WORDS = 16
+HOPPER = DeviceLimits(shared_bytes=227 << 10, has_clusters=True)
+AMPERE = DeviceLimits(shared_bytes=163 << 10, has_clusters=False)
 
 
 class EmulationError(AssertionError):
@@ -140,12 +142,12 @@ class EmulatedDevice:
     torch_device = torch.device("cpu")
 
     def __init__(
-        self, folder: Path, compiler: str, *, resident_clusters: int = 1, shared_bytes: int = 227 << 10
+        self, folder: Path, compiler: str, *, limits: DeviceLimits = HOPPER, resident_clusters: int = 1
     ) -> None:
         self._folder = folder
         self._compiler = compiler
+        self.limits = limits
         self.resident_clusters = resident_clusters
-        self.limits = DeviceLimits(shared_bytes=shared_bytes, has_clusters=True)
         self.launches: list[str] = []
         self.orders = itertools.count()
 

@@ -21,9 +21,10 @@ DEVICE float weight_at(const unsigned short* weights, size_t index) {
     return bits_to_float(static_cast<unsigned>(weights[index]) << 16);
 }
 
-// Columns come in PARTS equal parts; with NORMED, each part's sum is divided by the root mean square of its columns of a.
+// Columns come in PARTS equal parts; each part's sum is divided by the root mean square of its columns of a, of which
+// NORMED are not filling; with NORMED = 0, by nothing.
 // a(row, column) is asked within bounds only; emit(row, column, value) likewise.
-template <int INNER_SIZE, int OUTER_SIZE, int PARTS, bool NORMED, class Weights, class Source, class Emit>
+template <int INNER_SIZE, int OUTER_SIZE, int PARTS, int NORMED, class Weights, class Source, class Emit>
 DEVICE void multiply_tall(size_t rows, Source a, Weights weights, float eps, Emit emit) {
     constexpr int part_columns = INNER_SIZE / PARTS;
     constexpr int rows_apart = GEMM_THREADS / GEMM_DEPTH;
@@ -86,18 +87,18 @@ DEVICE void multiply_tall(size_t rows, Source a, Weights weights, float eps, Emi
             }
             block_barrier();
         }
-        if constexpr (NORMED) {
+        if constexpr (NORMED > 0) {
 #pragma unroll
             for (int load = 0; load < a_loads; ++load) {
                 const float all = sum_over_lanes<GEMM_DEPTH>(squares[load]);
                 const int row = load * rows_apart + row_slot;
-                if (depth == 0 && row < GEMM_ROWS) scales[row] = rsqrtf(all / part_columns + eps);
+                if (depth == 0 && row < GEMM_ROWS) scales[row] = rsqrtf(all / NORMED + eps);
             }
             block_barrier();
         }
 #pragma unroll
         for (int i = 0; i < GEMM_THREAD_ROWS; ++i) {
-            const float scale = NORMED ? static_cast<float>(scales[row0 + i]) : 1.0f;
+            const float scale = NORMED > 0 ? static_cast<float>(scales[row0 + i]) : 1.0f;
 #pragma unroll
             for (int j = 0; j < GEMM_THREAD_COLUMNS; ++j)
                 total[i][j] = PARTS == 1 ? sum[i][j] * scale : fmaf(sum[i][j], scale, total[i][j]);

@@ -6,6 +6,7 @@ The formulas of lengths and offsets stand in the kernels too, which assert that 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Self
 
 from models.mamba2.kernels.contract import KernelInputError, StackSizes
 
@@ -35,11 +36,98 @@ class DeviceLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class KernelSizes:
+    """The sizes that kernels are compiled for: heads and states are filled up to multiples of 4, as loads need.
+
+    What is filled up is zero in weights and state, and so stays zero; only norms must know of it.
+
+    Attributes:
+        stack: the sizes of the stack itself.
+        head_channels, states: headdim and d_state, filled up.
+    """
+
+    stack: StackSizes
+    head_channels: int
+    states: int
+
+    @classmethod
+    def of(cls, stack: StackSizes) -> Self:
+        """Return the sizes for a stack."""
+        return cls(stack, -(-stack.config.headdim // 4) * 4, -(-stack.config.d_state // 4) * 4)
+
+    @property
+    def layers(self) -> int:
+        """Layers of the stack."""
+        return self.stack.config.n_layers
+
+    @property
+    def width(self) -> int:
+        """Width of the residual stream."""
+        return self.stack.config.d_model
+
+    @property
+    def heads(self) -> int:
+        """Heads of a layer."""
+        return self.stack.config.n_heads
+
+    @property
+    def groups(self) -> int:
+        """Groups of heads, and parts of the gated norm."""
+        return self.stack.config.n_groups
+
+    @property
+    def taps(self) -> int:
+        """Taps of the convolution."""
+        return self.stack.config.d_conv
+
+    @property
+    def inner(self) -> int:
+        """Channels of a layer."""
+        return self.heads * self.head_channels
+
+    @property
+    def maps(self) -> int:
+        """Channels of B and C."""
+        return 2 * self.groups * self.states
+
+    @property
+    def conv_channels(self) -> int:
+        """Channels of the convolution."""
+        return self.inner + self.maps
+
+    @property
+    def projected(self) -> int:
+        """Rows of in_proj."""
+        return self.inner + self.conv_channels + self.heads
+
+    def defines(self, weight_bytes: int) -> Defines:
+        """Return the macros that all kernels share."""
+        config = self.stack.config
+        low, high = config.dt_limit
+        return {
+            "WIDTH": str(self.width),
+            "INNER": str(self.inner),
+            "STATES": str(self.states),
+            "HEAD_CHANNELS": str(self.head_channels),
+            "GROUPS": str(self.groups),
+            "GROUP_CHANNELS": str(config.d_inner // self.groups),
+            "TAPS": str(self.taps),
+            "INPUTS": str(self.stack.n_inputs),
+            "OUTPUTS": str(self.stack.n_outputs),
+            "WEIGHT_BF16": str(int(weight_bytes == 2)),
+            "NORM_EPS": _float(config.norm_eps),
+            "STEP_LOW": _float(low),
+            # The largest float stands for no limit.
+            "STEP_HIGH": _float(min(high, 3.4028234663852886e38)),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class RolloutPlan:
     """One compiled shape of the rollout kernel.
 
     Attributes:
-        sizes: the stack.
+        sizes: sizes of the stack's kernels.
         weight_bytes: 4 for float weights, 2 for bfloat16.
         cluster: blocks that share a series.
         series: series that a cluster steps at once.
@@ -48,7 +136,7 @@ class RolloutPlan:
         state_in_registers: whether the state does not leave the block between steps.
     """
 
-    sizes: StackSizes
+    sizes: KernelSizes
     weight_bytes: int
     cluster: int
     series: int
@@ -59,18 +147,17 @@ class RolloutPlan:
     @property
     def channels(self) -> int:
         """Inner channels of a block."""
-        return self.sizes.config.d_inner // self.cluster
+        return self.sizes.inner // self.cluster
 
     @property
     def maps(self) -> int:
         """Channels of B and C that a block convolves."""
-        config = self.sizes.config
-        return 2 * config.n_groups * config.d_state // self.cluster
+        return self.sizes.maps // self.cluster
 
     @property
     def heads(self) -> int:
         """Heads that a block has channels of."""
-        return max(1, self.channels // self.sizes.config.headdim)
+        return max(1, self.channels // self.sizes.head_channels)
 
     @property
     def in_rows(self) -> int:
@@ -80,65 +167,64 @@ class RolloutPlan:
     @property
     def local_parts(self) -> int:
         """Norm groups of a block's channels."""
-        return max(1, self.sizes.config.n_groups // self.cluster)
+        return max(1, self.sizes.groups // self.cluster)
 
     @property
     def outputs(self) -> int:
         """Outputs of a block, the last ones empty where they do not divide."""
-        return -(-self.sizes.n_outputs // self.cluster)
+        return -(-self.sizes.stack.n_outputs // self.cluster)
 
     @property
     def known(self) -> int:
         """Known inputs of a block, at least one, the last ones empty."""
-        return max(1, -(-self.sizes.n_inputs // self.cluster))
+        return max(1, -(-self.sizes.stack.n_inputs // self.cluster))
 
     @property
     def fed(self) -> int:
         """Numbers that a block adds to the next embedding."""
-        return (self.outputs if self.sizes.feeds_back else 0) + self.known
+        return (self.outputs if self.sizes.stack.feeds_back else 0) + self.known
 
     @property
     def stack_weights(self) -> int:
         """Weights of a block outside its layers."""
-        width = self.sizes.config.d_model
+        width = self.sizes.width
         return self.outputs * row_length(width) + width * row_length(self.fed)
 
     @property
     def layer_weights(self) -> int:
         """Weights of a block in one layer."""
-        width = self.sizes.config.d_model
+        width = self.sizes.width
         part = row_length(self.channels // self.local_parts)
         return self.in_rows * row_length(width) + self.local_parts * width * part
 
     @property
     def block_weights(self) -> int:
         """Weights of a block, all of them."""
-        return self.stack_weights + self.sizes.config.n_layers * self.layer_weights
+        return self.stack_weights + self.sizes.layers * self.layer_weights
 
     @property
     def block_constants(self) -> int:
         """Numbers of a block that are always float32."""
-        config = self.sizes.config
-        layer = (self.channels + self.maps) * (config.d_conv + 1) + 3 * self.heads
-        return config.d_model + self.outputs + config.n_layers * layer
+        layer = (self.channels + self.maps) * (self.sizes.taps + 1) + 3 * self.heads
+        return self.sizes.width + self.outputs + self.sizes.layers * layer
 
     @property
     def shared_bytes(self) -> int:
         """Dynamic shared memory of a block."""
-        config, width = self.sizes.config, self.sizes.config.d_model
+        sizes, width = self.sizes, self.sizes.width
         parts = self.cluster * self.local_parts
         floats_per_series = (
             row_length(width)
             + self.local_parts * row_length(self.channels // self.local_parts)
             + row_length(self.fed)
-            + 2 * config.n_groups * config.d_state
+            + sizes.maps
             + 1
             + self.in_rows
             + self.channels
             + 2 * self.heads
             + parts * (width + 1)
             + self.cluster * width
-            + config.n_layers * (self.channels + self.maps) * (config.d_conv - 1)
+            + sizes.layers * (self.channels + self.maps) * (sizes.taps - 1)
         )
         resident = self.stack_weights + self.resident_layers * self.layer_weights
         weight_floats = -(-resident * self.weight_bytes // 4)
@@ -148,21 +234,20 @@ class RolloutPlan:
     def threads_per_channel(self) -> int:
         """Threads that share the states of a channel: four states each where the state streams, else as few threads."""
         most = min(_WARP, max(1, self.threads // self.channels)) if self.state_in_registers else _WARP
-        return _power_of_two(math.gcd(self.sizes.config.d_state // 4, _power_of_two(most)))
+        return _power_of_two(math.gcd(self.sizes.states // 4, _power_of_two(most)))
 
     @property
     def state_registers(self) -> int:
         """Registers of a thread that the state of all layers takes."""
-        config = self.sizes.config
         rounds = -(-self.channels // (self.threads // self.threads_per_channel))
-        return config.n_layers * self.series * rounds * config.d_state // self.threads_per_channel
+        return self.sizes.layers * self.series * rounds * self.sizes.states // self.threads_per_channel
 
     def defines(self) -> Defines:
         """Return the macros that the kernel is compiled with."""
         return {
-            **_stack_defines(self.sizes, self.weight_bytes),
-            "LAYERS": str(self.sizes.config.n_layers),
-            "FEEDBACK": str(int(self.sizes.feeds_back)),
+            **self.sizes.defines(self.weight_bytes),
+            "LAYERS": str(self.sizes.layers),
+            "FEEDBACK": str(int(self.sizes.stack.feeds_back)),
             "CLUSTER": str(self.cluster),
             "SERIES": str(self.series),
             "THREADS": str(self.threads),
@@ -179,7 +264,7 @@ class PrefillPlan:
     """One compiled shape of the prefill kernels.
 
     Attributes:
-        sizes: the stack.
+        sizes: sizes of the stack's kernels.
         weight_bytes: 4 for float weights, 2 for bfloat16.
         chunk: steps of a chunk of the scan.
         scan_threads, conv_threads: threads of a block.
@@ -189,7 +274,7 @@ class PrefillPlan:
         gemm_thread_rows, gemm_thread_columns: tile of a thread.
     """
 
-    sizes: StackSizes
+    sizes: KernelSizes
     weight_bytes: int
     chunk: int
     scan_threads: int = 128
@@ -214,15 +299,13 @@ class PrefillPlan:
     @property
     def add_shared_bytes(self) -> int:
         """Shared memory of `add_chunks`."""
-        config = self.sizes.config
-        return 4 * self.chunk * (config.d_state + config.headdim + 11)
+        return 4 * self.chunk * (self.sizes.states + self.sizes.head_channels + 11)
 
     @property
     def read_shared_bytes(self) -> int:
         """Shared memory of `read_chunks`."""
-        config, chunk = self.sizes.config, self.chunk
-        head = config.headdim + 4
-        return 4 * (2 * config.d_state * (chunk + 4) + config.d_state * head + chunk * (chunk + 4 + head + 3))
+        states, chunk, head = self.sizes.states, self.chunk, self.sizes.head_channels + 4
+        return 4 * (2 * states * (chunk + 4) + states * head + chunk * (chunk + 4 + head + 3))
 
     def defines(self) -> Defines:
         """Return the macros that the kernels are compiled with."""
@@ -242,7 +325,7 @@ class PrefillPlan:
             "READ_SHARED_BYTES": self.read_shared_bytes,
         }
         return {
-            **_stack_defines(self.sizes, self.weight_bytes),
+            **self.sizes.defines(self.weight_bytes),
             **{name: str(value) for name, value in fields.items()},
         }
 
@@ -258,38 +341,23 @@ def row_length(columns: int) -> int:
     return -(-columns // unit) * unit
 
 
-def check_sizes(sizes: StackSizes) -> None:
-    """Make sure that the kernels can be compiled for a stack.
-
-    Raises:
-        KernelInputError: state size or head width is no multiple of 4.
-    """
-    for name in ("d_state", "headdim"):
-        if getattr(sizes.config, name) % 4:
-            raise KernelInputError(
-                f"{name} {getattr(sizes.config, name)} is no multiple of 4, as the CUDA kernels need; "
-                f"use the backend cpu or reference"
-            )
-
-
-def plan_prefill(sizes: StackSizes, weight_bytes: int, limits: DeviceLimits) -> PrefillPlan:
+def plan_prefill(stack: StackSizes, weight_bytes: int, limits: DeviceLimits) -> PrefillPlan:
     """Return the prefill with the longest chunk that fits; `config.chunk_size` is for backends with a choice.
 
     Raises:
         KernelInputError: not even the shortest chunk fits into shared memory.
     """
-    check_sizes(sizes)
     for chunk in _CHUNKS:
-        plan = PrefillPlan(sizes, weight_bytes, chunk)
+        plan = PrefillPlan(KernelSizes.of(stack), weight_bytes, chunk)
         if max(plan.read_shared_bytes, plan.add_shared_bytes) <= limits.shared_bytes:
             return plan
     raise KernelInputError(
-        f"headdim {sizes.config.headdim} with d_state {sizes.config.d_state} needs more than the "
+        f"headdim {stack.config.headdim} with d_state {stack.config.d_state} needs more than the "
         f"{limits.shared_bytes} bytes of shared memory of a block; use the backend cpu or reference"
     )
 
 
-def plan_rollouts(sizes: StackSizes, weight_bytes: int, limits: DeviceLimits) -> Iterator[RolloutPlan]:
+def plan_rollouts(stack: StackSizes, weight_bytes: int, limits: DeviceLimits) -> Iterator[RolloutPlan]:
     """Yield the plans of a single series, best first: the smallest cluster that holds all weights, else the largest.
 
     A GPU may refuse a cluster of 16; the next plan then is for a smaller one. The plan never depends on the batch, so
@@ -298,15 +366,15 @@ def plan_rollouts(sizes: StackSizes, weight_bytes: int, limits: DeviceLimits) ->
     Raises:
         KernelInputError: no cluster can hold even the activations.
     """
-    check_sizes(sizes)
+    sizes = KernelSizes.of(stack)
     clusters = (*_PORTABLE_CLUSTERS, _LARGEST_CLUSTER) if limits.has_clusters else (1,)
     plans = [plan for cluster in clusters if (plan := _plan_cluster(sizes, weight_bytes, limits, cluster)) is not None]
     if not plans:
         raise KernelInputError(
-            f"a rollout of d_model {sizes.config.d_model} with {sizes.n_outputs} outputs needs more than the "
+            f"a rollout of d_model {sizes.width} with {stack.n_outputs} outputs needs more than the "
             f"{limits.shared_bytes} bytes of shared memory of a block; use the backend cpu or reference"
         )
-    whole = [plan for plan in plans if plan.resident_layers == sizes.config.n_layers]
+    whole = [plan for plan in plans if plan.resident_layers == sizes.layers]
     yield from whole
     yield from reversed([plan for plan in plans if plan not in whole])
 
@@ -322,44 +390,22 @@ def widen(plan: RolloutPlan, limits: DeviceLimits) -> list[RolloutPlan]:
     return wider
 
 
-def _plan_cluster(sizes: StackSizes, weight_bytes: int, limits: DeviceLimits, cluster: int) -> RolloutPlan | None:
+def _plan_cluster(sizes: KernelSizes, weight_bytes: int, limits: DeviceLimits, cluster: int) -> RolloutPlan | None:
     """Return the plan for clusters of this size, or None if the stack cannot be cut so or does not fit."""
-    config = sizes.config
-    channels, maps = config.d_inner // cluster, 2 * config.n_groups * config.d_state
-    if config.d_inner % cluster or maps % cluster:
+    channels = sizes.inner // cluster
+    if sizes.inner % cluster or sizes.maps % cluster:
         return None
-    if channels % config.headdim and config.headdim % channels:
+    if channels % sizes.head_channels and sizes.head_channels % channels:
         return None
-    if config.n_groups % cluster and cluster % config.n_groups:
+    if sizes.groups % cluster and cluster % sizes.groups:
         return None
-    states = channels * config.d_state
-    threads = max(64, min(_MOST_THREADS, states // 4 // _WARP * _WARP))
-    plan = RolloutPlan(sizes, weight_bytes, cluster, 1, threads, 0, state_in_registers=False)
+    threads = max(64, min(_MOST_THREADS, channels * sizes.states // 4 // _WARP * _WARP))
+    plan = RolloutPlan(sizes, weight_bytes, cluster, 1, threads, 0, state_in_registers=True)
     spare = limits.shared_bytes - plan.shared_bytes
     if spare < 0:
         return None
-    resident = min(config.n_layers, spare // (plan.layer_weights * weight_bytes))
+    resident = min(sizes.layers, spare // (plan.layer_weights * weight_bytes))
     return replace(plan, resident_layers=resident, state_in_registers=plan.state_registers <= _STATE_REGISTERS)
-
-
-def _stack_defines(sizes: StackSizes, weight_bytes: int) -> Defines:
-    config = sizes.config
-    low, high = config.dt_limit
-    return {
-        "WIDTH": str(config.d_model),
-        "INNER": str(config.d_inner),
-        "STATES": str(config.d_state),
-        "HEAD_CHANNELS": str(config.headdim),
-        "GROUPS": str(config.n_groups),
-        "TAPS": str(config.d_conv),
-        "INPUTS": str(sizes.n_inputs),
-        "OUTPUTS": str(sizes.n_outputs),
-        "WEIGHT_BF16": str(int(weight_bytes == 2)),
-        "NORM_EPS": _float(config.norm_eps),
-        "STEP_LOW": _float(low),
-        # The largest float stands for no limit.
-        "STEP_HIGH": _float(min(high, 3.4028234663852886e38)),
-    }
 
 
 def _float(value: float) -> str:

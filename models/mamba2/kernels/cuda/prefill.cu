@@ -3,7 +3,7 @@
 // Per layer: project_in, convolve, add_chunks, pass_states, read_chunks, project_out. Norms cost no kernel of their own:
 // their weights are folded into the matrices, and the products sum the squares of what they read.
 //
-// Given by plan.py: WIDTH, INNER, STATES, HEAD_CHANNELS, GROUPS, TAPS, INPUTS, OUTPUTS, WEIGHT_BF16, NORM_EPS, STEP_LOW,
+// Given by plan.py: WIDTH, INNER, STATES, HEAD_CHANNELS, GROUPS, GROUP_CHANNELS, TAPS, INPUTS, OUTPUTS, WEIGHT_BF16, NORM_EPS, STEP_LOW,
 // STEP_HIGH, CONV_THREADS, CONV_RUN, GEMM_SHARED_BYTES, ADD_SHARED_BYTES, READ_SHARED_BYTES, and what gemm.cuh and
 // scan.cuh name.
 #include "gemm.cuh"
@@ -24,7 +24,7 @@ constexpr int kProjectedWidth = INNER + kConvWidth + kHeadsOfLayer;  // z, x, B,
 // stream[row] = weights inputs[row] + bias
 #if INPUTS > 0
 KERNEL(GEMM_THREADS) embed(const float* inputs, const Weight* weights, const float* bias, float* stream, long long rows) {
-    multiply_tall<INPUTS, WIDTH, 1, false>(
+    multiply_tall<INPUTS, WIDTH, 1, 0>(
         rows, [&](size_t row, int k) { return inputs[row * INPUTS + k]; }, weights, 0.0f,
         [&](size_t row, int d, float sum) { stream[row * WIDTH + d] = sum + bias[d]; });
 }
@@ -40,7 +40,7 @@ KERNEL(GEMM_THREADS) embed(const float*, const Weight*, const float* bias, float
 
 // projected[row] = weights norm(stream[row])
 KERNEL(GEMM_THREADS) project_in(const float* stream, const Weight* weights, float* projected, long long rows) {
-    multiply_tall<WIDTH, kProjectedWidth, 1, true>(
+    multiply_tall<WIDTH, kProjectedWidth, 1, WIDTH>(
         rows, [&](size_t row, int k) { return stream[row * WIDTH + k]; }, weights, NORM_EPS,
         [&](size_t row, int n, float sum) { projected[row * kProjectedWidth + n] = sum; });
 }
@@ -48,7 +48,7 @@ KERNEL(GEMM_THREADS) project_in(const float* stream, const Weight* weights, floa
 // stream[row] += weights norm(y[row] silu(z[row])), the norm in GROUPS parts
 KERNEL(GEMM_THREADS) project_out(const float* outputs, const float* projected, const Weight* weights, float* stream,
                                  long long rows) {
-    multiply_tall<INNER, WIDTH, GROUPS, true>(
+    multiply_tall<INNER, WIDTH, GROUPS, GROUP_CHANNELS>(
         rows,
         [&](size_t row, int k) { return outputs[row * INNER + k] * silu(projected[row * kProjectedWidth + k]); },
         weights, NORM_EPS, [&](size_t row, int d, float sum) { stream[row * WIDTH + d] += sum; });
@@ -57,7 +57,7 @@ KERNEL(GEMM_THREADS) project_out(const float* outputs, const float* projected, c
 // outputs[row] = weights norm(stream[row]) + bias
 KERNEL(GEMM_THREADS) read_out(const float* stream, const Weight* weights, const float* bias, float* outputs,
                               long long rows) {
-    multiply_tall<WIDTH, OUTPUTS, 1, true>(
+    multiply_tall<WIDTH, OUTPUTS, 1, WIDTH>(
         rows, [&](size_t row, int k) { return stream[row * WIDTH + k]; }, weights, NORM_EPS,
         [&](size_t row, int r, float sum) { outputs[row * OUTPUTS + r] = sum + bias[r]; });
 }

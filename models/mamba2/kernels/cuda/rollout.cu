@@ -213,7 +213,7 @@ DEVICE void close_layer(const Memory& memory) {
 #pragma unroll
             for (int part = 0; part < kParts / GROUPS; ++part)
                 squares += memory.squares[slot * kParts + group * (kParts / GROUPS) + part];
-            scales[group] = rsqrtf(squares / (INNER / GROUPS) + NORM_EPS);
+            scales[group] = rsqrtf(squares / GROUP_CHANNELS + NORM_EPS);
         }
         set_stream(memory, slot, [&](int d) {
             float x = memory.stream[slot * kStreamLength + d];

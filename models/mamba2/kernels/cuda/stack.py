@@ -18,9 +18,17 @@ from models.mamba2.kernels.contract import (
     check_call,
 )
 from models.mamba2.kernels.cuda.device import Device, Program
-from models.mamba2.kernels.cuda.packing import RolloutTensors, pack_prefill, pack_rollout, prepare, stored_bytes
-from models.mamba2.kernels.cuda.plan import PrefillPlan, RolloutPlan, plan_prefill, plan_rollouts, widen
-from models.mamba2.state import LayerState, Mamba2State
+from models.mamba2.kernels.cuda.packing import (
+    RolloutTensors,
+    load_state,
+    pack_prefill,
+    pack_rollout,
+    prepare,
+    stored_bytes,
+    unload_state,
+)
+from models.mamba2.kernels.cuda.plan import KernelSizes, PrefillPlan, RolloutPlan, plan_prefill, plan_rollouts, widen
+from models.mamba2.state import Mamba2State
 
 # Between two looks at a running rollout.
 _LOOK_S = 0.0005
@@ -63,6 +71,7 @@ class CudaStack:
         rollout_plans: list[RolloutPlan] | None = None,
     ) -> None:
         self.sizes: StackSizes = weights.sizes
+        self._kernel_sizes = KernelSizes.of(self.sizes)
         self._device = device
         self._workspace_bytes = workspace_bytes
         self._weights = prepare(weights, precision)
@@ -73,7 +82,9 @@ class CudaStack:
             # Refused here rather than at the first rollout.
             next(plan_rollouts(self.sizes, self._weight_bytes, device.limits))
         with device.current():
-            self._prefill_tensors = pack_prefill(self._weights, self._weight_bytes, device.torch_device)
+            self._prefill_tensors = pack_prefill(
+                self._weights, self._kernel_sizes, self._weight_bytes, device.torch_device
+            )
         self._lock = threading.Lock()
         self._rollout: tuple[RolloutShape, RolloutTensors] | None = None
 
@@ -85,7 +96,7 @@ class CudaStack:
         batch, length, _ = inputs_BLF.shape
         home, device = inputs_BLF.device, self._device
         with device.current(), torch.no_grad():
-            windows, states = self._load_state(state)
+            windows, states = load_state(state, self._kernel_sizes, device.torch_device)
             outputs_BLR = torch.empty(batch, length, self.sizes.n_outputs, device=device.torch_device)
             piece = self._piece_steps(batch)
             for first in range(0, length, piece):
@@ -94,31 +105,31 @@ class CudaStack:
                 windows = self.enqueue_prefill(inputs, windows, states, outputs)
                 outputs_BLR[:, first : first + piece] = outputs
             device.wait()
-            return outputs_BLR.to(home), _unload_state(windows, states, home)
+            return outputs_BLR.to(home), unload_state(windows, states, self._kernel_sizes, home)
 
     def enqueue_prefill(self, inputs_BLF: Tensor, windows: Tensor, states: Tensor, outputs_BLR: Tensor) -> Tensor:
         """Launch the prefill of one piece and return without waiting; it can be captured into a CUDA graph.
 
         Args:
             inputs_BLF: known inputs, L >= 1, on the device, contiguous as all others.
-            windows: [layers, B, conv channels, taps - 1], before the piece.
-            states: [layers, B, heads, headdim, d_state], before the piece; holds those after it when it has run.
+            windows: from `packing.load_state`, before the piece.
+            states: likewise, before the piece; holds those after it when it has run.
             outputs_BLR: filled when it has run.
 
         Returns:
             The windows after the piece.
         """
-        config, plan, tensors = self.sizes.config, self.prefill_plan, self._prefill_tensors
+        sizes, plan, tensors = self._kernel_sizes, self.prefill_plan, self._prefill_tensors
         batch, length, _ = inputs_BLF.shape
         rows, chunks = batch * length, -(-length // plan.chunk)
 
         def empty(*shape: int) -> Tensor:
             return torch.empty(shape, dtype=torch.float32, device=inputs_BLF.device)
 
-        stream, projected = empty(rows, config.d_model), empty(rows, config.in_proj_dim)
-        channels, steps = empty(rows, config.conv_dim), empty(rows, config.n_heads)
-        mixed, kept = empty(rows, config.d_inner), empty(batch, chunks, config.n_heads)
-        starts = empty(batch, chunks, config.n_heads, config.headdim, config.d_state)
+        stream, projected = empty(rows, sizes.width), empty(rows, sizes.projected)
+        channels, steps = empty(rows, sizes.conv_channels), empty(rows, sizes.heads)
+        mixed, kept = empty(rows, sizes.inner), empty(batch, chunks, sizes.heads)
+        starts = empty(batch, chunks, sizes.heads, sizes.head_channels, sizes.states)
         windows_after = torch.empty_like(windows)
         program = self._device.load("prefill.cu", plan.defines())
         count = ctypes.c_longlong(rows)
@@ -128,12 +139,12 @@ class CudaStack:
             program.launch(kernel, grid, plan.gemm_threads, plan.gemm_shared_bytes, [*arguments, count])
 
         def scan(kernel: str, shared_bytes: int, *arguments: Tensor) -> None:
-            grid = (batch * chunks, config.n_heads)
+            grid = (batch * chunks, sizes.heads)
             program.launch(kernel, grid, plan.scan_threads, shared_bytes, [*arguments, length])
 
-        multiply("embed", config.d_model, inputs_BLF, tensors.embed, tensors.embed_bias, stream)
+        multiply("embed", sizes.width, inputs_BLF, tensors.embed, tensors.embed_bias, stream)
         for layer, before, after, state in zip(tensors.layers, windows, windows_after, states, strict=True):
-            multiply("project_in", config.in_proj_dim, stream, layer.in_proj, projected)
+            multiply("project_in", sizes.projected, stream, layer.in_proj, projected)
             convolution = [projected, layer.taps, layer.conv_bias, layer.step_bias, before, after, channels, steps]
             blocks = batch * -(-length // plan.conv_run)
             program.launch("convolve", (blocks, 1), plan.conv_threads, 0, [*convolution, length])
@@ -142,15 +153,15 @@ class CudaStack:
             passing = [starts, kept, state, state, chunks, batch]
             program.launch("pass_states", (blocks, 1), plan.scan_threads, 0, passing)
             scan("read_chunks", plan.read_shared_bytes, channels, steps, layer.rates, layer.skips, starts, mixed)
-            multiply("project_out", config.d_model, mixed, projected, layer.out_proj, stream)
+            multiply("project_out", sizes.width, mixed, projected, layer.out_proj, stream)
         multiply("read_out", self.sizes.n_outputs, stream, tensors.head, tensors.head_bias, outputs_BLR)
         return windows_after
 
     def _piece_steps(self, batch: int) -> int:
         """Return the steps of a piece: whole chunks, so that pieces change no bit, and what the workspace holds."""
-        config, chunk = self.sizes.config, self.prefill_plan.chunk
-        row = config.d_model + config.in_proj_dim + config.conv_dim + config.d_inner + 2 * config.n_heads
-        state = config.d_inner * config.d_state
+        sizes, chunk = self._kernel_sizes, self.prefill_plan.chunk
+        row = sizes.width + sizes.projected + sizes.conv_channels + sizes.inner + 2 * sizes.heads
+        state = sizes.inner * sizes.states
         return max(1, self._workspace_bytes // (4 * batch * (chunk * row + state))) * chunk
 
     # ---- rollout -----------------------------------------------------------------------------------------------------
@@ -174,7 +185,7 @@ class CudaStack:
         batch, steps, _ = inputs_BTF.shape
         home, device = inputs_BTF.device, self._device
         with device.current(), torch.no_grad():
-            windows, states = self._load_state(state)
+            windows, states = load_state(state, self._kernel_sizes, device.torch_device)
             outputs_BTR = torch.empty(batch, steps, self.sizes.n_outputs, device=device.torch_device)
             if steps > 0:
                 if cancelled is not None and cancelled():
@@ -188,7 +199,7 @@ class CudaStack:
                     shape, inputs, previous, windows, states, outputs_BTR, chunk_steps, cancel, progress
                 )
                 _watch(device, cancel, progress, steps, chunk_steps, on_chunk, cancelled)
-            return outputs_BTR.to(home), _unload_state(windows, states, home)
+            return outputs_BTR.to(home), unload_state(windows, states, self._kernel_sizes, home)
 
     def enqueue_rollout(
         self,
@@ -274,17 +285,6 @@ class CudaStack:
         if previous_BR is None:
             return torch.zeros(batch, self.sizes.n_outputs, device=self._device.torch_device)
         return previous_BR.to(self._device.torch_device).contiguous()
-
-    def _load_state(self, state: Mamba2State) -> tuple[Tensor, Tensor]:
-        """Return windows and states of all layers, copied to the device."""
-        device = self._device.torch_device
-        windows = torch.stack([layer.conv_BCK for layer in state.layers]).to(device)
-        return windows.contiguous(), torch.stack([layer.ssm_BHPN for layer in state.layers]).to(device).contiguous()
-
-
-def _unload_state(windows: Tensor, states: Tensor, home: torch.device) -> Mamba2State:
-    pairs = zip(windows.to(home).unbind(0), states.to(home).unbind(0), strict=True)
-    return Mamba2State(tuple(LayerState(conv_BCK, ssm_BHPN) for conv_BCK, ssm_BHPN in pairs))
 
 
 def _watch(
