@@ -262,7 +262,7 @@ def test_a_call_changes_no_state_and_keeps_no_memory_of_its_arguments(backend):
     assert_same_bits(state.to_tensors(), kept_state.to_tensors())
     assert torch.equal(inputs, kept_inputs)
     assert_same_bits(first, first_bits)
-    for tensor in weights.core.values():
+    for tensor in (*weights.core.values(), weights.input_weight_DF, weights.head_weight_RD, weights.head_bias_R):
         tensor.fill_(0.5)
     assert_same_bits(run(stack.rollout, inputs, state), first_bits)
 
