@@ -170,8 +170,19 @@ def test_without_nvrtc_the_reason_names_what_to_install(monkeypatch: pytest.Monk
 
 def test_the_driver_s_numbers_are_those_of_cuda() -> None:
     bindings = pytest.importorskip("cuda.bindings.driver", reason="cuda-bindings is not installed")
-    attributes = bindings.CUfunction_attribute
-    size = attributes.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-    assert int(size) == driver.MAX_DYNAMIC_SHARED_SIZE_BYTES
-    cluster = attributes.CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED
-    assert int(cluster) == driver.NON_PORTABLE_CLUSTER_SIZE_ALLOWED
+    function, device = bindings.CUfunction_attribute, bindings.CUdevice_attribute
+    for ours, theirs in (
+        (driver.MAX_DYNAMIC_SHARED_SIZE_BYTES, function.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES),
+        (driver.NON_PORTABLE_CLUSTER_SIZE_ALLOWED, function.CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED),
+        (driver.MAX_SHARED_MEMORY_PER_BLOCK_OPTIN, device.CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN),
+        (driver.CLUSTER_DIMENSION, bindings.CUlaunchAttributeID.CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION),
+        (driver.INVALID_CLUSTER_SIZE, bindings.CUresult.CUDA_ERROR_INVALID_CLUSTER_SIZE),
+    ):
+        assert ours == int(theirs), theirs
+
+
+def test_the_kernel_of_the_barrier_costs_compiles(real_compiler: nvrtc.Nvrtc) -> None:
+    text = (Path(__file__).parents[2] / "benchmarks" / "cuda_costs.cu").read_text()
+    for architecture, cluster in (("sm_80", "1"), ("sm_90", "8"), ("sm_100", "16")):
+        compiled = real_compiler.compile("costs.cu", architecture, {"CLUSTER": cluster}, text=text)
+        assert {"block_barriers", "cluster_barriers", "exchanges"} == set(compiled.usage())

@@ -14,9 +14,9 @@ from models.mamba2.kernels.contract import BackendUnavailableError
 from models.mamba2.kernels.cuda.cache import CubinCache, default_folder
 from models.mamba2.kernels.cuda.driver import (
     MAX_DYNAMIC_SHARED_SIZE_BYTES,
+    MAX_SHARED_MEMORY_PER_BLOCK_OPTIN,
     NON_PORTABLE_CLUSTER_SIZE_ALLOWED,
     Argument,
-    CudaError,
     Driver,
     current_stream,
 )
@@ -57,7 +57,7 @@ class Device(Protocol):
         ...
 
     def load(self, source: str, defines: Mapping[str, str]) -> Program:
-        """Return the kernels of a source, compiled with macros; the same object for the same arguments."""
+        """Return the kernels of a source of this package, compiled with macros; the same object for the same call."""
         ...
 
     def current(self) -> AbstractContextManager[object]:
@@ -95,10 +95,7 @@ class CudaProgram:
 
     def resident_clusters(self, kernel: str, cluster: int, threads: int, shared_bytes: int) -> int:
         """See `Program.resident_clusters`; a cluster above the portable size is allowed to the kernel from here on."""
-        try:
-            function = self._prepared(kernel, cluster, shared_bytes)
-        except CudaError:
-            return 0
+        function = self._prepared(kernel, cluster, shared_bytes)
         if cluster > 1:
             return self._driver.active_clusters(function, cluster, threads, shared_bytes)
         return self._multiprocessors * self._driver.active_blocks(function, threads, shared_bytes)
@@ -129,15 +126,15 @@ class CudaDevice:
         self._driver = Driver()
         self._compiler = Nvrtc()
         self._cache = CubinCache(default_folder() if cache_folder is None else cache_folder)
-        self.torch_device = device or torch.device("cuda", torch.cuda.current_device())
+        index = torch.cuda.current_device() if device is None or device.index is None else device.index
+        self.torch_device = torch.device("cuda", index)
         # The driver's calls need a current context; torch makes it with the first tensor.
         torch.zeros(1, device=self.torch_device)
         properties = torch.cuda.get_device_properties(self.torch_device)
         self._multiprocessors = properties.multi_processor_count
         self.architecture = f"sm_{properties.major}{properties.minor}"
-        self.limits = DeviceLimits(
-            shared_bytes=properties.shared_memory_per_block_optin, has_clusters=properties.major >= 9
-        )
+        shared_bytes = self._driver.device_attribute(self.torch_device.index, MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)
+        self.limits = DeviceLimits(shared_bytes=shared_bytes, has_clusters=properties.major >= 9)
         self._programs: dict[tuple[str, tuple[tuple[str, str], ...]], CudaProgram] = {}
         self._lock = threading.Lock()
 
@@ -155,6 +152,12 @@ class CudaDevice:
                     self._driver, compiled.cubin, self.torch_device, self._multiprocessors
                 )
             return self._programs[key]
+
+    def load_text(self, text: str, defines: Mapping[str, str]) -> CudaProgram:
+        """Return the kernels of a text that is not of this package, for measurements; compiled at each call."""
+        with self.current():
+            compiled = self._compiler.compile("text.cu", self.architecture, defines, text=text)
+            return CudaProgram(self._driver, compiled.cubin, self.torch_device, self._multiprocessors)
 
     def current(self) -> AbstractContextManager[object]:
         """See `Device.current`."""

@@ -8,15 +8,31 @@ from torch import Tensor
 
 from models.mamba2.kernels.contract import BackendUnavailableError
 
-# CUfunction_attribute, cuda.h.
+# From cuda.h: CUfunction_attribute, CUdevice_attribute, CUlaunchAttributeID, CUresult.
 MAX_DYNAMIC_SHARED_SIZE_BYTES = 8
 NON_PORTABLE_CLUSTER_SIZE_ALLOWED = 14
+MAX_SHARED_MEMORY_PER_BLOCK_OPTIN = 97
+CLUSTER_DIMENSION = 4
+INVALID_CLUSTER_SIZE = 912
 
 Argument = Tensor | int | ctypes.c_longlong | None
 
 
 class CudaError(RuntimeError):
     """The driver refused a call; the message says which and why."""
+
+
+class _ClusterAttribute(ctypes.Structure):
+    """CUlaunchAttribute, cuda.h, with the member of its 64-byte union that says the size of a cluster."""
+
+    _fields_ = (
+        ("identifier", ctypes.c_int),
+        ("padding", ctypes.c_char * 4),
+        ("x", ctypes.c_uint),
+        ("y", ctypes.c_uint),
+        ("z", ctypes.c_uint),
+        ("rest", ctypes.c_char * 52),
+    )
 
 
 class _LaunchConfig(ctypes.Structure):
@@ -49,6 +65,14 @@ class Driver:
         except OSError as error:
             raise BackendUnavailableError(f"there is no NVIDIA driver ({error})") from error
 
+    def device_attribute(self, index: int, attribute: int) -> int:
+        """Return an attribute of the GPU that torch calls `index`."""
+        device, value = ctypes.c_int(), ctypes.c_int()
+        self._check("cuDeviceGet", self._library.cuDeviceGet(ctypes.byref(device), index))
+        status = self._library.cuDeviceGetAttribute(ctypes.byref(value), attribute, device)
+        self._check("cuDeviceGetAttribute", status)
+        return value.value
+
     def load(self, cubin: bytes) -> ctypes.c_void_p:
         """Load a module into the current context."""
         module = ctypes.c_void_p()
@@ -69,9 +93,14 @@ class Driver:
     def active_clusters(self, function: ctypes.c_void_p, cluster: int, threads: int, shared_bytes: int) -> int:
         """Return how many clusters the GPU holds at once; 0 if it can hold none."""
         count = ctypes.c_int()
-        config = _LaunchConfig(cluster, 1, 1, threads, 1, 1, shared_bytes, None, None, 0)
+        attribute = _ClusterAttribute(CLUSTER_DIMENSION, b"", cluster, 1, 1)
+        place = ctypes.cast(ctypes.pointer(attribute), ctypes.c_void_p)
+        config = _LaunchConfig(cluster, 1, 1, threads, 1, 1, shared_bytes, None, place, 1)
         status = self._library.cuOccupancyMaxActiveClusters(ctypes.byref(count), function, ctypes.byref(config))
-        return count.value if status == 0 else 0
+        if status == INVALID_CLUSTER_SIZE:
+            return 0
+        self._check("cuOccupancyMaxActiveClusters", status)
+        return count.value
 
     def active_blocks(self, function: ctypes.c_void_p, threads: int, shared_bytes: int) -> int:
         """Return how many blocks a multiprocessor holds at once."""

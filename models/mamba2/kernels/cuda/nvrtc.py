@@ -79,13 +79,16 @@ class Nvrtc:
         self._check(self._library.nvrtcGetSupportedArchs(numbers))
         return tuple(numbers)
 
-    def compile(self, source: str, architecture: str, defines: Mapping[str, str]) -> Compiled:
-        """Compile one of the `.cu` files of this package.
+    def compile(
+        self, source: str, architecture: str, defines: Mapping[str, str], *, text: str | None = None
+    ) -> Compiled:
+        """Compile one of the `.cu` files of this package, or a text that may include its headers.
 
         Args:
             source: name of the file.
             architecture: the GPU, such as "sm_90".
             defines: macros.
+            text: what to compile, if not the file.
 
         Raises:
             KernelBuildError: the compiler refused.
@@ -96,7 +99,7 @@ class Nvrtc:
         self._check(
             self._library.nvrtcCreateProgram(
                 ctypes.byref(program),
-                texts[source].encode(),
+                (texts[source] if text is None else text).encode(),
                 source.encode(),
                 len(headers),
                 _strings(headers.values()),

@@ -45,9 +45,10 @@ DEVICE int cluster_rank() {
     return rank;
 }
 
-// Arriving releases and waiting acquires, at cluster scope: remote stores before it are seen after it.
+// Arriving releases and waiting acquires, at cluster scope: remote stores before it are seen after it. Without ".aligned",
+// which is undefined where a warp has not come together again after a branch.
 DEVICE void cluster_barrier() {
-    asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+    asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
 }
 
 // Store into the shared memory of block `rank` of the cluster, at the place of `words[index]` in this block's.

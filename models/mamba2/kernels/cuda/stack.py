@@ -18,6 +18,7 @@ from models.mamba2.kernels.contract import (
     check_call,
 )
 from models.mamba2.kernels.cuda.device import Device, Program
+from models.mamba2.kernels.cuda.driver import Argument
 from models.mamba2.kernels.cuda.packing import (
     RolloutTensors,
     load_state,
@@ -121,15 +122,14 @@ class CudaStack:
         """
         sizes, plan, tensors = self._kernel_sizes, self.prefill_plan, self._prefill_tensors
         batch, length, _ = inputs_BLF.shape
-        rows, chunks = batch * length, -(-length // plan.chunk)
+        rows = batch * length
 
         def empty(*shape: int) -> Tensor:
             return torch.empty(shape, dtype=torch.float32, device=inputs_BLF.device)
 
         stream, projected = empty(rows, sizes.width), empty(rows, sizes.projected)
         channels, steps = empty(rows, sizes.conv_channels), empty(rows, sizes.heads)
-        mixed, kept = empty(rows, sizes.inner), empty(batch, chunks, sizes.heads)
-        starts = empty(batch, chunks, sizes.heads, sizes.head_channels, sizes.states)
+        mixed = empty(batch, length, sizes.inner)
         windows_after = torch.empty_like(windows)
         program = self._device.load("prefill.cu", plan.defines())
         count = ctypes.c_longlong(rows)
@@ -138,24 +138,42 @@ class CudaStack:
             grid = (-(-rows // plan.gemm_rows), -(-columns // plan.gemm_columns))
             program.launch(kernel, grid, plan.gemm_threads, plan.gemm_shared_bytes, [*arguments, count])
 
-        def scan(kernel: str, shared_bytes: int, *arguments: Tensor) -> None:
-            grid = (batch * chunks, sizes.heads)
-            program.launch(kernel, grid, plan.scan_threads, shared_bytes, [*arguments, length])
-
         multiply("embed", sizes.width, inputs_BLF, tensors.embed, tensors.embed_bias, stream)
-        for layer, before, after, state in zip(tensors.layers, windows, windows_after, states, strict=True):
+        for index, layer in enumerate(tensors.layers):
             multiply("project_in", sizes.projected, stream, layer.in_proj, projected)
-            convolution = [projected, layer.taps, layer.conv_bias, layer.step_bias, before, after, channels, steps]
+            constants = [layer.taps, layer.conv_bias, layer.step_bias]
+            convolution = [projected, *constants, windows[index], windows_after[index], channels, steps]
             blocks = batch * -(-length // plan.conv_run)
             program.launch("convolve", (blocks, 1), plan.conv_threads, 0, [*convolution, length])
-            scan("add_chunks", plan.add_shared_bytes, channels, steps, layer.rates, starts, kept)
-            blocks = -(-state.numel() // plan.scan_threads)
-            passing = [starts, kept, state, state, chunks, batch]
-            program.launch("pass_states", (blocks, 1), plan.scan_threads, 0, passing)
-            scan("read_chunks", plan.read_shared_bytes, channels, steps, layer.rates, layer.skips, starts, mixed)
+            self.enqueue_scan(index, channels, steps, states[index], mixed)
             multiply("project_out", sizes.width, mixed, projected, layer.out_proj, stream)
         multiply("read_out", self.sizes.n_outputs, stream, tensors.head, tensors.head_bias, outputs_BLR)
         return windows_after
+
+    def enqueue_scan(self, layer: int, channels: Tensor, steps: Tensor, state: Tensor, mixed_BLI: Tensor) -> None:
+        """Launch the chunked scan of one layer and return without waiting.
+
+        Args:
+            layer: whose A and D.
+            channels: x, B and C after the convolution, [B, L, conv channels].
+            steps: dt, [B, L, heads].
+            state: [B, heads, head channels, states] before the first step; holds that after the last when it has run.
+            mixed_BLI: the outputs, filled when it has run.
+        """
+        sizes, plan, tensors = self._kernel_sizes, self.prefill_plan, self._prefill_tensors.layers[layer]
+        batch, length, _ = mixed_BLI.shape
+        chunks = -(-length // plan.chunk)
+        program = self._device.load("prefill.cu", plan.defines())
+        kept = torch.empty(batch, chunks, sizes.heads, device=state.device)
+        starts = torch.empty(batch, chunks, *state.shape[1:], device=state.device)
+        grid = (batch * chunks, sizes.heads)
+        adding: list[Argument] = [channels, steps, tensors.rates, starts, kept, length]
+        program.launch("add_chunks", grid, plan.scan_threads, plan.add_shared_bytes, adding)
+        blocks = -(-state.numel() // plan.scan_threads)
+        passing: list[Argument] = [starts, kept, state, state, chunks, batch]
+        program.launch("pass_states", (blocks, 1), plan.scan_threads, 0, passing)
+        reading: list[Argument] = [channels, steps, tensors.rates, tensors.skips, starts, mixed_BLI, length]
+        program.launch("read_chunks", grid, plan.scan_threads, plan.read_shared_bytes, reading)
 
     def _piece_steps(self, batch: int) -> int:
         """Return the steps of a piece: whole chunks, so that pieces change no bit, and what the workspace holds."""
