@@ -127,9 +127,9 @@ inline void advance_across(const Call& call) {
     const Sizes& sizes = call.model->sizes;
     Workspace& workspace = *call.workspace;
     constexpr int tile_series = 2 * kTileRows;
-    for (long series = 0; series < call.batch; series += workspace.capacity) {
+    for (long series = 0; series < call.batch; series += call.group) {
         const long left = call.batch - series;
-        const int count = static_cast<int>(left < workspace.capacity ? left : workspace.capacity);
+        const int count = static_cast<int>(left < call.group ? left : call.group);
         for (long step = call.begin; step < call.end; ++step) {
             for (int r = 0; r < count; ++r) {
                 workspace.rows[r] = {call.states + (series + r) * sizes.series_state, call.slots[series + r]};

@@ -25,8 +25,7 @@ from models.mamba2.kernels.contract import (
 from models.mamba2.state import Mamba2State
 
 try:
-    from models.mamba2.kernels.cpu import _native
-    from models.mamba2.kernels.cpu.packing import native_stack
+    from models.mamba2.kernels.cpu import _native, packing
 except ImportError as error:
     _IMPORT_ERROR: ImportError | None = error
 else:
@@ -66,7 +65,7 @@ class CpuBackend:
         check_precision(precision)
         weights.validate()
         return CpuStack(
-            weights.sizes, native_stack(weights, precision, os.environ.get(ISA_VARIABLE, "")), _thread_count()
+            weights.sizes, packing.native_stack(weights, precision, os.environ.get(ISA_VARIABLE, "")), _thread_count()
         )
 
 

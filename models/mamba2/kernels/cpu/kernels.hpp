@@ -47,7 +47,7 @@ inline float multiply_add_probe(long rounds) {
 }
 
 constexpr Kernels table(const char* name) {
-    return {name, kTileRows, advance, read_probe, update_probe, multiply_add_probe};
+    return {name, advance, read_probe, update_probe, multiply_add_probe};
 }
 
 }  // namespace graphtide::GRAPHTIDE_ISA

@@ -33,11 +33,11 @@ struct Rows {
     Rows part(int first, int rows) const { return {x + first * x_stride, x_stride, y + first * y_stride, y_stride, rows}; }
 };
 
-// kRows rows times kUnits units of matrix rows; units past the fourth lie in the `second` panel.
+// kRows rows times kUnits units of matrix rows; units past the fourth lie in the `second` panel, which follows the first.
 template <class Columns, int kRows, int kUnits>
 inline void tile(
-    const typename Columns::Element* first, const typename Columns::Element* second, int panel_width, int columns,
-    const Rows& rows, int to
+    const typename Columns::Element* first, int first_width, const typename Columns::Element* second, int second_width,
+    int columns, const Rows& rows, int to
 ) {
     Unit sums[kRows][kUnits];
 #pragma GCC unroll 8
@@ -48,11 +48,12 @@ inline void tile(
     const float* x = rows.x;
     const long x_stride = rows.x_stride;
     for (int k = 0; k < columns; k += Columns::group) {
-        const long at = static_cast<long>(k) * panel_width;
+        const typename Columns::Element* const at[2] = {
+            first + static_cast<long>(k) * first_width, second + static_cast<long>(k) * second_width};
 #pragma GCC unroll 8
         for (int u = 0; u < kUnits; ++u) {
             Unit weights[Columns::group];
-            Columns::read((u < kPanelUnits ? first : second) + at + (u % kPanelUnits) * kUnit * Columns::group, weights);
+            Columns::read(at[u / kPanelUnits] + (u % kPanelUnits) * kUnit * Columns::group, weights);
 #pragma GCC unroll 4
             for (int g = 0; g < Columns::group; ++g) {
 #pragma GCC unroll 8
@@ -77,7 +78,7 @@ inline void block(
     if constexpr (kRows > 1) {
         if (rows.count < kRows) return block<Columns, kRows - 1, kUnits>(panel, panel_width, columns, rows, to);
     }
-    tile<Columns, kRows, kUnits>(panel, panel, panel_width, columns, rows, to);
+    tile<Columns, kRows, kUnits>(panel, panel_width, panel, panel_width, columns, rows, to);
 }
 
 // The units `unit` and after of one panel, kUnits at a time, then fewer.
@@ -101,38 +102,52 @@ inline void strips(
     }
 }
 
+// One row: as many chains of sums as the registers hold, so that memory is what is waited for.
 template <class Columns>
-inline void product(const Matrix& matrix, const Rows& rows) {
+inline void product_alone(const Matrix& matrix, const Rows& rows) {
     using Element = typename Columns::Element;
     constexpr int panel_rows = kPanelUnits * kUnit;
-    constexpr int units_alone = kSingleUnits < kPanelUnits ? kSingleUnits : kPanelUnits;
     const Element* data = static_cast<const Element*>(matrix.data);
-    const long panel_size = static_cast<long>(panel_rows) * matrix.columns;
+    const int columns = matrix.columns;
+    const long panel_size = static_cast<long>(panel_rows) * columns;
     const int whole = matrix.rows / panel_rows, rest = matrix.rows % panel_rows;
-    // The narrow panel first: its few long chains of sums then run beside the next panels.
-    if (rest) {
-        const Element* panel = data + whole * panel_size;
-        if (rows.count == 1) {
-            strips<Columns, 1, units_alone>(panel, rest / kUnit, 0, matrix.columns, rows, whole * panel_rows);
-        } else {
-            strips<Columns, kTileRows, kTileUnits>(panel, rest / kUnit, 0, matrix.columns, rows, whole * panel_rows);
+    const auto panel = [&](int p) { return data + p * panel_size; };
+    if constexpr (kSingleUnits == 2 * kPanelUnits) {
+        // The narrow panel goes with the last whole one: alone, its few chains would be waited for.
+        const int joined = rest && whole ? whole - 1 : whole;
+        int p = 0;
+        for (; p + 2 <= joined; p += 2) {
+            tile<Columns, 1, 8>(panel(p), panel_rows, panel(p + 1), panel_rows, columns, rows, p * panel_rows);
         }
+        for (; p < joined; ++p) {
+            tile<Columns, 1, 4>(panel(p), panel_rows, panel(p), panel_rows, columns, rows, p * panel_rows);
+        }
+        if (!rest) return;
+        const int to = joined * panel_rows;
+        if (!whole) return strips<Columns, 1, 2>(data, rest / kUnit, 0, columns, rows, to);
+        switch (rest / kUnit) {
+            case 1: return tile<Columns, 1, 5>(panel(p), panel_rows, panel(p + 1), rest, columns, rows, to);
+            case 2: return tile<Columns, 1, 6>(panel(p), panel_rows, panel(p + 1), rest, columns, rows, to);
+            default: return tile<Columns, 1, 7>(panel(p), panel_rows, panel(p + 1), rest, columns, rows, to);
+        }
+    } else {
+        for (int p = 0; p < whole; ++p) {
+            strips<Columns, 1, kSingleUnits>(panel(p), kPanelUnits, 0, columns, rows, p * panel_rows);
+        }
+        if (rest) strips<Columns, 1, kSingleUnits>(panel(whole), rest / kUnit, 0, columns, rows, whole * panel_rows);
     }
-    int p = 0;
-    if (rows.count == 1) {
-        if constexpr (kSingleUnits == 2 * kPanelUnits) {
-            for (; p + 2 <= whole; p += 2) {
-                const Element* panel = data + p * panel_size;
-                tile<Columns, 1, kSingleUnits>(panel, panel + panel_size, panel_rows, matrix.columns, rows, p * panel_rows);
-            }
-        }
-        for (; p < whole; ++p) {
-            strips<Columns, 1, units_alone>(data + p * panel_size, kPanelUnits, 0, matrix.columns, rows, p * panel_rows);
-        }
-        return;
-    }
-    for (; p < whole; ++p) {
-        strips<Columns, kTileRows, kTileUnits>(data + p * panel_size, kPanelUnits, 0, matrix.columns, rows, p * panel_rows);
+}
+
+template <class Columns>
+inline void product(const Matrix& matrix, const Rows& rows) {
+    if (rows.count == 1) return product_alone<Columns>(matrix, rows);
+    constexpr int panel_rows = kPanelUnits * kUnit;
+    const auto* data = static_cast<const typename Columns::Element*>(matrix.data);
+    for (int first = 0; first < matrix.rows; first += panel_rows) {
+        const int width = matrix.rows - first < panel_rows ? matrix.rows - first : panel_rows;
+        strips<Columns, kTileRows, kTileUnits>(
+            data + static_cast<long>(first) * matrix.columns, width / kUnit, 0, matrix.columns, rows, first
+        );
     }
 }
 

@@ -36,8 +36,8 @@ inline __m512i broadcast_quad(const std::uint8_t* from) {
 
 template <int kRows, int kUnits>
 inline void tile_vnni(
-    const Matrix& matrix, const std::int8_t* panel, int panel_width, const Workspace& workspace, const Rows& rows,
-    int first, int to
+    const Matrix& matrix, const std::int8_t* panel, const std::int8_t* second, int panel_width,
+    const Workspace& workspace, const Rows& rows, int first, int to
 ) {
     __m512i high[kRows][kUnits], low[kRows][kUnits];
 #pragma GCC unroll 8
@@ -47,10 +47,13 @@ inline void tile_vnni(
     }
     const std::uint8_t* planes = workspace.planes + 2 * first * workspace.plane_stride;
     for (int k = 0; k < matrix.columns; k += kColumnGroup) {
-        const std::int8_t* at = panel + static_cast<long>(k) * panel_width;
+        const std::int8_t* const at[2] = {
+            panel + static_cast<long>(k) * panel_width, second + static_cast<long>(k) * panel_width};
         __m512i weights[kUnits];
 #pragma GCC unroll 8
-        for (int u = 0; u < kUnits; ++u) weights[u] = _mm512_load_si512(at + u * kUnit * kColumnGroup);
+        for (int u = 0; u < kUnits; ++u) {
+            weights[u] = _mm512_load_si512(at[u / kPanelUnits] + u % kPanelUnits * kUnit * kColumnGroup);
+        }
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r) {
             const std::uint8_t* row = planes + 2 * r * workspace.plane_stride + k;
@@ -85,10 +88,10 @@ inline void strips_vnni(
         const std::int8_t* at = panel + unit * kUnit * kColumnGroup;
         int r = 0;
         for (; r + kRows <= rows.count; r += kRows) {
-            tile_vnni<kRows, kUnits>(matrix, at, panel_units * kUnit, workspace, rows, r, to + unit * kUnit);
+            tile_vnni<kRows, kUnits>(matrix, at, at, panel_units * kUnit, workspace, rows, r, to + unit * kUnit);
         }
         for (; r < rows.count; ++r) {
-            tile_vnni<1, kUnits>(matrix, at, panel_units * kUnit, workspace, rows, r, to + unit * kUnit);
+            tile_vnni<1, kUnits>(matrix, at, at, panel_units * kUnit, workspace, rows, r, to + unit * kUnit);
         }
     }
     if constexpr (kUnits > 1) {
@@ -106,7 +109,15 @@ inline void product_int8(const Matrix& matrix, const Rows& rows, Workspace& work
     }
     constexpr int panel_rows = kPanelUnits * kUnit;
     const std::int8_t* data = static_cast<const std::int8_t*>(matrix.data);
-    for (int first = 0; first < matrix.rows; first += panel_rows) {
+    int first = 0;
+    if (rows.count == 1) {
+        for (; first + 2 * panel_rows <= matrix.rows; first += 2 * panel_rows) {
+            const std::int8_t* panel = data + static_cast<long>(first) * matrix.columns;
+            const std::int8_t* second = panel + static_cast<long>(panel_rows) * matrix.columns;
+            tile_vnni<1, 2 * kPanelUnits>(matrix, panel, second, panel_rows, workspace, rows, 0, first);
+        }
+    }
+    for (; first < matrix.rows; first += panel_rows) {
         const int width = matrix.rows - first < panel_rows ? matrix.rows - first : panel_rows;
         const std::int8_t* panel = data + static_cast<long>(first) * matrix.columns;
         strips_vnni<kVnniRows, kPanelUnits>(matrix, panel, width / kUnit, 0, workspace, rows, first);

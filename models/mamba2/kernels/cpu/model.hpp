@@ -87,13 +87,13 @@ struct Call {
     const float* inputs;            // [batch][steps][n_inputs]
     float* outputs;                 // [batch][steps][n_outputs]
     long batch, steps, begin, end;
+    long group;                     // series of a closed loop that run all steps before the next ones start
     bool feed_back;
 };
 
 // What one translation unit offers, compiled for its instruction set.
 struct Kernels {
     const char* name;
-    int tile_rows;                  // rows of a matrix product that share one pass over the weights
     void (*advance)(const Call&);
     float (*read)(const float* data, long count);       // sum, at the rate at which memory delivers
     void (*update)(float* data, long count);            // read, change and write back

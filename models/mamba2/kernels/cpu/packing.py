@@ -19,22 +19,7 @@ _NO_LIMIT = float(np.finfo(np.float32).max)
 def native_stack(weights: StackWeights, precision: str, isa: str) -> _native.Stack:
     """Return the packed stack for validated weights."""
     folded = fold_norms(weights)
-    config = weights.config
-    low, high = config.dt_limit
-    sizes = _native.Sizes(
-        d_model=config.d_model,
-        n_layers=config.n_layers,
-        d_state=config.d_state,
-        headdim=config.headdim,
-        n_heads=config.n_heads,
-        n_groups=config.n_groups,
-        d_conv=config.d_conv,
-        n_inputs=folded.input_weight_DF.shape[1],
-        n_outputs=folded.head_weight_RD.shape[0],
-        dt_low=low,
-        dt_high=_NO_LIMIT if math.isinf(high) else high,
-        norm_eps=config.norm_eps,
-    )
+    config, sizes = weights.config, native_sizes(weights)
     outer = "fp32" if precision == "fp32" else "bf16"
     width, outputs = torch.arange(config.d_model), torch.arange(len(folded.head_weight_RD))
     inputs = torch.arange(folded.input_weight_DF.shape[1])
@@ -50,6 +35,26 @@ def native_stack(weights: StackWeights, precision: str, isa: str) -> _native.Sta
         if feedback_DR is None
         else _matrix(feedback_DR, (sizes.width, sizes.outputs), width, outputs, outer),
         isa=isa,
+    )
+
+
+def native_sizes(weights: StackWeights) -> _native.Sizes:
+    """Return the sizes of the stack and what they are padded to."""
+    config = weights.config
+    low, high = config.dt_limit
+    return _native.Sizes(
+        d_model=config.d_model,
+        n_layers=config.n_layers,
+        d_state=config.d_state,
+        headdim=config.headdim,
+        n_heads=config.n_heads,
+        n_groups=config.n_groups,
+        d_conv=config.d_conv,
+        n_inputs=weights.input_weight_DF.shape[1],
+        n_outputs=weights.head_weight_RD.shape[0],
+        dt_low=low,
+        dt_high=_NO_LIMIT if math.isinf(high) else high,
+        norm_eps=config.norm_eps,
     )
 
 

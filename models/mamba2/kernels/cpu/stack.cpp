@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <system_error>
 #include <thread>
+
+#include <unistd.h>
 
 namespace graphtide {
 
@@ -103,6 +106,19 @@ std::size_t session_bytes(const Sizes& sizes, long batch, int threads) {
            threads * (workspace_bytes(sizes, kChunkRows) + kAlignment);
 }
 
+// Series of a closed loop that go through all steps together. If the weights and the states of two or more fit the L2
+// cache, as many as do; else many, so that at least the weights of a layer are read once for all of them.
+long group_series(const Stack& stack) {
+    std::size_t cache_bytes = std::size_t{1} << 20;
+#if defined(_SC_LEVEL2_CACHE_SIZE)
+    if (const long said = sysconf(_SC_LEVEL2_CACHE_SIZE); said > 0) cache_bytes = static_cast<std::size_t>(said);
+#endif
+    const std::size_t usable = cache_bytes / 8 * 7;
+    if (usable < stack.weight_bytes()) return kChunkRows;
+    const std::size_t fitting = (usable - stack.weight_bytes()) / stack.state_bytes();
+    return fitting < 2 ? kChunkRows : static_cast<long>(std::min<std::size_t>(fitting, kChunkRows));
+}
+
 }  // namespace
 
 Sizes complete_sizes(Sizes sizes) {
@@ -201,6 +217,7 @@ const float* Stack::copy(const std::vector<float>& source, const std::string& na
 Session::Session(const Stack& stack, long batch, int threads)
     : stack_(stack),
       batch_(batch),
+      group_(group_series(stack)),
       arena_((require(batch >= 1 && threads >= 1, "a session needs series and threads"),
               session_bytes(stack.model().sizes, batch, threads))) {
     const Sizes& sizes = stack.model().sizes;
@@ -302,12 +319,19 @@ void Session::advance(const float* inputs, float* outputs, long steps, long begi
         call.steps = steps;
         call.begin = begin;
         call.end = end;
+        call.group = group_;
         call.feed_back = feed_back;
         stack_.kernels().advance(call);
     };
     std::vector<std::thread> others;
-    for (long worker = 1; worker < workers; ++worker) others.emplace_back(work, worker);
+    long started = 1;
+    try {
+        for (; started < workers; ++started) others.emplace_back(work, started);
+    } catch (const std::system_error&) {
+        // The machine gives no more threads: this one does the rest.
+    }
     work(0);
+    for (; started < workers; ++started) work(started);
     for (std::thread& other : others) other.join();
 }
 

@@ -78,6 +78,7 @@ class Session {
 
     const Stack& stack_;
     long batch_;
+    long group_;
     Arena arena_;
     float* states_;
     float* previous_;
