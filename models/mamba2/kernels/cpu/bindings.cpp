@@ -65,7 +65,7 @@ std::size_t probe_floats(std::size_t bytes) { return (bytes + kProbeBytes - 1) /
 double floor_seconds(std::size_t weight_bytes, std::size_t state_bytes, int repeats, const std::string& isa) {
     const graphtide::Kernels& kernels = graphtide::choose_kernels(isa);
     const std::size_t weights = probe_floats(weight_bytes), state = probe_floats(state_bytes);
-    graphtide::Arena arena((weights + state) * sizeof(float) + 2 * graphtide::kAlignment);
+    graphtide::Arena arena(graphtide::padded_bytes(weights * 4) + graphtide::padded_bytes(state * 4));
     float* read = arena.take<float>(weights);
     float* changed = arena.take<float>(state);
     nb::gil_scoped_release release;

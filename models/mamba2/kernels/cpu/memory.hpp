@@ -11,12 +11,27 @@
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
 
 namespace graphtide {
 
 constexpr std::size_t kAlignment = 64;
 
-inline std::size_t padded_bytes(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment; }
+// Under AddressSanitizer the parts of an arena are kept apart, and what lies between them may not be touched.
+#if defined(__SANITIZE_ADDRESS__)
+constexpr std::size_t kGap = kAlignment;
+inline void forbid(void* from, std::size_t bytes) { ASAN_POISON_MEMORY_REGION(from, bytes); }
+inline void allow(void* from, std::size_t bytes) { ASAN_UNPOISON_MEMORY_REGION(from, bytes); }
+#else
+constexpr std::size_t kGap = 0;
+inline void forbid(void*, std::size_t) {}
+inline void allow(void*, std::size_t) {}
+#endif
+
+// What a part of so many bytes takes up in an arena.
+inline std::size_t padded_bytes(std::size_t bytes) { return (bytes + kAlignment - 1) / kAlignment * kAlignment + kGap; }
 
 // Zeroed memory. Large blocks ask for huge pages: weights are streamed once a step, and small pages stop the prefetcher.
 class Arena {
@@ -32,13 +47,18 @@ class Arena {
         if (alignment == huge_page) madvise(block_.get(), size_, MADV_HUGEPAGE);
 #endif
         std::memset(block_.get(), 0, size_);
+        forbid(block_.get(), size_);
     }
+    ~Arena() { allow(block_.get(), size_); }
+    Arena(const Arena&) = delete;
+    Arena& operator=(const Arena&) = delete;
 
     template <class T>
     T* take(std::size_t count) {
         const std::size_t bytes = padded_bytes(count * sizeof(T));
         if (bytes > size_ - used_) throw std::logic_error("the arena is too small");
         T* part = reinterpret_cast<T*>(block_.get() + used_);
+        allow(part, count * sizeof(T));
         used_ += bytes;
         return part;
     }

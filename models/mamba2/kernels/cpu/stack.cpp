@@ -75,7 +75,7 @@ std::size_t workspace_bytes(const Sizes& sizes, int capacity) {
     const std::size_t floats = static_cast<std::size_t>(
         strides.hidden + strides.normed + strides.projected + strides.gated + 2L * sizes.dt + kUnit);
     const std::size_t bytes = capacity * (floats * 4 + 2 * static_cast<std::size_t>(strides.plane) + sizeof(Row));
-    return bytes + 16 * kAlignment;
+    return bytes + 32 * kAlignment;
 }
 
 Workspace take_workspace(Arena& arena, const Sizes& sizes, int capacity) {
