@@ -143,10 +143,11 @@ def test_wheel_finds_its_own_file(clean_environment: Path) -> None:
     (package / "config.toml").write_bytes((ROOT / "config.toml").read_bytes())
     code = "from infra.configuration import load_settings; print(load_settings().file)"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GRAPHTIDE_")}
+    # Without `site`, so that the import hook of an editable installation does not lead back to the checkout.
     run = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-S", "-c", code],
         cwd=clean_environment,
-        env=environment | {"PYTHONPATH": str(package.parent)},
+        env=environment | {"PYTHONPATH": os.pathsep.join([str(package.parent), *sys.path])},
         capture_output=True,
         text=True,
         check=True,

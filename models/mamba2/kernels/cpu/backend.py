@@ -1,0 +1,166 @@
+"""The `cpu` backend behind the contract: checks, packing, and the loop over chunks; the steps themselves run in C++.
+
+Environment variables:
+    GRAPHTIDE_CPU_ISA: kernels to use (avx512_vnni, avx512, avx2, portable) instead of the best the processor has.
+    GRAPHTIDE_CPU_THREADS: threads that share a batch of series, 1 by default; a single series always runs on one.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from models.mamba2.kernels.contract import (
+    BackendUnavailableError,
+    RolloutCancelled,
+    StackSizes,
+    StackWeights,
+    check_call,
+    check_precision,
+)
+from models.mamba2.state import Mamba2State
+
+try:
+    from models.mamba2.kernels.cpu import _native, packing
+except ImportError as error:
+    _IMPORT_ERROR: ImportError | None = error
+else:
+    _IMPORT_ERROR = None
+
+ISA_VARIABLE = "GRAPHTIDE_CPU_ISA"
+THREADS_VARIABLE = "GRAPHTIDE_CPU_THREADS"
+MAX_THREADS = 256
+
+
+class CpuBackend:
+    """C++ kernels for x86-64 (AVX-512 with and without VNNI, AVX2) and any other processor."""
+
+    name = "cpu"
+
+    def unavailable(self) -> str | None:
+        """Return why the kernels cannot be used here and what helps, or None if they can."""
+        if _IMPORT_ERROR is not None:
+            return (
+                f"its compiled part is missing ({_IMPORT_ERROR}), so rollouts on the CPU run far slower. "
+                "Install a C++17 compiler, then install graphtide again with `pip install --force-reinstall --no-deps` "
+                "or `uv sync --reinstall-package graphtide`"
+            )
+        forced = os.environ.get(ISA_VARIABLE, "")
+        if forced and forced not in _native.usable_kernels():
+            return f"{ISA_VARIABLE}={forced}, but this processor and build have {', '.join(_native.usable_kernels())}"
+        try:
+            _thread_count()
+        except ValueError as error:
+            return str(error)
+        return None
+
+    def pack(self, weights: StackWeights, precision: str = "fp32") -> "CpuStack":
+        """See `contract.Backend.pack`."""
+        if (reason := self.unavailable()) is not None:
+            raise BackendUnavailableError(f"backend cpu cannot run here: {reason}")
+        check_precision(precision)
+        weights.validate()
+        return CpuStack(
+            weights.sizes, packing.native_stack(weights, precision, os.environ.get(ISA_VARIABLE, "")), _thread_count()
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Floor:
+    """What the memory of this machine allows for one step of one series, measured now.
+
+    Attributes:
+        seconds: time to read the weights once and to read and change the state once, both warm, as every step must.
+        weight_bytes, state_bytes: what is moved.
+    """
+
+    seconds: float
+    weight_bytes: int
+    state_bytes: int
+
+
+class CpuStack:
+    """A packed stack; see `contract.PackedStack`.
+
+    Prefill and rollout give the same bits, whatever the chunks, the batch and the threads.
+    """
+
+    def __init__(self, sizes: StackSizes, native: "_native.Stack", threads: int) -> None:
+        self.sizes = sizes
+        self._native = native
+        self._threads = threads
+
+    @property
+    def isa(self) -> str:
+        """The kernels that this stack runs with."""
+        return self._native.isa
+
+    def floor(self, repeats: int = 50) -> Floor:
+        """Measure the time below which no step can go, in this process, on this core."""
+        native = self._native
+        seconds = _native.floor_seconds(native.weight_bytes, native.state_bytes, repeats, native.isa)
+        return Floor(seconds, native.weight_bytes, native.state_bytes)
+
+    def prefill(self, inputs_BLF: Tensor, state: Mamba2State) -> tuple[Tensor, Mamba2State]:
+        """See `contract.PackedStack.prefill`."""
+        check_call(self.sizes, inputs_BLF, state)
+        session = self._session(inputs_BLF, state)
+        batch, steps, _ = inputs_BLF.shape
+        outputs_BLR = torch.empty(batch, steps, self.sizes.n_outputs)
+        session.advance(_array(inputs_BLF), outputs_BLR.numpy(), 0, steps, False)
+        return outputs_BLR, self._state_of(session, batch)
+
+    def rollout(
+        self,
+        inputs_BTF: Tensor,
+        state: Mamba2State,
+        *,
+        previous_BR: Tensor | None = None,
+        chunk_steps: int = 1024,
+        on_chunk: Callable[[int], None] | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> tuple[Tensor, Mamba2State]:
+        """See `contract.PackedStack.rollout`."""
+        check_call(self.sizes, inputs_BTF, state, previous_BR=previous_BR, chunk_steps=chunk_steps)
+        session = self._session(inputs_BTF, state)
+        if previous_BR is not None:
+            session.set_previous(_array(previous_BR))
+        batch, steps, _ = inputs_BTF.shape
+        outputs_BTR = torch.empty(batch, steps, self.sizes.n_outputs)
+        inputs, outputs = _array(inputs_BTF), outputs_BTR.numpy()
+        for first in range(0, steps, chunk_steps):
+            if cancelled is not None and cancelled():
+                raise RolloutCancelled
+            done = min(first + chunk_steps, steps)
+            session.advance(inputs, outputs, first, done, self.sizes.feeds_back)
+            if on_chunk is not None:
+                on_chunk(done)
+        return outputs_BTR, self._state_of(session, batch)
+
+    def _session(self, inputs: Tensor, state: Mamba2State) -> "_native.Session":
+        session = _native.Session(self._native, len(inputs), self._threads)
+        for index, layer in enumerate(state.layers):
+            session.load(index, _array(layer.conv_BCK), _array(layer.ssm_BHPN))
+        return session
+
+    def _state_of(self, session: "_native.Session", batch: int) -> Mamba2State:
+        state = Mamba2State.zeros(self.sizes.config, batch)
+        for index, layer in enumerate(state.layers):
+            session.save(index, layer.conv_BCK.numpy(), layer.ssm_BHPN.numpy())
+        return state
+
+
+def _array(tensor: Tensor) -> npt.NDArray[np.float32]:
+    array: npt.NDArray[np.float32] = tensor.detach().contiguous().numpy()
+    return array
+
+
+def _thread_count() -> int:
+    text = os.environ.get(THREADS_VARIABLE, "1")
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_THREADS:
+        raise ValueError(f"{THREADS_VARIABLE}={text} is no number of threads from 1 to {MAX_THREADS}")
+    return int(text)

@@ -1,0 +1,179 @@
+// Rows times a packed matrix. Every output is one chain of multiply-adds over the columns in order, whatever the number
+// of rows and the blocking: that is what makes results independent of the batch, bit for bit.
+#pragma once
+
+namespace graphtide::GRAPHTIDE_ISA {
+
+// How one unit of rows is read from a panel: `group` columns at a time.
+struct Fp32Columns {
+    using Element = float;
+    static constexpr int group = 1;
+    static inline void read(const float* from, Unit* columns) { columns[0] = load(from); }
+};
+
+struct Bf16Columns {
+    using Element = std::uint16_t;
+    static constexpr int group = 2;
+    static inline void read(const std::uint16_t* from, Unit* columns) { load_bf16(from, columns[0], columns[1]); }
+};
+
+struct Int8Columns {
+    using Element = std::int8_t;
+    static constexpr int group = 4;
+    static inline void read(const std::int8_t* from, Unit* columns) { load_int8(from, columns); }
+};
+
+struct Rows {
+    const float* x;
+    long x_stride;
+    float* y;
+    long y_stride;
+    int count;
+
+    Rows part(int first, int rows) const { return {x + first * x_stride, x_stride, y + first * y_stride, y_stride, rows}; }
+};
+
+// kRows rows times kUnits units of matrix rows; units past the fourth lie in the `second` panel, which follows the first.
+template <class Columns, int kRows, int kUnits>
+inline void tile(
+    const typename Columns::Element* first, int first_width, const typename Columns::Element* second, int second_width,
+    int columns, const Rows& rows, int to
+) {
+    Unit sums[kRows][kUnits];
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+        for (int u = 0; u < kUnits; ++u) sums[r][u] = zero();
+    }
+    const float* x = rows.x;
+    const long x_stride = rows.x_stride;
+    for (int k = 0; k < columns; k += Columns::group) {
+        const typename Columns::Element* const at[2] = {
+            first + static_cast<long>(k) * first_width, second + static_cast<long>(k) * second_width};
+#pragma GCC unroll 8
+        for (int u = 0; u < kUnits; ++u) {
+            Unit weights[Columns::group];
+            Columns::read(at[u / kPanelUnits] + (u % kPanelUnits) * kUnit * Columns::group, weights);
+#pragma GCC unroll 4
+            for (int g = 0; g < Columns::group; ++g) {
+#pragma GCC unroll 8
+                for (int r = 0; r < kRows; ++r) {
+                    sums[r][u] = multiply_add(weights[g], broadcast(x[r * x_stride + k + g]), sums[r][u]);
+                }
+            }
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+        for (int u = 0; u < kUnits; ++u) store(rows.y + r * rows.y_stride + to + u * kUnit, sums[r][u]);
+    }
+}
+
+// Rows in blocks as equal as can be, each of at most kRows.
+template <class Columns, int kRows, int kUnits>
+inline void block(
+    const typename Columns::Element* panel, int panel_width, int columns, const Rows& rows, int to
+) {
+    if constexpr (kRows > 1) {
+        if (rows.count < kRows) return block<Columns, kRows - 1, kUnits>(panel, panel_width, columns, rows, to);
+    }
+    tile<Columns, kRows, kUnits>(panel, panel_width, panel, panel_width, columns, rows, to);
+}
+
+// The units `unit` and after of one panel, kUnits at a time, then fewer.
+template <class Columns, int kRows, int kUnits>
+inline void strips(
+    const typename Columns::Element* panel, int panel_units, int unit, int columns, const Rows& rows, int to
+) {
+    const int blocks = (rows.count + kRows - 1) / kRows;
+    for (; unit + kUnits <= panel_units; unit += kUnits) {
+        for (int b = 0, first = 0; b < blocks; ++b) {
+            const int last = static_cast<int>(static_cast<long>(rows.count) * (b + 1) / blocks);
+            block<Columns, kRows, kUnits>(
+                panel + unit * kUnit * Columns::group, panel_units * kUnit, columns, rows.part(first, last - first),
+                to + unit * kUnit
+            );
+            first = last;
+        }
+    }
+    if constexpr (kUnits > 1) {
+        if (unit < panel_units) strips<Columns, kRows, kUnits / 2>(panel, panel_units, unit, columns, rows, to);
+    }
+}
+
+// One row: as many chains of sums as the registers hold, so that memory is what is waited for.
+template <class Columns>
+inline void product_alone(const Matrix& matrix, const Rows& rows) {
+    using Element = typename Columns::Element;
+    constexpr int panel_rows = kPanelUnits * kUnit;
+    const Element* data = static_cast<const Element*>(matrix.data);
+    const int columns = matrix.columns;
+    const long panel_size = static_cast<long>(panel_rows) * columns;
+    const int whole = matrix.rows / panel_rows, rest = matrix.rows % panel_rows;
+    const auto panel = [&](int p) { return data + p * panel_size; };
+    if constexpr (kSingleUnits == 2 * kPanelUnits) {
+        // The narrow panel goes with the last whole one: alone, its few chains would be waited for.
+        const int joined = rest && whole ? whole - 1 : whole;
+        int p = 0;
+        for (; p + 2 <= joined; p += 2) {
+            tile<Columns, 1, 8>(panel(p), panel_rows, panel(p + 1), panel_rows, columns, rows, p * panel_rows);
+        }
+        for (; p < joined; ++p) {
+            tile<Columns, 1, 4>(panel(p), panel_rows, panel(p), panel_rows, columns, rows, p * panel_rows);
+        }
+        if (!rest) return;
+        const int to = joined * panel_rows;
+        if (!whole) return strips<Columns, 1, 2>(data, rest / kUnit, 0, columns, rows, to);
+        switch (rest / kUnit) {
+            case 1: return tile<Columns, 1, 5>(panel(p), panel_rows, panel(p + 1), rest, columns, rows, to);
+            case 2: return tile<Columns, 1, 6>(panel(p), panel_rows, panel(p + 1), rest, columns, rows, to);
+            default: return tile<Columns, 1, 7>(panel(p), panel_rows, panel(p + 1), rest, columns, rows, to);
+        }
+    } else {
+        for (int p = 0; p < whole; ++p) {
+            strips<Columns, 1, kSingleUnits>(panel(p), kPanelUnits, 0, columns, rows, p * panel_rows);
+        }
+        if (rest) strips<Columns, 1, kSingleUnits>(panel(whole), rest / kUnit, 0, columns, rows, whole * panel_rows);
+    }
+}
+
+template <class Columns>
+inline void product(const Matrix& matrix, const Rows& rows) {
+    if (rows.count == 1) return product_alone<Columns>(matrix, rows);
+    constexpr int panel_rows = kPanelUnits * kUnit;
+    const auto* data = static_cast<const typename Columns::Element*>(matrix.data);
+    for (int first = 0; first < matrix.rows; first += panel_rows) {
+        const int width = matrix.rows - first < panel_rows ? matrix.rows - first : panel_rows;
+        strips<Columns, kTileRows, kTileUnits>(
+            data + static_cast<long>(first) * matrix.columns, width / kUnit, 0, matrix.columns, rows, first
+        );
+    }
+}
+
+#if defined(GRAPHTIDE_VNNI)
+void product_int8(const Matrix& matrix, const Rows& rows, Workspace& workspace);
+#else
+// Without integer dot products: weights become floats, and the size of a step is applied to the sums.
+inline void product_int8(const Matrix& matrix, const Rows& rows, Workspace&) {
+    product<Int8Columns>(matrix, rows);
+    for (int r = 0; r < rows.count; ++r) {
+        float* y = rows.y + r * rows.y_stride;
+        for (int i = 0; i < matrix.rows; i += kUnit) store(y + i, multiply(load(y + i), load(matrix.steps + i)));
+    }
+}
+#endif
+
+// y[r] = matrix x[r]
+inline void multiply_rows(
+    const Matrix& matrix, const float* x, long x_stride, float* y, long y_stride, int count, Workspace& workspace
+) {
+    const Rows rows{x, x_stride, y, y_stride, count};
+    switch (matrix.format) {
+        case Format::fp32: return product<Fp32Columns>(matrix, rows);
+        case Format::bf16: return product<Bf16Columns>(matrix, rows);
+        case Format::int8: return product_int8(matrix, rows, workspace);
+    }
+}
+
+}  // namespace graphtide::GRAPHTIDE_ISA

@@ -1,0 +1,82 @@
+// One unit of 16 floats in two AVX registers.
+#pragma once
+
+#include <immintrin.h>
+
+#include "model.hpp"
+
+namespace graphtide::GRAPHTIDE_ISA {
+
+struct Unit {
+    __m256 low, high;
+};
+
+constexpr int kSingleUnits = 4, kTileUnits = 1, kTileRows = 6, kScanUnits = 2;
+
+inline Unit zero() { return {_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+inline Unit broadcast(float value) { return {_mm256_set1_ps(value), _mm256_set1_ps(value)}; }
+inline Unit load(const float* from) { return {_mm256_load_ps(from), _mm256_load_ps(from + 8)}; }
+inline Unit load_unaligned(const float* from) { return {_mm256_loadu_ps(from), _mm256_loadu_ps(from + 8)}; }
+inline void store(float* to, Unit a) {
+    _mm256_store_ps(to, a.low);
+    _mm256_store_ps(to + 8, a.high);
+}
+inline Unit add(Unit a, Unit b) { return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)}; }
+inline Unit subtract(Unit a, Unit b) { return {_mm256_sub_ps(a.low, b.low), _mm256_sub_ps(a.high, b.high)}; }
+inline Unit multiply(Unit a, Unit b) { return {_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)}; }
+inline Unit multiply_add(Unit a, Unit b, Unit c) {
+    return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
+}
+inline Unit minimum(Unit a, Unit b) { return {_mm256_min_ps(a.low, b.low), _mm256_min_ps(a.high, b.high)}; }
+inline Unit maximum(Unit a, Unit b) { return {_mm256_max_ps(a.low, b.low), _mm256_max_ps(a.high, b.high)}; }
+inline Unit absolute(Unit a) {
+    const __m256 sign = _mm256_set1_ps(-0.0f);
+    return {_mm256_andnot_ps(sign, a.low), _mm256_andnot_ps(sign, a.high)};
+}
+inline Unit round_to_even(Unit a) {
+    constexpr int mode = _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC;
+    return {_mm256_round_ps(a.low, mode), _mm256_round_ps(a.high, mode)};
+}
+inline __m256 scale_by_power(__m256 a, __m256 exponent) {
+    const __m256i biased = _mm256_add_epi32(_mm256_cvtps_epi32(exponent), _mm256_set1_epi32(127));
+    return _mm256_mul_ps(a, _mm256_castsi256_ps(_mm256_slli_epi32(biased, 23)));
+}
+inline Unit scale_by_power(Unit a, Unit exponent) {
+    return {scale_by_power(a.low, exponent.low), scale_by_power(a.high, exponent.high)};
+}
+inline float sum(Unit a) {
+    const __m256 eight = _mm256_add_ps(a.low, a.high);
+    __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    four = _mm_add_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_add_ss(four, _mm_movehdup_ps(four)));
+}
+inline float largest(Unit a) {
+    const __m256 eight = _mm256_max_ps(a.low, a.high);
+    __m128 four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
+    four = _mm_max_ps(four, _mm_movehl_ps(four, four));
+    return _mm_cvtss_f32(_mm_max_ss(four, _mm_movehdup_ps(four)));
+}
+inline Unit reciprocal(Unit a) {
+    const __m256 one = _mm256_set1_ps(1.0f);
+    return {_mm256_div_ps(one, a.low), _mm256_div_ps(one, a.high)};
+}
+
+inline void load_bf16(const std::uint16_t* from, Unit& even, Unit& odd) {
+    const __m256i mask = _mm256_set1_epi32(static_cast<int>(0xffff0000u));
+    const __m256i low = _mm256_load_si256(reinterpret_cast<const __m256i*>(from));
+    const __m256i high = _mm256_load_si256(reinterpret_cast<const __m256i*>(from + 16));
+    even = {_mm256_castsi256_ps(_mm256_slli_epi32(low, 16)), _mm256_castsi256_ps(_mm256_slli_epi32(high, 16))};
+    odd = {_mm256_castsi256_ps(_mm256_and_si256(low, mask)), _mm256_castsi256_ps(_mm256_and_si256(high, mask))};
+}
+
+inline void load_int8(const std::int8_t* from, Unit columns[4]) {
+    const __m256i low = _mm256_load_si256(reinterpret_cast<const __m256i*>(from));
+    const __m256i high = _mm256_load_si256(reinterpret_cast<const __m256i*>(from + 32));
+    const auto column = [](__m256i shifted) { return _mm256_cvtepi32_ps(_mm256_srai_epi32(shifted, 24)); };
+    columns[0] = {column(_mm256_slli_epi32(low, 24)), column(_mm256_slli_epi32(high, 24))};
+    columns[1] = {column(_mm256_slli_epi32(low, 16)), column(_mm256_slli_epi32(high, 16))};
+    columns[2] = {column(_mm256_slli_epi32(low, 8)), column(_mm256_slli_epi32(high, 8))};
+    columns[3] = {column(low), column(high)};
+}
+
+}  // namespace graphtide::GRAPHTIDE_ISA

@@ -1,0 +1,30 @@
+"""The `cuda` backend: see `models.mamba2.kernels.contract`."""
+
+from models.mamba2.kernels.contract import BackendUnavailableError, StackWeights, check_precision
+from models.mamba2.kernels.cuda.device import CudaDevice, Device, why_unavailable
+from models.mamba2.kernels.cuda.stack import CudaStack
+
+
+class CudaBackend:
+    """Own kernels on an NVIDIA GPU.
+
+    Args:
+        device: where stacks run; torch's current GPU at the time of packing by default.
+    """
+
+    name = "cuda"
+
+    def __init__(self, device: Device | None = None) -> None:
+        self._device = device
+
+    def unavailable(self) -> str | None:
+        """See `contract.Backend.unavailable`."""
+        return None if self._device is not None else why_unavailable()
+
+    def pack(self, weights: StackWeights, precision: str = "fp32") -> CudaStack:
+        """See `contract.Backend.pack`; int8 has the numbers of int8 and the speed of fp32 here."""
+        check_precision(precision)
+        weights.validate()
+        if reason := self.unavailable():
+            raise BackendUnavailableError(f"backend cuda cannot run here: {reason}")
+        return CudaStack(weights, precision, self._device or CudaDevice())

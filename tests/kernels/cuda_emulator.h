@@ -1,0 +1,440 @@
+// Runs CUDA kernels on the CPU, for tests: every thread is a fiber, all blocks of a cluster live at once, clusters run one
+// after the other. It looks for what a GPU would not report:
+//   - barriers that not all threads reach, or reach at different places; shuffles that not all lanes join
+//   - shared memory that is read before it is written (it starts as NaN), or touched outside its bounds
+//   - two threads that touch one word of shared memory, one of them writing, with no barrier between
+// It does not see races on global memory, the order of memory within a barrier phase, or anything of time.
+#pragma once
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <map>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+#if !defined(__x86_64__)
+#include <ucontext.h>
+#endif
+
+#define DEVICE inline
+#define __global__
+#define KERNEL(threads) static void
+#define CLUSTER_KERNEL(threads, blocks) static void
+
+struct float4 {
+    float x, y, z, w;
+};
+struct Index3 {
+    unsigned x = 0, y = 0, z = 0;
+};
+using std::max;
+using std::min;
+
+namespace emulator {
+
+constexpr size_t kStackBytes = 256 << 10;
+constexpr int kWarpLanes = 32;
+
+// ---- fibers -------------------------------------------------------------------------------------------------------
+
+#if defined(__x86_64__)
+using Context = void*;
+extern "C" void emulator_switch(Context* from, Context to);
+asm(R"(.text
+.globl emulator_switch
+.type emulator_switch,@function
+emulator_switch:
+  pushq %rbp; pushq %rbx; pushq %r12; pushq %r13; pushq %r14; pushq %r15
+  movq %rsp, (%rdi); movq %rsi, %rsp
+  popq %r15; popq %r14; popq %r13; popq %r12; popq %rbx; popq %rbp
+  ret
+)");
+inline void prepare(Context& context, char* stack, void (*entry)()) {
+    auto top = reinterpret_cast<uint64_t*>(stack + kStackBytes);
+    *--top = 0;  // keeps the stack aligned as after a call
+    *--top = reinterpret_cast<uint64_t>(entry);
+    for (int saved = 0; saved < 6; ++saved) *--top = 0;
+    context = top;
+}
+inline void switch_to(Context& from, Context& to) { emulator_switch(&from, to); }
+#else
+using Context = ucontext_t;
+inline void prepare(Context& context, char* stack, void (*entry)()) {
+    getcontext(&context);
+    context.uc_stack.ss_sp = stack;
+    context.uc_stack.ss_size = kStackBytes;
+    context.uc_link = nullptr;
+    makecontext(&context, entry, 0);
+}
+inline void switch_to(Context& from, Context& to) { swapcontext(&from, &to); }
+#endif
+
+// ---- what runs ----------------------------------------------------------------------------------------------------
+
+struct Barrier {
+    int expected = 0, arrived = 0, line = 0;
+    unsigned generation = 0;
+};
+
+// Who touched two bytes last, and what barriers that thread had passed.
+struct Access {
+    int fiber = -1, block = -1, line = 0;
+    unsigned warp_epoch = 0, block_epoch = 0, cluster_epoch = 0;
+};
+struct Word {
+    Access write, reads[2];
+};
+
+struct Block;
+struct Fiber {
+    Context context{};
+    Block* block = nullptr;
+    int id = 0, thread = 0;
+    bool done = false;
+    Barrier* waits = nullptr;
+    unsigned generation = 0, shuffles = 0;
+    Access now;
+    int lane() const { return thread % kWarpLanes; }
+};
+struct Warp {
+    Barrier barrier;
+    float values[2][kWarpLanes];
+};
+struct Block {
+    int rank = 0;
+    Index3 index;
+    std::vector<char> shared;
+    std::vector<Word> words;
+    std::vector<Warp> warps;
+    Barrier barrier;
+};
+struct Machine {
+    std::vector<Block> blocks;
+    std::vector<Fiber> fibers;
+    Barrier cluster;
+    Context scheduler{};
+    Fiber* current = nullptr;
+    void (*body)(void*) = nullptr;
+    void* argument = nullptr;
+    std::vector<std::string> findings;
+    std::map<const char*, int> known;
+    uint64_t order = 0;
+};
+inline Machine* machine = nullptr;
+
+template <class... Values>
+void report(const char* format, Values... values) {
+    // A few of each kind, so that no kind hides another.
+    int& known = machine->known[format];
+    if (known == 3) return;
+    char line[256];
+    std::snprintf(line, sizeof line, format, values...);
+    auto& all = machine->findings;
+    if (std::find(all.begin(), all.end(), line) != all.end()) return;
+    all.emplace_back(line);
+    ++known;
+}
+
+inline Fiber& self() { return *machine->current; }
+
+inline void wait(Barrier& barrier, int line, const char* kind) {
+    Fiber& fiber = self();
+    if (barrier.arrived == 0) barrier.line = line;
+    if (barrier.line != line)
+        report("divergent %s: some threads wait at line %d, others at line %d", kind, barrier.line, line);
+    const unsigned generation = barrier.generation;
+    if (++barrier.arrived == barrier.expected) {
+        barrier.arrived = 0;
+        ++barrier.generation;
+        return;
+    }
+    fiber.waits = &barrier;
+    fiber.generation = generation;
+    while (barrier.generation == generation) switch_to(fiber.context, machine->scheduler);
+    fiber.waits = nullptr;
+}
+
+inline void enter_fiber() {
+    machine->body(machine->argument);
+    self().done = true;
+    for (;;) switch_to(self().context, machine->scheduler);
+}
+
+inline void report_deadlock() {
+    for (const Fiber& fiber : machine->fibers)
+        if (!fiber.done && fiber.waits) {
+            const Barrier& barrier = *fiber.waits;
+            report("deadlock: %d of %d threads wait at the barrier of line %d, the others never come", barrier.arrived,
+                   barrier.expected, barrier.line);
+        }
+}
+
+// Run the fibers of one cluster; false on a deadlock. The order of the fibers changes with `order`.
+inline bool run_cluster() {
+    std::vector<Fiber*> order;
+    for (Fiber& fiber : machine->fibers) order.push_back(&fiber);
+    uint64_t random = machine->order;
+    for (size_t left = order.size(); machine->order && left > 1; --left) {
+        random = random * 6364136223846793005ull + 1442695040888963407ull;
+        std::swap(order[left - 1], order[(random >> 33) % left]);
+    }
+    for (;;) {
+        bool ran = false, left = false;
+        for (Fiber* fiber : order) {
+            if (fiber->done) continue;
+            left = true;
+            if (fiber->waits && fiber->waits->generation == fiber->generation) continue;
+            ran = true;
+            machine->current = fiber;
+            switch_to(machine->scheduler, fiber->context);
+        }
+        if (!left) return true;
+        if (!ran) {
+            report_deadlock();
+            return false;
+        }
+    }
+}
+
+struct Launch {
+    unsigned grid_x, grid_y, threads, cluster, shared_bytes;
+    uint64_t order;
+};
+
+// Run body(argument) in every thread of the launch; returns the findings, one a line.
+inline std::string run(const Launch& launch, void (*body)(void*), void* argument) {
+    Machine here;
+    machine = &here;
+    here.body = body;
+    here.argument = argument;
+    here.order = launch.order;
+    const size_t count = static_cast<size_t>(launch.cluster) * launch.threads;
+    const size_t bytes = count * kStackBytes;
+    char* stacks = static_cast<char*>(
+        mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+    if (stacks == MAP_FAILED) return "no memory for the stacks of the emulated threads";
+    bool going = launch.grid_x % launch.cluster == 0;
+    if (!going) report("a grid of %u blocks does not divide into clusters of %u", launch.grid_x, launch.cluster);
+    for (unsigned first = 0; going && first < launch.grid_x * launch.grid_y; first += launch.cluster) {
+        here.blocks.assign(launch.cluster, Block());
+        here.fibers.assign(count, Fiber());
+        here.cluster = Barrier();
+        here.cluster.expected = static_cast<int>(count);
+        for (unsigned rank = 0; rank < launch.cluster; ++rank) {
+            Block& block = here.blocks[rank];
+            block.rank = static_cast<int>(rank);
+            block.index = {(first + rank) % launch.grid_x, (first + rank) / launch.grid_x, 0};
+            block.shared.assign(launch.shared_bytes, static_cast<char>(0xff));
+            block.words.assign((launch.shared_bytes + 1) / 2, Word());
+            block.barrier.expected = static_cast<int>(launch.threads);
+            block.warps.assign((launch.threads + kWarpLanes - 1) / kWarpLanes, Warp());
+            for (size_t warp = 0; warp < block.warps.size(); ++warp)
+                block.warps[warp].barrier.expected =
+                    static_cast<int>(std::min<size_t>(kWarpLanes, launch.threads - warp * kWarpLanes));
+            for (unsigned thread = 0; thread < launch.threads; ++thread) {
+                const size_t id = static_cast<size_t>(rank) * launch.threads + thread;
+                Fiber& fiber = here.fibers[id];
+                fiber.block = &block;
+                fiber.id = static_cast<int>(id);
+                fiber.thread = static_cast<int>(thread);
+                fiber.now.fiber = fiber.id;
+                fiber.now.block = block.rank;
+                prepare(fiber.context, stacks + id * kStackBytes, enter_fiber);
+            }
+        }
+        going = run_cluster();
+    }
+    munmap(stacks, bytes);
+    std::string all;
+    for (const std::string& finding : here.findings) all += finding + "\n";
+    machine = nullptr;
+    return all;
+}
+
+// ---- shared memory ------------------------------------------------------------------------------------------------
+
+// Whether a barrier lies between what `before` did and what this thread does now.
+inline bool ordered(const Access& before, const Fiber& fiber) {
+    const Access& now = fiber.now;
+    if (before.fiber < 0 || before.fiber == fiber.id) return true;
+    if (before.block != now.block) return before.cluster_epoch < now.cluster_epoch;
+    return before.block_epoch < now.block_epoch;
+}
+
+inline void check_order(const char* what, const Access& before, const Fiber& fiber, size_t byte) {
+    if (!ordered(before, fiber))
+        report("race: %s of shared byte %zu of block %d by thread %d of block %d and thread %d of block %d, both "
+               "after the barriers of lines %d and %d",
+               what, byte, fiber.block->rank, before.fiber % static_cast<int>(fiber.block->barrier.expected),
+               before.block, fiber.thread, fiber.now.block, before.line, fiber.now.line);
+}
+
+inline bool inside(const Block& block, size_t byte, size_t size) {
+    if (byte + size <= block.shared.size()) return true;
+    report("shared memory of %zu bytes is touched at byte %zu", block.shared.size(), byte);
+    return false;
+}
+
+inline void note_read(Block& block, size_t byte) {
+    Word& word = block.words[byte / 2];
+    const Fiber& fiber = self();
+    if (word.write.fiber < 0) report("shared byte %zu is read before it is written", byte);
+    check_order("write and read", word.write, fiber, byte);
+    if (word.reads[0].fiber != fiber.id) word.reads[1] = word.reads[0];
+    word.reads[0] = fiber.now;
+}
+
+inline void note_write(Block& block, size_t byte) {
+    Word& word = block.words[byte / 2];
+    const Fiber& fiber = self();
+    check_order("writes", word.write, fiber, byte);
+    for (const Access& read : word.reads) check_order("read and write", read, fiber, byte);
+    word.write = fiber.now;
+}
+
+template <class T>
+T read_shared(Block& block, size_t byte) {
+    T value{};
+    if (inside(block, byte, sizeof(T))) {
+        note_read(block, byte);
+        std::memcpy(&value, block.shared.data() + byte, sizeof(T));
+    }
+    return value;
+}
+
+template <class T>
+void write_shared(Block& block, size_t byte, T value) {
+    if (inside(block, byte, sizeof(T))) {
+        note_write(block, byte);
+        std::memcpy(block.shared.data() + byte, &value, sizeof(T));
+    }
+}
+
+}  // namespace emulator
+
+// ---- the names that portability.cuh promises ------------------------------------------------------------------------
+
+template <class T>
+struct SharedPlace {
+    size_t byte;
+    operator T() const { return emulator::read_shared<T>(*emulator::self().block, byte); }
+    const SharedPlace& operator=(T value) const {
+        emulator::write_shared<T>(*emulator::self().block, byte, value);
+        return *this;
+    }
+    const SharedPlace& operator=(const SharedPlace& other) const { return *this = static_cast<T>(other); }
+};
+
+template <class T>
+struct Shared {
+    size_t byte = 0;
+    SharedPlace<T> operator[](int index) const { return {byte + index * sizeof(T)}; }
+    Shared operator+(int index) const { return {byte + index * sizeof(T)}; }
+};
+
+template <class T>
+Shared<T> shared_memory(int offset) {
+    return {static_cast<size_t>(offset)};
+}
+
+#define threadIdx (Index3{static_cast<unsigned>(emulator::self().thread), 0, 0})
+#define blockIdx (emulator::self().block->index)
+
+inline void block_barrier(int line = __builtin_LINE()) {
+    emulator::Fiber& fiber = emulator::self();
+    emulator::wait(fiber.block->barrier, line, "block barrier");
+    ++fiber.now.block_epoch;
+    fiber.now.line = line;
+}
+
+inline int cluster_rank() { return emulator::self().block->rank; }
+
+inline void cluster_barrier(int line = __builtin_LINE()) {
+    emulator::Fiber& fiber = emulator::self();
+    emulator::wait(emulator::machine->cluster, line, "cluster barrier");
+    ++fiber.now.block_epoch;
+    ++fiber.now.cluster_epoch;
+    fiber.now.line = line;
+}
+
+inline void store_remote(Shared<float> words, int index, int rank, float value) {
+    emulator::write_shared<float>(emulator::machine->blocks[rank], words.byte + index * sizeof(float), value);
+}
+
+// Two slots by turns: a lane can be one shuffle ahead of another, never two.
+inline float shuffle(float value, int lane, int line = __builtin_LINE()) {
+    emulator::Fiber& fiber = emulator::self();
+    emulator::Warp& warp = fiber.block->warps[fiber.thread / emulator::kWarpLanes];
+    float* values = warp.values[fiber.shuffles++ % 2];
+    values[fiber.lane()] = value;
+    emulator::wait(warp.barrier, line, "shuffle");
+    return values[lane % emulator::kWarpLanes];
+}
+inline float shuffle_xor(float value, int mask, int line = __builtin_LINE()) {
+    return shuffle(value, emulator::self().lane() ^ mask, line);
+}
+
+inline float4 load4(const float* words, int index) {
+    return {words[index], words[index + 1], words[index + 2], words[index + 3]};
+}
+inline float4 load4(Shared<float> words, int index) {
+    if ((words.byte + index * sizeof(float)) % 16) emulator::report("misaligned load of 16 bytes at byte %zu", words.byte);
+    return {words[index], words[index + 1], words[index + 2], words[index + 3]};
+}
+inline void store4(float* words, float4 value) { std::memcpy(words, &value, sizeof value); }
+inline float bits_to_float(unsigned bits) {
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+template <class Halves>
+float4 load_halves(Halves words, int index) {
+    const auto wide = [&](int i) { return bits_to_float(static_cast<unsigned>(words[index + i]) << 16); };
+    return {wide(0), wide(1), wide(2), wide(3)};
+}
+inline float4 load4(const unsigned short* words, int index) { return load_halves(words, index); }
+inline float4 load4(Shared<unsigned short> words, int index) {
+    if ((words.byte + index * 2) % 8) emulator::report("misaligned load of 8 bytes at byte %zu", words.byte);
+    return load_halves(words, index);
+}
+
+inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
+inline int read_host(const int* word) { return *static_cast<const volatile int*>(word); }
+inline void write_host(int* word, int value) { *static_cast<volatile int*>(word) = value; }
+
+// ---- launches from outside ------------------------------------------------------------------------------------------
+
+namespace emulator {
+
+template <class... Parameters>
+struct Call {
+    void (*kernel)(Parameters...);
+    void** arguments;
+    template <size_t... I>
+    void with(std::index_sequence<I...>) {
+        kernel(*static_cast<std::remove_reference_t<Parameters>*>(arguments[I])...);
+    }
+    static void body(void* call) { static_cast<Call*>(call)->with(std::index_sequence_for<Parameters...>()); }
+};
+
+template <class... Parameters>
+int launch(void (*kernel)(Parameters...), const Launch& how, void** arguments, char* findings, size_t size) {
+    Call<Parameters...> call{kernel, arguments};
+    const std::string found = run(how, Call<Parameters...>::body, &call);
+    std::snprintf(findings, size, "%s", found.c_str());
+    return found.empty() ? 0 : 1;
+}
+
+}  // namespace emulator
+
+// Makes `kernel` callable from outside, with its arguments as cuLaunchKernel takes them.
+#define EMULATED(kernel)                                                                                               \
+    extern "C" int emulate_##kernel(const emulator::Launch* how, void** arguments, char* findings, size_t size) {      \
+        return emulator::launch(&kernel, *how, arguments, findings, size);                                             \
+    }
