@@ -17,13 +17,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from infra.errors import ModelError
+from infra.errors import ModelError, UsageError
 from infra.schema import METRIC_INDEX, METRIC_NAMES, METRICS, QUANTILE_LEVELS, RUNNING_TOTALS, Kind
 from models.constraints import TotalsAccumulator
 from models.contract import FloatArray, ForecastChunk
 from models.features import MODELLED, N_FEATURES, N_MODELLED, CausalStatistics, Tokens, untransform
 from models.mamba2.config import Mamba2Config
 from models.mamba2.core import Mamba2Core
+from models.mamba2.kernels.contract import Backend, BackendUnavailableError, StackWeights
+from models.mamba2.kernels.registry import get_backend
 from models.mamba2.state import Mamba2State
 from models.paths import RankDynamics, floored_mean
 
@@ -98,7 +100,7 @@ class ForecasterNet(nn.Module):
     ) -> tuple[Tensor, Mamba2State]:
         """Return residual quantiles [B, L, M, Q], increasing along Q, and the state after the last step."""
         hidden_BLD, after = self._run(features_BLF, state, checkpoint_blocks)
-        return self._quantiles(self.dropout(hidden_BLD)), after
+        return self.quantiles(self.head(self.dropout(hidden_BLD))), after
 
     def encode(
         self, features_BLF: Tensor, state: Mamba2State | None = None, *, checkpoint_blocks: bool = False
@@ -112,8 +114,10 @@ class ForecasterNet(nn.Module):
         hidden_BLD, after = self.core(self.embed(features_BLF), state, checkpoint_blocks=checkpoint_blocks)
         return hidden_BLD, after
 
-    def _quantiles(self, hidden_BLD: Tensor) -> Tensor:
-        raw = self.head(hidden_BLD).unflatten(-1, (N_MODELLED, N_LEVELS))
+    @staticmethod
+    def quantiles(outputs_BLR: Tensor) -> Tensor:
+        """Return residual quantiles [B, L, M, Q] from the outputs of the head, R = M * Q: a median and gaps."""
+        raw = outputs_BLR.unflatten(-1, (N_MODELLED, N_LEVELS))
         median, gaps = raw[..., :1], F.softplus(raw[..., 1:])
         below, above = gaps[..., :MEDIAN], gaps[..., MEDIAN:]
         lower = median - below.flip(-1).cumsum(-1).flip(-1)
@@ -171,10 +175,20 @@ class MambaForecaster:
         net: trained weights.
         ranks: how errors of the new nodes and edges hang together in time.
         name: as it stands in tables.
+        backend: what runs the net; the fastest that can run here if None.
+
+    Raises:
+        UsageError: GRAPHTIDE_BACKEND names a backend that is unknown or cannot run here.
     """
 
-    def __init__(self, net: ForecasterNet, ranks: RankDynamics, *, name: str = "mamba2") -> None:
+    def __init__(
+        self, net: ForecasterNet, ranks: RankDynamics, *, name: str = "mamba2", backend: Backend | None = None
+    ) -> None:
         self._net = net.eval()
+        try:
+            self._stack = (backend or get_backend()).pack(StackWeights.from_modules(net.embed, net.core, net.head))
+        except BackendUnavailableError as error:
+            raise UsageError(str(error), fix="unset it, or see `graphtide doctor` for what can run here") from error
         self._ranks = ranks
         self._name = name
 
@@ -206,7 +220,7 @@ class MambaForecaster:
             piece = values[begin : begin + ENCODE_STEPS]
             statistics, tokens = state.statistics.observe(piece[:, MODELLED])
             with _single_series():
-                core = self._net.encode(torch.from_numpy(tokens.features)[None], state.core)
+                _, core = self._stack.prefill(torch.from_numpy(tokens.features)[None], state.core)
             state = ForecasterState(statistics, core, piece[-1, _TOTALS])
         return state
 
@@ -220,7 +234,8 @@ class MambaForecaster:
         for first in range(0, horizon_steps, chunk_steps):
             tokens = statistics.ahead(first + 1, min(chunk_steps, horizon_steps - first), reach_steps)
             with _single_series():
-                residuals_BLMQ, core = self._net(torch.from_numpy(tokens.features)[None], core)
+                outputs_BLR, core = self._stack.prefill(torch.from_numpy(tokens.features)[None], core)
+                residuals_BLMQ = self._net.quantiles(outputs_BLR)
             modelled = to_values(residuals_BLMQ[0].double().numpy(), tokens)
             quantiles = np.zeros((len(modelled), N_METRICS, N_LEVELS))
             quantiles[:, MODELLED] = modelled
