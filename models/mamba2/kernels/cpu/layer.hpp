@@ -148,10 +148,7 @@ inline void run_layer(const Model& model, int index, Workspace& workspace, int f
     const long ssm_at = static_cast<long>(index) * sizes.layer_state + static_cast<long>(sizes.d_conv) * sizes.conv;
     for (int r = 0; r < count; ++r) {
         float* projected = workspace.projected + r * projected_stride;
-        convolve(
-            sizes, layer, rows[r].state + static_cast<long>(index) * sizes.layer_state, rows[r].slot,
-            projected + sizes.inner
-        );
+        // Step sizes before the convolution, which hides their long chain of dependent operations.
         const float* dt = projected + sizes.inner + sizes.conv;
         for (int i = 0; i < sizes.dt; i += kUnit) {
             Unit step = softplus(add(load(dt + i), load(layer.dt_bias + i)));
@@ -159,6 +156,10 @@ inline void run_layer(const Model& model, int index, Workspace& workspace, int f
             store(workspace.step_sizes + r * sizes.dt + i, step);
             store(workspace.decays + r * sizes.dt + i, exponential(multiply(step, load(layer.rate + i))));
         }
+        convolve(
+            sizes, layer, rows[r].state + static_cast<long>(index) * sizes.layer_state, rows[r].slot,
+            projected + sizes.inner
+        );
     }
     const int heads_per_group = sizes.n_heads / sizes.n_groups;
     for (int head = 0; head < sizes.n_heads; ++head) {
