@@ -49,6 +49,7 @@ def examine(settings: LoadedSettings) -> list[Finding]:
         Finding("settings", Status.OK, str(settings.file)),
         _cpu(),
         *_torch(),
+        *_kernels(),
         _compiler(),
         _sqlite(),
         _store(settings.values.store.url),
@@ -93,12 +94,28 @@ def _torch() -> Iterator[Finding]:
         )
 
 
+def _kernels() -> Iterator[Finding]:
+    try:
+        from models.mamba2.kernels.registry import explain  # noqa: PLC0415 - imports torch
+    except ImportError:
+        return
+    backends = explain()
+    chosen = [backend for backend in backends if backend.chosen]
+    if chosen:
+        yield Finding("kernels", Status.OK, f"{chosen[0].name}: {chosen[0].reason}")
+    else:
+        yield Finding("kernels", Status.FAIL, "GRAPHTIDE_BACKEND names a backend that cannot run here", "unset it")
+    for backend in backends:
+        if not backend.chosen:
+            yield Finding(f"  {backend.name}", Status.NOTE, backend.reason)
+
+
 def _compiler() -> Finding:
     for name in COMPILERS:
         path = shutil.which(name)
         if path:
             return Finding("compiler", Status.OK, path)
-    return Finding("compiler", Status.NOTE, "no C++ compiler", "not needed: every kernel has a plain torch path")
+    return Finding("compiler", Status.NOTE, "no C++ compiler", "not needed, but our CPU kernels need one to be built")
 
 
 def _sqlite() -> Finding:

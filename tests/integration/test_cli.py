@@ -151,6 +151,16 @@ def test_doctor_reports_as_json(graphtide: Cli, toy_store: str, monkeypatch: pyt
     assert {"python", "torch", "gpu", "cpu", "compiler", "sqlite", "settings", "disk"} <= set(findings)
 
 
+def test_doctor_names_the_kernels(graphtide: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPHTIDE_BACKEND", "reference")
+    findings = {finding["name"]: finding for finding in json.loads(graphtide("doctor", "--json").out)["findings"]}
+    assert findings["kernels"]["found"].startswith("reference")
+    monkeypatch.setenv("GRAPHTIDE_BACKEND", "abacus")
+    ran = graphtide("doctor", "--json")
+    assert ran.code == 1
+    assert "abacus" in ran.out
+
+
 def test_doctor_fails_where_a_command_would(graphtide: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("other.db").write_text("no store")
     monkeypatch.setenv("GRAPHTIDE_STORE__URL", "sqlite:///other.db")

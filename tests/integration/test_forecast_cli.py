@@ -223,3 +223,12 @@ def test_backtest_longer_than_the_history(graphtide: Cli) -> None:
         wrong = graphtide("backtest", "toy", f"--horizons={horizons}")
         assert wrong.code == 2
         assert "--horizons" in wrong.err
+
+
+@pytest.mark.usefixtures("trained")
+def test_an_unknown_backend_is_refused_before_anything_runs(graphtide: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPHTIDE_BACKEND", "abacus")
+    ran = graphtide("forecast", "toy", "--horizon", 3)
+    assert ran.code == 2
+    assert "abacus" in ran.err
+    assert "Traceback" not in ran.err
