@@ -50,6 +50,7 @@ def examine(settings: LoadedSettings) -> list[Finding]:
         _cpu(),
         *_torch(),
         _compiler(),
+        *_kernels(),
         _sqlite(),
         _store(settings.values.store.url),
         *_checkpoints(settings.values.models.directory),
@@ -99,6 +100,24 @@ def _compiler() -> Finding:
         if path:
             return Finding("compiler", Status.OK, path)
     return Finding("compiler", Status.NOTE, "no C++ compiler", "not needed: every kernel has a plain torch path")
+
+
+def _kernels() -> Iterator[Finding]:
+    """Say of every backend of the model whether it is used, and why or why not."""
+    try:
+        from models.mamba2.kernels.registry import explain  # noqa: PLC0415 - imports torch
+    except ImportError:
+        # Said of torch already.
+        return
+    backends = explain()
+    for backend in backends:
+        status = Status.OK if backend.chosen else Status.NOTE
+        if backend.name == "cpu" and backend.reason.startswith("unavailable"):
+            status = Status.WARN
+        yield Finding("kernels", status, f"{backend.name}: {backend.reason}")
+    if not any(backend.chosen for backend in backends):
+        named = os.environ.get("GRAPHTIDE_BACKEND")
+        yield Finding("kernels", Status.FAIL, f"GRAPHTIDE_BACKEND={named} cannot be used", "unset it, or name another")
 
 
 def _sqlite() -> Finding:
