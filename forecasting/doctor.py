@@ -51,6 +51,7 @@ def examine(settings: LoadedSettings) -> list[Finding]:
         *_torch(),
         *_kernels(),
         _compiler(),
+        *_kernels(),
         _sqlite(),
         _store(settings.values.store.url),
         *_checkpoints(settings.values.models.directory),
@@ -116,6 +117,24 @@ def _compiler() -> Finding:
         if path:
             return Finding("compiler", Status.OK, path)
     return Finding("compiler", Status.NOTE, "no C++ compiler", "not needed, but our CPU kernels need one to be built")
+
+
+def _kernels() -> Iterator[Finding]:
+    """Say of every backend of the model whether it is used, and why or why not."""
+    try:
+        from models.mamba2.kernels.registry import explain  # noqa: PLC0415 - imports torch
+    except ImportError:
+        # Said of torch already.
+        return
+    backends = explain()
+    for backend in backends:
+        status = Status.OK if backend.chosen else Status.NOTE
+        if backend.name == "cpu" and backend.reason.startswith("unavailable"):
+            status = Status.WARN
+        yield Finding("kernels", status, f"{backend.name}: {backend.reason}")
+    if not any(backend.chosen for backend in backends):
+        named = os.environ.get("GRAPHTIDE_BACKEND")
+        yield Finding("kernels", Status.FAIL, f"GRAPHTIDE_BACKEND={named} cannot be used", "unset it, or name another")
 
 
 def _sqlite() -> Finding:

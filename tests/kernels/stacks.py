@@ -37,14 +37,15 @@ def make_weights(config, *, n_inputs=5, n_outputs=3, feeds_back=False, seed=0):
             if name.endswith(("norm.weight", "norm_f.weight", ".D")):
                 tensor.add_(normal(*tensor.shape, scale=0.2))
     width = config.d_model
-    embed, head = (nn.utils.skip_init(nn.Linear, *sizes) for sizes in ((n_inputs, width), (width, n_outputs)))
-    with torch.no_grad():
-        embed.weight.copy_(normal(width, n_inputs, scale=0.5))
-        embed.bias.copy_(normal(width, scale=0.3))
-        head.weight.copy_(normal(n_outputs, width, scale=width**-0.5))
-        head.bias.copy_(normal(n_outputs, scale=0.3))
-    feedback_DR = normal(width, n_outputs, scale=0.5) if feeds_back else None
-    return StackWeights.from_modules(embed, core, head, feedback_DR)
+    return StackWeights(
+        config=config,
+        core={name: tensor.detach() for name, tensor in core.state_dict().items()},
+        input_weight_DF=normal(width, n_inputs, scale=0.5),
+        input_bias_D=normal(width, scale=0.3),
+        head_weight_RD=normal(n_outputs, width, scale=width**-0.5),
+        head_bias_R=normal(n_outputs, scale=0.3),
+        feedback_weight_DR=normal(width, n_outputs, scale=0.5) if feeds_back else None,
+    )
 
 
 def season(batch, steps, generator):

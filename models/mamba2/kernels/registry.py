@@ -68,7 +68,8 @@ def explain() -> list[Explanation]:
             why = f"named by {VARIABLE}" if forced else "the fastest that can run here"
             lines.append(Explanation(name, True, why))
         elif name in _CHOSEN_UNASKED:
-            lines.append(Explanation(name, False, f"available, but {best} is preferred"))
+            why = f"{VARIABLE} names {forced}" if forced else f"{best} is preferred"
+            lines.append(Explanation(name, False, f"available, but {why}"))
         else:
             lines.append(Explanation(name, False, f"available, but used only when {VARIABLE} names it"))
     return lines

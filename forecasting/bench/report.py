@@ -1,0 +1,119 @@
+"""The result of a benchmark: one JSON object of fixed shape, the same for every benchmark. Standard library only."""
+
+import os
+import platform
+import sys
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One figure.
+
+    Attributes:
+        case, system: what was measured of whom.
+        value: the least disturbed measurement.
+        unit: of the value; less is better in all of ours.
+        median: the usual measurement; None where there is but one.
+        windows: measurements taken.
+    """
+
+    case: str
+    system: str
+    value: float
+    unit: str
+    median: float | None = None
+    windows: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """How a peer compares: above 1 we are ahead. `met` is None where no target is set."""
+
+    case: str
+    peer: str
+    ratio: float
+    target: float | None
+    met: bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """What was not measured, and why."""
+
+    case: str
+    system: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Report:
+    """A benchmark's result.
+
+    Attributes:
+        bench: its name.
+        command: how to run it again.
+        rows, ratios, missing: what was found.
+        versions: of what the figures depend on.
+    """
+
+    bench: str
+    command: str
+    rows: list[Row] = field(default_factory=list)
+    ratios: list[Ratio] = field(default_factory=list)
+    missing: list[Missing] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+    hardware: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Fill in the machine."""
+        self.versions["python"] = platform.python_version()
+        self.hardware |= hardware()
+
+    def add(self, row: Row) -> None:
+        """Append a row, its figures rounded to what a clock can tell."""
+        usual = None if row.median is None else float(f"{row.median:.5g}")
+        self.rows.append(Row(row.case, row.system, float(f"{row.value:.5g}"), row.unit, usual, row.windows))
+
+    def compare(self, case: str, peer: str, target: float | None, *, ours: str = "graphtide") -> None:
+        """Append the ratio of a peer's figure to ours, if both are there."""
+        values = {row.system: row.value for row in self.rows if row.case == case}
+        if peer in values and ours in values:
+            ratio = float(f"{values[peer] / values[ours]:.4g}")
+            self.ratios.append(Ratio(case, peer, ratio, target, None if target is None else ratio >= target))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the object that `--json` prints."""
+        return {
+            "bench": self.bench,
+            "command": self.command,
+            "hardware": self.hardware,
+            "versions": self.versions,
+            "rows": [asdict(row) for row in self.rows],
+            "ratios": [asdict(ratio) for ratio in self.ratios],
+            "missing": [asdict(missing) for missing in self.missing],
+        }
+
+
+def hardware() -> dict[str, Any]:
+    """Return what this machine is, as far as figures depend on it."""
+    model = platform.processor() or platform.machine()
+    flags: set[str] = set()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                model = value.strip()
+            elif key.strip() in {"flags", "Features"}:
+                flags.update(value.split())
+    watched = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "asimd", "sve")
+    return {
+        "cpu": model,
+        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "features": [name for name in watched if name in flags],
+        "load_1min": round(os.getloadavg()[0], 2),
+        "threads": 1,
+    }

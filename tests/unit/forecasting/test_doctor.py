@@ -1,0 +1,38 @@
+"""What doctor says of the kernels."""
+
+import pytest
+
+from forecasting.doctor import Status, examine
+from infra.configuration import load_settings
+from models.mamba2.kernels import registry
+
+
+def kernels() -> dict[str, tuple[Status, str]]:
+    findings = [finding for finding in examine(load_settings()) if finding.name == "kernels"]
+    return {finding.found.partition(":")[0]: (finding.status, finding.found) for finding in findings}
+
+
+@pytest.mark.usefixtures("clean_environment")
+def test_one_backend_is_used_and_the_others_say_why_not() -> None:
+    found = kernels()
+    assert list(found) == ["cuda", "cpu", "reference", "mamba_ssm"]
+    assert [name for name, (status, _) in found.items() if status is Status.OK] == [registry.get_backend().name]
+    assert all(status is not Status.FAIL for status, _ in found.values())
+
+
+@pytest.mark.usefixtures("clean_environment")
+def test_a_forced_backend_is_named_and_an_impossible_one_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPHTIDE_BACKEND", "reference")
+    assert kernels()["reference"] == (Status.OK, "reference: named by GRAPHTIDE_BACKEND")
+    monkeypatch.setenv("GRAPHTIDE_BACKEND", "tpu")
+    found = kernels()
+    assert found["GRAPHTIDE_BACKEND=tpu cannot be used"][0] is Status.FAIL
+    assert found["reference"][1] == "reference: available, but GRAPHTIDE_BACKEND names tpu"
+
+
+@pytest.mark.usefixtures("clean_environment")
+def test_missing_compiled_kernels_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPHTIDE_CPU_ISA", "sse9")
+    status, text = kernels()["cpu"]
+    assert status is Status.WARN
+    assert "unavailable" in text
