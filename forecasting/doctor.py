@@ -49,7 +49,6 @@ def examine(settings: LoadedSettings) -> list[Finding]:
         Finding("settings", Status.OK, str(settings.file)),
         _cpu(),
         *_torch(),
-        *_kernels(),
         _compiler(),
         *_kernels(),
         _sqlite(),
@@ -93,22 +92,6 @@ def _torch() -> Iterator[Finding]:
         yield Finding(
             "gpu", Status.NOTE, "none that torch can use", "not needed: training and forecasting run on the CPU"
         )
-
-
-def _kernels() -> Iterator[Finding]:
-    try:
-        from models.mamba2.kernels.registry import explain  # noqa: PLC0415 - imports torch
-    except ImportError:
-        return
-    backends = explain()
-    chosen = [backend for backend in backends if backend.chosen]
-    if chosen:
-        yield Finding("kernels", Status.OK, f"{chosen[0].name}: {chosen[0].reason}")
-    else:
-        yield Finding("kernels", Status.FAIL, "GRAPHTIDE_BACKEND names a backend that cannot run here", "unset it")
-    for backend in backends:
-        if not backend.chosen:
-            yield Finding(f"  {backend.name}", Status.NOTE, backend.reason)
 
 
 def _compiler() -> Finding:
