@@ -202,8 +202,19 @@ def test_reading_and_ingesting_never_import_torch_or_pandas(
 
 def follow(log: Path, folder: Path) -> "subprocess.Popen[str]":
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GRAPHTIDE_")}
+    # A shell starts what it runs in the background with Ctrl-C ignored, and children inherit that.
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     return subprocess.Popen(
-        [sys.executable, "-c", "from forecasting.cli import main; main()", "ingest", log, "--graph", "g", "--follow"],
+        [
+            sys.executable,
+            "-c",
+            f"{code}\nfrom forecasting.cli import main; main()",
+            "ingest",
+            log,
+            "--graph",
+            "g",
+            "--follow",
+        ],
         cwd=folder,
         env=environment | {"GRAPHTIDE_INGEST__POLL_INTERVAL_S": "0.05"},
         stdout=subprocess.PIPE,
