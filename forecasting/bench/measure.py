@@ -18,6 +18,8 @@ Say = Callable[[str], None]
 # Of a turn; a window of a system that needs longer for a single step is one step.
 WINDOW_S = 0.005
 TURN_S = 0.08
+# Systems of ours take many steps in a call and keep states in near caches meanwhile; shorter chunks would forbid it.
+NATIVE_WINDOW_STEPS = 256
 MIN_ROUNDS = 5
 # Steps from the zero state whose outputs are compared, and how far they may lie apart.
 COMPARED_STEPS = {"rollout": 12, "prefill": 150}
@@ -173,12 +175,15 @@ def _compare(found: list[float], expected: list[float], tolerance: float) -> Non
 
 
 def _rollout_turn(worker: WorkerProcess, timing: Timing, again: dict[str, Any] | None) -> Callable[[], None]:
-    """Return a turn; `again` packs the stack anew before each: where its pages lie decides how they share a cache."""
+    """Return a turn; `again`, for systems of ours, packs the stack anew before each turn.
+
+    Where the pages of the weights lie decides how they share a cache: no one place may decide the result.
+    """
     # Twice: the first may load or compile something.
     for _ in range(2):
         (seconds,) = worker.ask(do="run", steps=1, windows=1)["seconds"]
     seconds = min(worker.ask(do="run", steps=4, windows=3)["seconds"]) / 4
-    steps = max(1, round(WINDOW_S / seconds))
+    steps = max(1 if again is None else NATIVE_WINDOW_STEPS, round(WINDOW_S / seconds))
     windows = max(2, math.ceil(TURN_S / (steps * seconds)))
 
     def turn() -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -34,7 +35,8 @@ def main(measure: Callable[..., Report], description: str, *, selects: bool) -> 
         parser.add_argument("--only", default="", metavar="TEXT", help="only groups with TEXT in the name of a case")
     given = parser.parse_args()
     chosen = {"only": given.only} if selects else {}
-    command = f"python benchmarks/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}".strip()
+    words = ["python", f"benchmarks/{Path(sys.argv[0]).name}", "--budget", f"{given.budget:g}"]
+    command = shlex.join([*words, *(["--only", given.only] if selects and given.only else [])])
     try:
         report = measure(command=command, budget_s=given.budget, say=say, **chosen)
     except PeerError as error:

@@ -48,8 +48,9 @@ def rollout(
     """
     from forecasting.bench.rollout import measure  # noqa: PLC0415 - imports torch
 
-    def run(command: str) -> "Report":
-        return measure(command=command, budget_s=budget_s, only=only, say=say)
+    def run() -> "Report":
+        words = ["graphtide", "bench", "rollout", "--budget", f"{budget_s:g}", *(["--only", only] if only else [])]
+        return measure(command=shlex.join(words), budget_s=budget_s, only=only, say=say)
 
     _bench(run, output, chart, as_json)
 
@@ -67,20 +68,20 @@ def prefill(
     """
     from forecasting.bench.prefill import measure  # noqa: PLC0415 - imports torch
 
-    def run(command: str) -> "Report":
-        return measure(command=command, budget_s=budget_s, say=say)
+    def run() -> "Report":
+        return measure(command=f"graphtide bench prefill --budget {budget_s:g}", budget_s=budget_s, say=say)
 
     _bench(run, output, chart, as_json)
 
 
-def _bench(run: Callable[[str], "Report"], output: Path | None, chart: Path | None, as_json: bool) -> None:
+def _bench(run: Callable[[], "Report"], output: Path | None, chart: Path | None, as_json: bool) -> None:
     from forecasting.bench.processes import PeerError  # noqa: PLC0415
 
     if chart is not None and chart.suffix != ".html":
         raise UsageError(f"--chart cannot be {chart}", fix="name an .html file")
     try:
         with interruptible("Nothing was written; environments of peers are kept."):
-            report = run("graphtide " + shlex.join(sys.argv[1:]))
+            report = run()
     except PeerError as error:
         raise GraphtideError(f"nothing can be measured: {error}") from error
     if not report.rows:
@@ -116,11 +117,15 @@ def _show(report: "Report") -> None:
                 colour = "green" if ratio.met else "red"
                 cells[0], cells[1] = (
                     f"[{colour}]{cells[0]}[/]",
-                    f"{ratio.target:.2g}x {'met' if ratio.met else 'missed'}",
+                    f"{ratio.target:.3g}x {'met' if ratio.met else 'missed'}",
                 )
-        usual = "" if row.median is None else f"{row.median:,.4g}"
-        table.add_row(row.case if row.case != last else "", row.system, f"{row.value:,.4g}", usual, row.unit, *cells)
+        usual = "" if row.median is None else _figure(row.median)
+        table.add_row(row.case if row.case != last else "", row.system, _figure(row.value), usual, row.unit, *cells)
         last = row.case
     console().print(table)
     for missing in report.missing:
         say(f"not measured: {missing.case}, {missing.system}: {missing.reason}")
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"

@@ -1,0 +1,86 @@
+"""Write the tables of docs/benchmarks.md anew from benchmarks/results/*.json.
+
+    python benchmarks/write_tables.py [--check]
+
+Only what stands between `<!-- NAME -->` and `<!-- /NAME -->` is replaced; with --check nothing is written, and the exit
+code is 1 if a table is not that of the results. Standard library only.
+"""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "benchmarks.md"
+RESULTS = ROOT / "benchmarks" / "results"
+NAMES = ("rollout", "prefill")
+
+
+def table(report: dict[str, Any]) -> str:
+    """Return the Markdown of a report: what it ran on, a line a case with a column a system, what was not measured."""
+    systems = list(dict.fromkeys(row["system"] for row in report["rows"]))
+    values = {(row["case"], row["system"]): row for row in report["rows"]}
+    ratios = {(ratio["case"], ratio["peer"]): ratio for ratio in report["ratios"]}
+    cases = list(dict.fromkeys(row["case"] for row in report["rows"]))
+    # Figures of a case that is compared with nothing else stand in the text.
+    shown = [system for system in systems if any((case, system) in values for case in cases)]
+    hardware, versions = report["hardware"], report["versions"]
+    lines = [
+        f"`{report['command']}` on {hardware['cpu']} ({', '.join(hardware['features'])}), one thread; "
+        + ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+        + ".",
+        "",
+        "| case | unit | " + " | ".join(shown) + " |",
+        "|---|---|" + "---|" * len(shown),
+    ]
+    for case in cases:
+        unit = next(values[case, system]["unit"] for system in shown if (case, system) in values)
+        cells = [_cell(values.get((case, system)), ratios.get((case, system))) for system in shown]
+        lines.append(f"| {case} | {unit} | " + " | ".join(cells) + " |")
+    if report["missing"]:
+        reasons: dict[str, list[str]] = {}
+        for missing in report["missing"]:
+            reasons.setdefault(missing["reason"], []).append(f"{missing['case']} ({missing['system']})")
+        lines += ["", "Not measured: " + "; ".join(f"{', '.join(what)}: {why}" for why, what in reasons.items()) + "."]
+    return "\n".join(lines)
+
+
+def _cell(row: dict[str, Any] | None, ratio: dict[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    text = f"{row['value']:,.4g}" if row["value"] < 1000 else f"{row['value']:,.0f}"
+    if ratio is None:
+        return f"**{text}**" if row["system"] == "graphtide" else text
+    verdict = ""
+    if ratio["target"] is not None:
+        verdict = f" ({'met' if ratio['met'] else 'missed'}: {ratio['target']:.3g}x)"
+    return f"{text}, {ratio['ratio']:.3g}x{verdict}"
+
+
+def written(page: str) -> str:
+    """Return the page with the tables of the results.
+
+    Raises:
+        ValueError: the page has no place for a table.
+    """
+    for name in NAMES:
+        report = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
+        block = f"<!-- {name} -->\n{table(report)}\n<!-- /{name} -->"
+        page, found = re.subn(rf"<!-- {name} -->.*?<!-- /{name} -->", lambda _m, b=block: b, page, flags=re.DOTALL)
+        if found != 1:
+            raise ValueError(f"{PAGE.name} has {found} places for the table {name!r}")
+    return page
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a table is out of date")
+    given = parser.parse_args()
+    before = PAGE.read_text(encoding="utf-8")
+    after = written(before)
+    if given.check:
+        sys.exit(int(before != after))
+    PAGE.write_text(after, encoding="utf-8")

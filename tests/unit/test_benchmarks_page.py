@@ -1,0 +1,23 @@
+"""The tables of the benchmarks' page are those of the results."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_tables_are_written_from_the_results() -> None:
+    checked = subprocess.run([sys.executable, ROOT / "benchmarks" / "write_tables.py", "--check"], check=False)
+    assert checked.returncode == 0, "run: python benchmarks/write_tables.py"
+
+
+def test_results_name_how_they_were_measured() -> None:
+    for path in (ROOT / "benchmarks" / "results").glob("*.json"):
+        report = json.loads(path.read_text())
+        assert report["command"].startswith(("python benchmarks/", "graphtide bench ")), path.name
+        assert {"cpu", "cores"} <= report["hardware"].keys(), path.name
+        assert "python" in report["versions"], path.name
+        for row in report["rows"]:
+            assert row["value"] >= 0, (path.name, row)
