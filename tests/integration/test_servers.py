@@ -126,8 +126,9 @@ def test_postgres_that_is_paused_keeps_old_connections_waiting_too(
     with psycopg.connect(postgres_url) as connection:
         postgres_server.pause()
         stopped = [member.status() for member in psutil.Process(postgres_server.pid).children()]
-        assert set(stopped) == {psutil.STATUS_STOPPED}
-        assert len(stopped) > 1
+        # A worker that had ended is not reaped by a parent that has stopped.
+        assert set(stopped) <= {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}
+        assert stopped.count(psutil.STATUS_STOPPED) > 1
         postgres_server.resume()
         assert connection.execute("SELECT 1").fetchone() == (1,)
 

@@ -202,13 +202,20 @@ class Server(ABC):
         self._process = self._watch = None
 
     def pause(self) -> None:
-        """Stop the server's processes without ending them (SIGSTOP): connections stay open, nothing answers."""
-        # The leader first: one that is stopped starts no further process.
-        assert self._process is not None, f"{self.name} is not running"
-        self._process.send_signal(signal.SIGSTOP)
+        """Stop the server's processes without ending them (SIGSTOP): connections stay open, nothing answers.
+
+        When this returns they have stopped.
+        """
+        assert self.running, f"{self.name} is not running"
+        os.kill(self.pid, signal.SIGSTOP)
+        # This waits for all threads; WNOWAIT leaves the news of an exit to Popen.
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        # The leader came first: one that has stopped starts no further process.
         for member in self._family()[1:]:
             with suppress(psutil.NoSuchProcess):
                 member.suspend()
+                while member.status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE):
+                    time.sleep(0.001)
 
     def resume(self) -> None:
         """Let a paused server go on (SIGCONT); do nothing to one that is not paused."""
