@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from infra.errors import InputError
 from stream.decoders.base import ALIASES, BadRecord, RawColumns
+from stream.decoders.columns import DictionaryColumn
 from stream.decoders.times import TimeReader
 from stream.events import (
     DEFAULT_GRAPH,
@@ -66,6 +67,14 @@ class DecodeOptions:
         ]
         parts += [f"{role}={name}" for role, name in sorted(self.columns.items())]
         return f"#{'&'.join(parts)}" if parts else ""
+
+
+class RejectSink(Protocol):
+    """Takes the bad records of what is built."""
+
+    def extend(self, records: list[BadRecord]) -> None:
+        """Add bad records of one block."""
+        ...
 
 
 class RejectLog:
@@ -140,7 +149,7 @@ class EventBuilder:
         self._graph = _Codes(rules.graph, interner)
         self._default = {"type": self._type[""], "graph": self._graph[options.graph]}
 
-    def build(self, raw: RawColumns, times: TimeReader, log: RejectLog) -> EventBatch:
+    def build(self, raw: RawColumns, times: TimeReader, log: RejectSink) -> EventBatch:
         """Validate raw records; bad ones go to `log`.
 
         Raises:
@@ -178,9 +187,14 @@ class EventBuilder:
             return default if _is_nothing(value) else codes[_name_text(role, value)]
 
         def all_of(values: Sequence[Any]) -> IntArray:
-            if raw.typed or "" in values:
-                return np.array([one(value) for value in values], dtype=np.int64)
-            return _codes(values, codes, typed=False)
+            if isinstance(values, DictionaryColumn):
+                return all_of(values.values)[values.at]
+            kinds = set(map(type, values)) if raw.typed else set()
+            if kinds <= {str, type(None)} and (raw.typed or "" not in values):
+                if type(None) not in kinds:
+                    return _codes(values, codes, typed=False)
+                return np.array([default if value is None else codes[value] for value in values], dtype=np.int64)
+            return np.array([one(value) for value in values], dtype=np.int64)
 
         return _convert(raw, role, all_of, one, np.int64, bad)
 
@@ -192,8 +206,11 @@ class EventBuilder:
     def _ids(self, raw: RawColumns, bad: dict[int, str]) -> list[str | None] | None:
         if "id" not in raw.columns:
             return None
+        values = raw.columns["id"]
+        if _plain_ids(values, self._rules.max_name_chars):
+            return list(values)
         ids: list[str | None] = []
-        for row, value in enumerate(raw.columns["id"]):
+        for row, value in enumerate(values):
             try:
                 ids.append(self._id(value))
             except InvalidEventError as error:
@@ -221,7 +238,7 @@ def _convert(
         return all_of(values)
     except (ValueError, OverflowError, TypeError):
         converted = np.zeros(len(values), dtype=dtype)
-        for row, value in enumerate(values):
+        for row, value in enumerate(values.tolist() if isinstance(values, np.ndarray) else values):
             try:
                 converted[row] = one(value)
             except InvalidEventError as error:
@@ -245,6 +262,8 @@ def _without(batch: EventBatch, rows: Iterable[int]) -> EventBatch:
 
 
 def _codes(values: Sequence[Any], codes: _Codes, *, typed: bool) -> IntArray:
+    if isinstance(values, DictionaryColumn):
+        return _codes(values.values, codes, typed=typed)[values.at]
     # True == 1 as a key: only text and whole numbers may reach the dictionary.
     if typed and not set(map(type, values)) <= {str, int}:
         raise InvalidEventError("a name is neither text nor a whole number")
@@ -266,7 +285,21 @@ def _is_nothing(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
+def _plain_ids(values: Sequence[Any], max_chars: int) -> bool:
+    """Tell whether all ids are valid as they stand: printable text, none empty, no space."""
+    if set(map(type, values)) != {str} or not all(values) or max(map(len, values)) > max_chars:
+        return False
+    text = "".join(values)
+    return text.isprintable() and " " not in text
+
+
 def _weights(values: Sequence[Any], *, typed: bool) -> FloatArray:
+    if isinstance(values, np.ndarray):
+        if not np.isfinite(values).all():
+            raise InvalidEventError("a weight is not finite")
+        return values.astype(np.float64)
+    if typed and set(map(type, values)) <= {type(None)}:
+        return np.ones(len(values))
     if typed or "" in values:
         return np.array([_weight(value) for value in values], dtype=np.float64)
     text = "".join(values)
@@ -281,7 +314,7 @@ def _weights(values: Sequence[Any], *, typed: bool) -> FloatArray:
 def _weight(value: Any) -> float:
     if _is_nothing(value):
         return 1.0
-    if isinstance(value, bool) or not isinstance(value, str | int | Decimal):
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
         raise InvalidEventError(f"weight {shown(value)} is no number")
     if isinstance(value, str) and (not value.isascii() or "_" in value):
         raise InvalidEventError(f"weight {shown(value)} is no number")

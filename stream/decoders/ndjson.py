@@ -27,20 +27,29 @@ _TO_BRACKET = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+[{}\[\]]', re
 _NO_OBJECT = re.compile(rb'"(?:[^"\\]|\\.)*+"|[^\s,{\["][^\s,{\[\]"]*', re.DOTALL)
 
 
-def parse_object(text: str | bytes) -> dict[str, Any]:
-    """Return one JSON object; floats are Decimals.
+def parse_json(text: str | bytes) -> Any:
+    """Return a JSON value; floats are Decimals.
 
     Raises:
-        ValueError: it is no valid JSON, or no object; the text of the error is the reason.
+        ValueError: it is no valid JSON; the text of the error is the reason.
     """
     try:
-        value = _JSON.decode(text)
+        return _JSON.decode(text)
     except UnicodeError:
         raise ValueError("no valid JSON: not UTF-8 text") from None
     except RecursionError:
         raise ValueError("no valid JSON: nested too deeply") from None
     except ValueError as error:
         raise ValueError(f"no valid JSON: {error}") from None
+
+
+def parse_object(text: str | bytes) -> dict[str, Any]:
+    """Return one JSON object; floats are Decimals.
+
+    Raises:
+        ValueError: it is no valid JSON, or no object; the text of the error is the reason.
+    """
+    value = parse_json(text)
     if not isinstance(value, dict):
         raise ValueError("a JSON value, but no object")
     return value

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from infra.steps import format_time
+from stream.decoders.iso import iso_column_us
 from stream.events import EventRules, IntArray, InvalidEventError, shown
 
 # Microseconds of one unit, from the coarsest to the finest.
@@ -84,13 +85,15 @@ class TimeReader:
         if detected and unit != "s":
             self._min_us = max(self._min_us, _PLAUSIBLE_US // 1000)
 
-    def column(self, raws: Sequence[Any], *, typed: bool) -> IntArray:
+    def column(self, raws: Sequence[Any] | IntArray, *, typed: bool) -> IntArray:
         """Return raw times [n] as microseconds [n].
 
         Raises:
             InvalidEventError: at least one is invalid; `value` says which and why.
         """
         ts_us = _whole_us(raws, self._digits, typed=typed)
+        if ts_us is None and (not typed or set(map(type, raws)) == {str}):
+            ts_us = iso_column_us(list(raws))
         if ts_us is None:
             return np.fromiter(map(self.value, raws), dtype=np.int64, count=len(raws))
         if len(ts_us) and not (self._min_us <= ts_us.min() and ts_us.max() <= self._rules.max_ts_us):
@@ -147,17 +150,19 @@ class TimeReader:
         return self._rules.ts_us(ts_us)
 
 
-def _whole_us(raws: Sequence[Any], digits: int, *, typed: bool) -> IntArray | None:
+def _whole_us(raws: Sequence[Any] | IntArray, digits: int, *, typed: bool) -> IntArray | None:
     """Return times as microseconds if all are plain: digits, and at most `digits` more behind a point; else None.
 
     Args:
         raws: [n] times, of a unit of 10 to the power of `digits` microseconds.
         digits: negative where the unit is finer than a microsecond.
-        typed: the times come from JSON.
+        typed: the times come from JSON or Arrow; only then can they be an array.
     """
     factor = 10 ** max(digits, 0)
     try:
-        if typed and set(map(type, raws)) <= {int}:
+        if isinstance(raws, np.ndarray):
+            whole = raws
+        elif typed and set(map(type, raws)) <= {int}:
             whole = np.array(raws, dtype=np.int64)
         else:
             texts = list(map(str, raws)) if typed and set(map(type, raws)) <= {int, Decimal} else raws
@@ -169,10 +174,20 @@ def _whole_us(raws: Sequence[Any], digits: int, *, typed: bool) -> IntArray | No
             whole = np.fromiter(map(int, texts), dtype=np.int64, count=len(texts))
     except (OverflowError, ValueError, TypeError):
         return None
-    if digits < 0 or (len(whole) and np.abs(whole).max() > _PLAUSIBLE_US * 10 // factor):
+    if digits < 0:
+        return _rounded(whole, 10**-digits)
+    if len(whole) and np.abs(whole).max() > _PLAUSIBLE_US * 10 // factor:
         return None
     microseconds: IntArray = whole * factor
     return microseconds
+
+
+def _rounded(whole: IntArray, divisor: int) -> IntArray:
+    """Return whole numbers divided, half to even."""
+    quotient = whole // divisor
+    twice = (whole - quotient * divisor) * 2
+    rounded: IntArray = quotient + ((twice > divisor) | ((twice == divisor) & (quotient % 2 == 1)))
+    return rounded
 
 
 def _decimal_us(text: str, digits: int) -> int:
@@ -180,6 +195,51 @@ def _decimal_us(text: str, digits: int) -> int:
     if len(fraction) > digits or not (whole or fraction):
         raise ValueError("finer than a microsecond, or perhaps no number at all")
     return int(whole + fraction.ljust(digits, "0"))
+
+
+class AnyUnitReader(TimeReader):
+    """Raw times whose numbers may have any unit: the coarsest that places them before 2200.
+
+    Each number tells its own unit, so that a time never depends on what came before it: records can be replayed from
+    anywhere. Milliseconds before March 1970 would pass for seconds; give the unit where such times occur.
+    """
+
+    def __init__(self, rules: EventRules) -> None:
+        super().__init__("s", rules)
+        self._by_unit = {unit: TimeReader(unit, rules) for unit in UNIT_US}
+
+    def column(self, raws: Sequence[Any] | IntArray, *, typed: bool) -> IntArray:
+        """Return raw times [n] as microseconds [n]; raises as `TimeReader.column` does."""
+        if not (isinstance(raws, np.ndarray) or (typed and set(map(type, raws)) == {int})):
+            ts_us = super().column(raws, typed=typed)
+            if len(ts_us) and ts_us.max() > _PLAUSIBLE_US:
+                raise InvalidEventError("a time may have another unit")
+            return ts_us
+        whole = np.asarray(raws, dtype=np.int64)
+        if not len(whole):
+            return whole
+        unit = _unit_of(int(whole[0]))
+        same = whole[(whole > _smallest(unit)) & (whole <= _largest(unit))]
+        if len(same) == len(whole):
+            return self._by_unit[unit].column(whole, typed=typed)
+        return np.fromiter(map(self.value, whole.tolist()), dtype=np.int64, count=len(whole))
+
+    def _number(self, number: int | Decimal) -> int:
+        return self._by_unit[_unit_of(number)]._number(number)
+
+
+def _largest(unit: str) -> int:
+    return int(_PLAUSIBLE_US / UNIT_US[unit])
+
+
+def _smallest(unit: str) -> int:
+    """Return the number above which a coarser unit would lie beyond 2200."""
+    finer = list(UNIT_US)
+    return _largest(finer[finer.index(unit) - 1]) if unit != "s" else -(2**63)
+
+
+def _unit_of(number: int | Decimal) -> str:
+    return next((unit for unit in UNIT_US if number <= _largest(unit)), "ns")
 
 
 def _short(number: int | Decimal) -> str:

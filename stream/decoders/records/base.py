@@ -1,4 +1,4 @@
-"""The contract of record decoders, and what their parts hand to each other: records in, rows of raw values, events out."""
+"""The contract of record decoders, and what their parts hand on: records in, rows of raw values, events out."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
-import numpy as np
 
 from stream.decoders.times import TimeReader
 from stream.events import DEFAULT_GRAPH, EventBatch, IntArray
@@ -128,6 +127,11 @@ def no_place(_row: int) -> str:
     return ""
 
 
+def payloads(records: Sequence[Record]) -> list[bytes]:
+    """Return the values of records, none of which is a tombstone."""
+    return [record.value for record in records if record.value is not None]
+
+
 def header(record: Record, name: str) -> bytes | None:
     """Return the last header of that name, in any case; None if there is none."""
     for key, value in reversed(record.headers):
@@ -142,8 +146,3 @@ def topic_graph(topic: str) -> str:
     if not name:
         return DEFAULT_GRAPH
     return (name if name[0].isalnum() else f"t{name}")[:64]
-
-
-def group_rows(records: Sequence[int]) -> IntArray:
-    """Return record indexes as the array that `Rows` takes."""
-    return np.array(records, dtype=np.int64)
