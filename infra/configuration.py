@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -19,7 +19,7 @@ from pydantic_settings import EnvSettingsSource, SettingsError
 
 from infra.errors import GraphtideError, UsageError
 from infra.schema import MAX_HORIZON_STEPS
-from infra.settings import ENV_PREFIX, Settings
+from infra.settings import ENV_PREFIX, FormatSettings, Settings
 
 CONFIG_NAME = "config.toml"
 
@@ -155,9 +155,14 @@ def _explain(error: ValidationError, *, path: Path, text: str, flags: Mapping[st
     """Turn the first of pydantic's complaints into one that names the setting, its place and what is allowed."""
     first = error.errors()[0]
     section = str(first["loc"][0])
-    key = str(first["loc"][1]) if len(first["loc"]) > 1 else None
-    place = _place(section, key, path=path, text=text, flags=flags)
+    below = first["loc"][1:]
     sections = _sections()
+    if section == "formats" and below:
+        section = f"formats.{below[0]}"
+        below = below[1:]
+        sections[section] = FormatSettings
+    key = str(below[0]) if below else None
+    place = _place(section, key, path=path, text=text, flags=flags)
     if first["type"] == "extra_forbidden":
         if key is None:
             known, what = list(sections), f"section [{section}]"
@@ -165,7 +170,12 @@ def _explain(error: ValidationError, *, path: Path, text: str, flags: Mapping[st
             known, what = list(sections[section].model_fields), f"setting {section}.{key}"
         fix = _suggest(key or section, known) or f"known here: {', '.join(known)}"
         return UsageError(f"unknown {what}", place=place, fix=fix)
+    if first["type"] == "missing" and key is not None:
+        return UsageError(f"{section}.{key} is missing", place=place, fix=f"write {key} = … below [{section}]")
     if key is None or section not in sections:
+        said = first.get("ctx", {}).get("error")
+        if said is not None:
+            return UsageError(f"[{section}] is not as it has to be", place=place, fix=f"give {said}")
         return UsageError(
             f"[{section}] is not a section: {first['msg']}", place=place, fix=f"write [{section}] and keys below"
         )
@@ -206,6 +216,10 @@ def _line_of(text: str, section: str, key: str | None) -> int | None:
 def _allowed(field: FieldInfo) -> str:
     """Say in words what a setting accepts."""
     kind = field.annotation
+    if get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, get_args(kind)))}"
+    if get_origin(kind) is dict:
+        return 'a table of places and values, such as { "payload.kind" = ["order", "refund"] }'
     if get_origin(kind) is tuple:
         return f"whole numbers from 1 to {MAX_HORIZON_STEPS}, such as 1,24,168"
     bounds = {

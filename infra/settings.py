@@ -3,8 +3,9 @@
 `config.toml` says why each is there and holds the same defaults; a test holds the two together.
 """
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
@@ -28,6 +29,7 @@ from infra.steps import parse_duration_us
 
 ENV_PREFIX = "GRAPHTIDE_"
 MAX_SEED = 2**32 - 1
+_FORMAT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
 def _check_duration(text: str) -> str:
@@ -157,6 +159,43 @@ class DataSettings(_Section):
         return [self.directory, self.cache]
 
 
+def _check_table_names(tables: dict[str, "FormatSettings"]) -> dict[str, "FormatSettings"]:
+    for name in tables:
+        if _FORMAT_NAME.fullmatch(name) is None:
+            raise ValueError(f"a name of a-z, 0-9, then also _ and -, at most 64 characters, in place of {name!r}")
+    return tables
+
+
+Place = str | list[str]
+Matches = dict[str, str | bool | int | float | list[str | bool | int | float]]
+
+
+class FormatSettings(_Section):
+    """Where the fields of an event stand in records of a format of your own; `stream.decoders` reads it."""
+
+    src: Place
+    dst: Place
+    ts: Place
+    type: Place = ""
+    graph: Place = ""
+    weight: Place = ""
+    id: Place = ""
+    time_unit: Literal["auto", "s", "ms", "us", "ns"] = "auto"
+    payload: Literal["json", "confluent"] = "json"
+    where: Matches = {}
+    unless: Matches = {}
+    needs: list[str] = []
+
+
+class SchemaRegistrySettings(_Section):
+    """Where the schemas of framed records are found."""
+
+    url: str = ""
+    user: str = ""
+    password_file: str = ""
+    timeout_s: float = Field(default=10.0, gt=0)
+
+
 class Settings(BaseSettings):
     """All settings; `Settings()` holds the defaults and reads nothing."""
 
@@ -171,6 +210,8 @@ class Settings(BaseSettings):
     training: TrainingSettings = TrainingSettings()
     backtest: BacktestSettings = BacktestSettings()
     data: DataSettings = DataSettings()
+    schema_registry: SchemaRegistrySettings = SchemaRegistrySettings()
+    formats: Annotated[dict[str, FormatSettings], AfterValidator(_check_table_names)] = {}
 
     @classmethod
     def settings_customise_sources(

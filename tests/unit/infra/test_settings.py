@@ -68,6 +68,13 @@ def test_environment_overrides_file_and_flag_overrides_both(
     assert (flagged.forecast.horizon, flagged.forecast.seed) == (72, 5)
 
 
+def test_format_of_the_users_own_is_read(clean_environment: Path) -> None:
+    text = "[formats.orders]\nsrc = 'a.b'\ndst = ['c', 'd[0]']\nts = '@timestamp'\nwhere = { k = [1, true, 'x'] }\n"
+    orders = load_settings(config=write(clean_environment, text)).values.formats["orders"]
+    assert (orders.src, orders.dst, orders.where) == ("a.b", ["c", "d[0]"], {"k": [1, True, "x"]})
+    assert orders.time_unit == "auto"
+
+
 def test_plain_data_dir_names_the_data_folder(clean_environment: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAPHTIDE_DATA_DIR", "/somewhere")
     assert load_settings().values.data.directory == Path("/somewhere")
@@ -89,6 +96,12 @@ def test_plain_data_dir_names_the_data_folder(clean_environment: Path, monkeypat
         ("[backtest]\nhorizons = [1, 0]\n", ["backtest.horizons cannot be 0", "line 2"]),
         ("[forecaster]\nheaddim = 48\n", ["forecaster.headdim cannot be 48", "line 2", "divisor of twice d_model"]),
         ("[store\n", ["not valid TOML", "line 1"]),
+        ("[formats.o]\nsrc='a'\ndst='b'\ntss='c'\nts='d'\n", ["formats.o.tss", "line 4", "did you mean ts?"]),
+        ("[formats.o]\nsrc='a'\ndst='b'\n", ["formats.o.ts is missing", "write ts"]),
+        ("[formats.o]\nsrc='a'\ndst=3\nts='c'\n", ["formats.o.dst cannot be 3", "line 3"]),
+        ("[formats.o]\nsrc='a'\ndst='b'\nts='c'\ntime_unit='m'\n", ["formats.o.time_unit", "line 5", "s, ms, us"]),
+        ("[formats.o]\nsrc='a'\ndst='b'\nts='c'\nwhere='x'\n", ["formats.o.where", "line 5", "a table"]),
+        ("[formats.'Ö']\nsrc='a'\ndst='b'\nts='c'\n", ["[formats] is not as it has to be", "'Ö'", "a name of"]),
     ],
 )
 def test_mistake_in_the_file_is_named_with_its_line(clean_environment: Path, text: str, said: list[str]) -> None:
