@@ -70,20 +70,8 @@ class ObjectShape:
     def columns(self, objects: Sequence[Any]) -> dict[str, Any]:
         """Return role to [n] values of objects; of several keys for a role the first that is not null counts."""
         if self._dicts:
-            names = fields_of_roles({key for fields in objects for key in fields}, self._columns)
-            getters = {role: [_getter(key) for key in keys] for role, keys in names.items()}
-        else:
-            getters = self._getters
-        columns: dict[str, Any] = {}
-        for role, gets in getters.items():
-            values = list(map(gets[0], objects))
-            for get in gets[1:]:
-                if None in values:
-                    values = [get(one) if value is None else value for value, one in zip(values, objects, strict=True)]
-            columns[role] = values
-        for role in REQUIRED_ROLES:
-            columns.setdefault(role, [None] * len(objects))
-        return columns
+            return dict_columns(objects, self._columns)
+        return _columns(objects, self._getters)
 
     def _remake(self) -> None:
         # Every value is decoded as in a dict, also of keys without a role: else a broken one would pass where the
@@ -102,6 +90,25 @@ class ObjectShape:
         self._getters: dict[str, list[Any]] = {
             role: [attrgetter(self._keys[key]) for key in keys] for role, keys in names.items()
         }
+
+
+def dict_columns(objects: Sequence[dict[str, Any]], columns: Mapping[str, str]) -> dict[str, Any]:
+    """Return role to [n] values of dicts; of several keys for a role the first that is not null counts."""
+    names = fields_of_roles({key for fields in objects for key in fields}, columns)
+    return _columns(objects, {role: [_getter(key) for key in keys] for role, keys in names.items()})
+
+
+def _columns(objects: Sequence[Any], getters: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
+    columns: dict[str, Any] = {}
+    for role, gets in getters.items():
+        values = list(map(gets[0], objects))
+        for get in gets[1:]:
+            if None in values:
+                values = [get(one) if value is None else value for value, one in zip(values, objects, strict=True)]
+        columns[role] = values
+    for role in REQUIRED_ROLES:
+        columns.setdefault(role, [None] * len(objects))
+    return columns
 
 
 def _getter(key: str) -> Any:

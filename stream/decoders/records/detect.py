@@ -1,0 +1,93 @@
+"""The format `auto`: what each record is, told from its headers and its first bytes."""
+
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
+
+import numpy as np
+
+from stream.decoders.records.arrow import FILE_MAGIC, STREAM_MARK
+from stream.decoders.records.base import HEADER_STAGE, BadEvent, Read, Record, RecordReader, header
+from stream.decoders.records.cloudevents import STRUCTURED, is_binary, is_structured
+from stream.decoders.records.confluent import MAGIC
+from stream.events import shown
+
+# Media types by the format of their payload; others, such as octet streams, say nothing.
+FORMAT_OF_TYPE = {
+    "application/json": "json",
+    "application/x-ndjson": "ndjson",
+    "application/ndjson": "ndjson",
+    "application/jsonl": "ndjson",
+    "application/vnd.apache.arrow.stream": "arrow",
+    "application/vnd.apache.arrow.file": "arrow",
+    "application/activity+json": "activitystreams",
+    "application/ld+json": "activitystreams",
+}
+_REFUSED_TYPES = {
+    "application/protobuf": "Protobuf",
+    "application/x-protobuf": "Protobuf",
+    "text/csv": "CSV",
+    "application/xml": "XML",
+    "text/xml": "XML",
+}
+_headers = attrgetter("headers")
+_value = attrgetter("value")
+
+
+def _is_plain(value: bytes) -> bool:
+    return value[:1] == b"{" and b'"specversion"' not in value
+
+
+def media_type(content_type: str) -> str:
+    """Return a content type without its parameters, in lower case."""
+    return content_type.partition(";")[0].strip().lower()
+
+
+def format_of(record: Record) -> str:
+    """Return the format of a record, or why it has none, behind a colon."""
+    if record.headers:
+        type_ = media_type((header(record, "content-type") or b"").decode("utf-8", "replace"))
+        if type_.startswith(STRUCTURED) or is_binary(record):
+            return "cloudevents"
+        if type_ in _REFUSED_TYPES:
+            return f":{_REFUSED_TYPES[type_]} is not read ({shown(type_)}): send JSON, NDJSON, Arrow or Avro"
+        if type_ in FORMAT_OF_TYPE and not (record.value or b"").startswith(MAGIC):
+            # Framing comes before the content type: serializers of schema registries set both.
+            return FORMAT_OF_TYPE[type_] if type_ != "application/json" else "either"
+    value = record.value or b""
+    if value.startswith(MAGIC):
+        return "confluent"
+    if value.startswith((FILE_MAGIC, STREAM_MARK)):
+        return "arrow"
+    return "cloudevents" if is_structured(value) else "either"
+
+
+class AutoReader:
+    """Reads each record by the reader of its format.
+
+    Args:
+        readers: format to its reader; `either` is JSON that is a document or lines.
+    """
+
+    def __init__(self, readers: Mapping[str, RecordReader]) -> None:
+        self._readers = readers
+
+    def read(self, records: Sequence[Record]) -> Read:
+        """Read records; those of one format together."""
+        if not any(map(_headers, records)) and all(map(_is_plain, map(_value, records))):
+            return self._readers["either"].read(records)
+        groups: dict[str, list[int]] = {}
+        for at, record in enumerate(records):
+            groups.setdefault(format_of(record), []).append(at)
+        read = Read()
+        for name, members in groups.items():
+            if name.startswith(":"):
+                read.bad += [BadEvent(at, name[1:], HEADER_STAGE) for at in members]
+                continue
+            part = self._readers[name].read([records[at] for at in members])
+            at_of = np.array(members, dtype=np.int64)
+            for rows in part.rows:
+                rows.record = at_of[rows.record]
+            read.rows += part.rows
+            read.bad += [BadEvent(members[at], reason, stage) for at, reason, stage in part.bad]
+            read.skipped += part.skipped
+        return read

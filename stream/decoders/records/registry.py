@@ -1,0 +1,166 @@
+"""Schemas by their id, from a schema registry with Confluent's HTTP interface; each is asked for once.
+
+Source of the interface: https://docs.confluent.io/platform/current/schema-registry/develop/api.html.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import quote
+
+import httpx
+
+from infra.errors import InputError
+
+_ATTEMPTS = 3
+_PAUSE_S = 0.2
+# Broken records name any id; that many unknown ones are remembered, so that each is asked for once in a while only.
+_UNKNOWN_KEPT = 10_000
+_UNKNOWN_FOR_S = 60.0
+
+
+class UnknownSchemaError(ValueError):
+    """The registry does not know the id; the record is at fault."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """A schema as the registry gives it.
+
+    Attributes:
+        kind: `AVRO`, `JSON` or `PROTOBUF`.
+        text: the schema itself.
+        references: schemas that must be known before this one, in their order.
+    """
+
+    kind: str
+    text: str
+    references: tuple["Schema", ...] = ()
+
+
+class SchemaSource(Protocol):
+    """Schemas by id."""
+
+    def schema(self, schema_id: int) -> Schema:
+        """Return a schema.
+
+        Raises:
+            UnknownSchemaError: there is none of that id.
+            InputError: it cannot be told now.
+        """
+        ...
+
+
+class SchemaRegistry:
+    """A client that keeps what it was told: a schema never changes once it has an id.
+
+    Args:
+        url: of the registry; it may have a path.
+        auth: user name and password.
+        timeout_s: for each request.
+        transport: in the place of the network, for tests.
+        clock_s, sleep: the time and the waiting between attempts.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        auth: tuple[str, str] | None = None,
+        timeout_s: float = 10.0,
+        transport: httpx.BaseTransport | None = None,
+        clock_s: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        try:
+            parsed = httpx.URL(url)
+        except httpx.InvalidURL as error:
+            raise InputError(f"the address of the schema registry is no URL: {error}", fix=_FIX) from None
+        if parsed.scheme not in ("http", "https") or not parsed.host:
+            raise InputError("the address of the schema registry is no http(s) URL", fix=_FIX)
+        # Credentials in the URL never reach a message.
+        self.shown_url = str(parsed.copy_with(userinfo=b""))
+        self._base = url.rstrip("/")
+        self._client = httpx.Client(auth=auth, timeout=timeout_s, transport=transport, follow_redirects=True)
+        self._clock_s = clock_s
+        self._sleep = sleep
+        self._known: dict[int, Schema] = {}
+        self._unknown: dict[int, float] = {}
+
+    def schema(self, schema_id: int) -> Schema:
+        """Return a schema; see `SchemaSource`."""
+        known = self._known.get(schema_id)
+        if known is not None:
+            return known
+        if self._clock_s() < self._unknown.get(schema_id, float("-inf")):
+            raise UnknownSchemaError(f"the registry knows no schema {schema_id}")
+        found = self._get(f"/schemas/ids/{schema_id}")
+        if found is None:
+            if len(self._unknown) >= _UNKNOWN_KEPT:
+                self._unknown.clear()
+            self._unknown[schema_id] = self._clock_s() + _UNKNOWN_FOR_S
+            raise UnknownSchemaError(f"the registry knows no schema {schema_id}")
+        schema = self._known[schema_id] = self._schema(found, set())
+        return schema
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def _schema(self, found: dict[str, Any], above: set[tuple[str, str]]) -> Schema:
+        references = []
+        for each in found.get("references") or ():
+            subject, version = str(each.get("subject")), str(each.get("version"))
+            if (subject, version) in above:
+                raise self._failure(f"the schema {subject} version {version} refers to itself")
+            referred = self._get(f"/subjects/{quote(subject, safe='')}/versions/{quote(version, safe='')}")
+            if referred is None:
+                raise self._failure(f"it lacks the schema {subject} version {version} that another refers to")
+            references.append(self._schema(referred, above | {(subject, version)}))
+        return Schema(str(found.get("schemaType") or "AVRO").upper(), found["schema"], tuple(references))
+
+    def _get(self, path: str) -> dict[str, Any] | None:
+        """Return the answer to a request, None if there is no such thing."""
+        reason = ""
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                self._sleep(_PAUSE_S * 2**attempt)
+            try:
+                answer = self._client.get(self._base + path)
+            except httpx.HTTPError as error:
+                reason = str(error) or type(error).__name__
+                continue
+            if answer.status_code == httpx.codes.NOT_FOUND:
+                self._check_not_found(answer)
+                return None
+            if answer.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+                raise self._failure(f"it refuses the user name or the password (HTTP {answer.status_code})")
+            if answer.status_code == httpx.codes.OK:
+                return self._body(answer)
+            reason = f"HTTP {answer.status_code}"
+        raise self._failure(reason)
+
+    def _check_not_found(self, answer: httpx.Response) -> None:
+        """Tell a schema that does not exist from an address that is no registry: a registry says so in JSON."""
+        try:
+            body = answer.json()
+        except ValueError:
+            body = None
+        if not isinstance(body, dict) or "error_code" not in body:
+            raise self._failure("what answers there is no schema registry (HTTP 404)")
+
+    def _body(self, answer: httpx.Response) -> dict[str, Any]:
+        try:
+            body = answer.json()
+        except ValueError:
+            body = None
+        if not isinstance(body, dict) or not isinstance(body.get("schema"), str):
+            raise self._failure("its answer holds no schema")
+        return body
+
+    def _failure(self, reason: str) -> InputError:
+        return InputError(f"the schema registry {self.shown_url} cannot be asked: {reason}", fix=_FIX)
+
+
+_FIX = "check [schema_registry] url, user and password_file, and that the registry runs; nothing was skipped"
