@@ -1,5 +1,6 @@
 """Avro payloads to plain values as JSON has them, by fastavro (the optional extra `avro`)."""
 
+import re
 import struct
 from collections.abc import Callable
 from datetime import date, datetime
@@ -89,4 +90,6 @@ def _plain(value: Any) -> Any:
 
 
 def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    text = " ".join(str(error).split())
+    # What it was read from has an address for a name, another each time.
+    return re.sub(r" from <[^>]*>", "", text)[:200] or type(error).__name__

@@ -1,5 +1,6 @@
 """JSON objects to columns through a msgspec struct that is made for the keys that occur."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from operator import attrgetter
@@ -11,6 +12,8 @@ from stream.decoders.base import REQUIRED_ROLES, fields_of_roles
 
 # Objects with more different keys than this have data for keys; they are decoded into dicts.
 _MAX_KEYS = 128
+# A struct can have no such field.
+_NO_FIELD = re.compile(r'[\x00-\x1f"\\]')
 JSON_ERRORS = (ValueError, RecursionError)  # msgspec's own errors and UnicodeDecodeError are ValueErrors
 
 
@@ -35,10 +38,10 @@ class ObjectShape:
         new = sorted(set(keys) - self._keys.keys())
         if self._dicts or not new:
             return False
-        if len(self._keys) + len(new) > _MAX_KEYS:
+        if len(self._keys) + len(new) > _MAX_KEYS or any(map(_NO_FIELD.search, new)):
             self._dicts = True
-        for key in new:
-            self._keys[key] = f"f{len(self._keys)}"
+        else:
+            self._keys |= {key: f"f{at}" for at, key in enumerate(new, start=len(self._keys))}
         self._remake()
         return True
 
