@@ -65,7 +65,9 @@ class ReferenceStack:
         check_call(self.sizes, inputs_BLF, state, device=self._home(inputs_BLF))
         home = inputs_BLF.device
         with torch.no_grad():
-            hidden_BLD, after = self._core(self._embed(inputs_BLF.to(self._device)), state.to(self._device))
+            # Contiguous: how torch multiplies, and so the last bit, may follow the strides of a view.
+            inputs_BLF, state = inputs_BLF.to(self._device).contiguous(), state.to(self._device)
+            hidden_BLD, after = self._core(self._embed(inputs_BLF), state.map(Tensor.contiguous))
             return self._head(hidden_BLD).to(home), after.to(home).clone()
 
     def rollout(
@@ -83,11 +85,12 @@ class ReferenceStack:
         check_call(self.sizes, inputs_BTF, state, device=home, previous_BR=previous_BR, chunk_steps=chunk_steps)
         batch, steps, _ = inputs_BTF.shape
         feedback_DR = self._weights.feedback_weight_DR
-        inputs_BTF = inputs_BTF.detach().to(self._device)
+        inputs_BTF = inputs_BTF.detach().to(self._device).contiguous()
         outputs_BTR = torch.empty(batch, steps, self.sizes.n_outputs, device=self._device)
         if previous_BR is None:
             previous_BR = torch.zeros(batch, self.sizes.n_outputs)
-        last_BR, after = previous_BR.detach().to(self._device), state.detach().to(self._device).clone()
+        last_BR = previous_BR.detach().to(self._device).contiguous()
+        after = state.detach().to(self._device).map(Tensor.contiguous).clone()
         for first in range(0, steps, chunk_steps):
             if cancelled is not None and cancelled():
                 raise RolloutCancelled
