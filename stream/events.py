@@ -4,11 +4,15 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from infra.steps import format_time
+
+if TYPE_CHECKING:
+    from stream.decoders.records.base import Record
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -148,11 +152,21 @@ def shown(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A record that is no valid event: where it stood, what it was (cut to a few hundred characters), why."""
+    """A record that is no valid event, or an event that is not counted.
+
+    Attributes:
+        place: where it stood.
+        record: what it was, cut to a few hundred characters.
+        reason: why, in one line.
+        stage: where it failed, in the words of `stream.decoders.records.base`; "" for logs.
+        record_of: the whole record where it came from a broker, so that it can be sent again.
+    """
 
     place: str
     record: str
     reason: str
+    stage: str = ""
+    record_of: "Record | None" = None
 
 
 class Interner:

@@ -1,6 +1,6 @@
-"""The contract of a source: where events come from, in batches, each with the position to resume after it."""
+"""The contracts of sources: where events come from, in batches, each with the positions to resume after it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -9,16 +9,19 @@ from stream.events import EventBatch, Reject
 # A resume point as JSON-able values; only the source that wrote it understands it.
 Position = dict[str, int | str | bool]
 
+# Makes the reject of a decoded event that is not counted, from its row in the batch, the reason and the stage.
+Letter = Callable[[int, str, str], Reject]
+
 
 @dataclass(frozen=True, slots=True)
 class SourceBatch:
-    """What a source hands over at once; the store commits its effects and `position` in one transaction.
+    """What a source of one partition hands over at once; its effects and `position` are committed together.
 
     Attributes:
         events: the decoded events, in the order of the source; may be empty.
+        position: where to go on after this batch.
         rejects: records that could not be decoded, a sample (`rejected` counts all).
         rejected: how many records were rejected since the previous batch.
-        position: where to go on after this batch.
         partition: the name of the partition that the events came from; a file has one, `""`.
         end: True on the last batch of a bounded source: nothing comes after it, every open step can close.
     """
@@ -32,7 +35,7 @@ class SourceBatch:
 
 
 class Source(Protocol):
-    """A stream of events that can be resumed.
+    """A stream of events in one order that can be resumed.
 
     `name` identifies the source in the store across runs (for a file, its content or its resolved path).
     """
@@ -49,5 +52,79 @@ class Source(Protocol):
 
         Raises:
             InputError: the input cannot be read at all, or does not fit `resume_after`.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a batch has of one partition.
+
+    Attributes:
+        partition: its name.
+        begin, end: its events are rows `begin <= row < end` of the batch, in the order of its log.
+        position: where to go on in the partition after this batch.
+        rejected: its records that are no valid events, not counting those that ingestion itself turns away.
+        idle: nothing is left to read, and nothing came for the idle timeout; steps no longer wait for it.
+    """
+
+    partition: str
+    begin: int
+    end: int
+    position: Position
+    rejected: int = 0
+    idle: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionedBatch:
+    """What a partitioned source hands over at once; everything in it is committed together.
+
+    Attributes:
+        events: the decoded events; may be empty.
+        parts: what belongs to which partition, in the order of the rows, without a gap; each partition once.
+        rejects: records that are no valid events. Those with a `record_of` are all of them, others a sample.
+        letter: makes the reject of one of the events, should it be late, for example.
+        end: True on the last batch of a bounded source: every open step can close.
+    """
+
+    events: EventBatch
+    parts: tuple[Part, ...]
+    rejects: list[Reject] = field(default_factory=list)
+    letter: Letter | None = None
+    end: bool = False
+
+
+class Claims(Protocol):
+    """The partitions that this process reads, as the store has them: how a source learns where to go on."""
+
+    def claim(self, partitions: Sequence[str]) -> dict[str, Position | None]:
+        """Take partitions over from whoever had them, and return where each goes on (None: it was never read).
+
+        From now on a commit of their previous reader fails.
+        """
+        ...
+
+    def release(self, partitions: Sequence[str]) -> None:
+        """Give partitions up; every batch that was yielded has been committed before this returns."""
+        ...
+
+
+class PartitionedSource(Protocol):
+    """A log of several partitions, some or all of which this process reads."""
+
+    @property
+    def name(self) -> str:
+        """The identity of the source in the store, the same for all processes that share it."""
+        ...
+
+    def batches(self, claims: Claims) -> Iterator[PartitionedBatch]:
+        """Claim partitions, then yield batches; claims may change between two batches.
+
+        Batches are committed in their order before the next one is asked for, or by `release` at the latest. A
+        batch without events, rejects and changes of position or idleness gives its reader a chance to stop.
+
+        Raises:
+            InputError: the log cannot be read at all, or does not fit what the store has of it.
         """
         ...

@@ -17,13 +17,25 @@ MAX_NODE_ID = 2**31 - 1
 
 @dataclass(slots=True)
 class GraphState:
-    """One graph as the writer sees it: the row of `graphs`."""
+    """One graph as the writer sees it: the row of `graphs`.
+
+    Attributes:
+        first_step_us: the first closed step; None while none is closed.
+        next_step_us: the first step that is not closed.
+        edges_from_us: the edges of closed steps before this are no longer kept; None while all are.
+        final_us: no event can revise a step before this any more, but by a backfill.
+        snapshots, events: of closed steps.
+        total_nodes, total_edges: distinct ones in closed steps.
+        late: events that were not counted because they came too late.
+    """
 
     id: int
     name: str
     step_us: int
     first_step_us: int | None = None
     next_step_us: int | None = None
+    edges_from_us: int | None = None
+    final_us: int | None = None
     snapshots: int = 0
     events: int = 0
     total_nodes: int = 0
@@ -33,24 +45,53 @@ class GraphState:
 
 @dataclass(slots=True)
 class PartitionState:
-    """How far one partition of a source was read: its clock, its valid events (late ones included), its late events."""
+    """How far one partition of a source was read.
+
+    Attributes:
+        clock: its event time.
+        position: where to go on; None while nothing was read.
+        events: its valid events, late ones and duplicates included.
+        late, duplicates, rejected: events that came too late, that had been counted before, records that are no event.
+        idle: steps do not wait for it.
+    """
 
     clock: Clock = field(default_factory=Clock)
+    position: Position | None = None
     events: int = 0
     late: int = 0
+    duplicates: int = 0
+    rejected: int = 0
+    idle: bool = False
 
 
 @dataclass(slots=True)
 class SourceState:
-    """How far a source was read, and whether it also feeds a graph for each event type."""
+    """A source, and the partitions of it that this process has claimed.
+
+    Attributes:
+        split_by_type: it also feeds a graph for each event type.
+        ended: a bounded source was read to its end.
+    """
 
     id: int
     name: str
     split_by_type: bool
-    position: Position | None = None
     ended: bool = False
-    rejected: int = 0
     partitions: dict[str, PartitionState] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Feeder:
+    """A partition of a source that has events of a graph.
+
+    Attributes:
+        elsewhere: another process has claimed the partition and has not released it.
+    """
+
+    source: str
+    ended: bool
+    partition: str
+    elsewhere: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,7 +85,7 @@ class ReferenceStack:
         check_call(self.sizes, inputs_BTF, state, device=home, previous_BR=previous_BR, chunk_steps=chunk_steps)
         batch, steps, _ = inputs_BTF.shape
         feedback_DR = self._weights.feedback_weight_DR
-        inputs_BTF = inputs_BTF.detach().to(self._device).contiguous()
+        inputs_BTF = inputs_BTF.detach().to(self._device)
         outputs_BTR = torch.empty(batch, steps, self.sizes.n_outputs, device=self._device)
         if previous_BR is None:
             previous_BR = torch.zeros(batch, self.sizes.n_outputs)
@@ -97,7 +97,8 @@ class ReferenceStack:
             done = min(first + chunk_steps, steps)
             with torch.no_grad():
                 for step in range(first, done):
-                    x_BD = self._embed(inputs_BTF[:, step])
+                    # Contiguous, see `prefill`; a step of a longer call has other strides.
+                    x_BD = self._embed(inputs_BTF[:, step].contiguous())
                     if feedback_DR is not None:
                         x_BD = x_BD + functional.linear(last_BR, feedback_DR)
                     hidden_BD, after = self._core.step(x_BD, after)
