@@ -72,6 +72,11 @@ class IngestSettings(_Section):
 
     step: Duration = "1h"
     out_of_orderness_s: int = Field(default=0, ge=0)
+    allowed_lateness_s: int = Field(default=0, ge=0)
+    max_ahead_s: int = Field(default=3600, ge=0)
+    idle_hold_s: int = Field(default=604_800, ge=0)
+    dedup_window_s: int = Field(default=3600, ge=0)
+    keep_edges_s: int = Field(default=0, ge=0)
     poll_interval_s: float = Field(default=1.0, gt=0)
     batch_rows: int = Field(default=50_000, ge=1)
     max_rows_in_memory: int = Field(default=2_000_000, ge=1000)
