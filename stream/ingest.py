@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -89,6 +90,18 @@ def ingest(
         return run.result()
 
 
+class Companion(Protocol):
+    """Works beside ingestion on what it commits, such as a projection, and has its own progress committed with it."""
+
+    def has_news(self) -> bool:
+        """Return whether there is anything to commit."""
+        ...
+
+    def commit(self, writer: StoreWriter) -> None:
+        """Change the store by what is new, inside a transaction."""
+        ...
+
+
 class Ingest:
     """One run of a source into a store; `result` may be asked at any time, also after an interrupted `run`.
 
@@ -101,8 +114,10 @@ class Ingest:
         writer: StoreWriter,
         options: IngestOptions,
         on_progress: Callable[[IngestProgress], None] | None = None,
+        companions: Sequence[Companion] = (),
     ) -> None:
         self._source = source
+        self._companions = companions
         self._writer = writer
         self._options = options
         self._rules = options.time_rules
@@ -130,15 +145,17 @@ class Ingest:
                 self._graphs.check_step(graph)
             return
         for batch in self._source.batches(self):
-            if self._changes(batch):
-                began_s = time.monotonic()
-                with self._writer.transaction():
-                    progress = self._apply(batch)
-                self._meter.progress = replace(
-                    progress, commit_s=time.monotonic() - began_s, seconds=self._meter.seconds
-                )
-                if self._on_progress is not None:
-                    self._on_progress(self._meter.progress)
+            changes = self._changes(batch)
+            if not changes and not any(companion.has_news() for companion in self._companions):
+                continue
+            began_s = time.monotonic()
+            with self._writer.transaction():
+                progress = self._apply(batch) if changes else self._meter.progress
+                for companion in self._companions:
+                    companion.commit(self._writer)
+            self._meter.progress = replace(progress, commit_s=time.monotonic() - began_s, seconds=self._meter.seconds)
+            if self._on_progress is not None and changes:
+                self._on_progress(self._meter.progress)
 
     def result(self) -> IngestResult:
         """Return what the store has of the source, and how long `run` took up to now."""
