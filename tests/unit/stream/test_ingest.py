@@ -107,8 +107,9 @@ class TestSnapshots:
     def test_small_caches_and_chunks_change_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         log = make_log(3, 400)
         run(tmp_path / "plain.db", cut(log, 37))
-        for name in ("_KNOWN_NAMES", "_KNOWN_NODES", "_KNOWN_EDGES"):
-            monkeypatch.setattr(f"stream.store.sqlite_writer.{name}", 3)
+        for name in ("KNOWN_NAMES", "KNOWN_NODES", "KNOWN_EDGES"):
+            monkeypatch.setattr(f"stream.store.sql.dictionary.{name}", 3)
+        monkeypatch.setattr("stream.store.sql.open_steps.HELD_ROWS", 3)
         monkeypatch.setattr("stream.closing._CHUNK_STEPS", 5)
         monkeypatch.setattr("stream.closing._CHUNK_EDGES", 4)
         run(tmp_path / "small.db", cut(log, 37))
