@@ -142,9 +142,9 @@ class ConfluentClient:
 
     def join(self, topics: Sequence[str]) -> None:
         """Share topics with the others of the group."""
-        self._consumer.subscribe(
-            list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
-        )
+        # What is taken away needs no word: all that was yielded is committed when `poll` runs, where the library calls
+        # back, and the next assignment tells what is left.
+        self._consumer.subscribe(list(topics), on_assign=self._on_assign)
 
     def start(self, offsets: Mapping[Partition, int]) -> None:
         """Read these partitions, each from its offset."""
@@ -240,11 +240,6 @@ class ConfluentClient:
         # Nothing is read before `start` says from where.
         consumer.assign([])
         self._assigned = tuple(sorted(Partition(each.topic, each.partition) for each in partitions))
-        self._assignments += 1
-
-    def _on_revoke(self, consumer: Any, _partitions: Sequence[Any]) -> None:
-        consumer.unassign()
-        self._assigned = ()
         self._assignments += 1
 
     def _note_error(self, error: KafkaError) -> None:

@@ -240,6 +240,3 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]
 
     def on_partitions_revoked(self, revoked: Sequence[Any]) -> None:
         """Do nothing: what was yielded is committed when `poll` runs, and the next assignment tells what is left."""
-
-    def on_partitions_lost(self, lost: Sequence[Any]) -> None:
-        self._client._take_assignment(())

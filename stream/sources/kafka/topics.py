@@ -66,7 +66,7 @@ def missing_topic(name: str, topics: Mapping[str, Topic], where: str) -> InputEr
     fix = f"did you mean {' or '.join(near)}?" if near else f"there are: {_listed(topics)}"
     return InputError(
         f"there is no topic {name!r} in Kafka at {where}",
-        fix=f"{fix} A topic is also hidden from users without rights.",
+        fix=f"{fix} (topics are hidden from users without rights)",
     )
 
 
@@ -128,8 +128,8 @@ def resume_offset(
     check_topic_id(partition, str(position.get("topic_id", "")), topic, where)
     if offset > bounds.end:
         raise InputError(
-            f"{partition} in Kafka at {where} ends at offset {bounds.end}, but was read up to {offset}: the topic was made"
-            " again, or the brokers lost records",
+            f"{partition} in Kafka at {where} ends at offset {bounds.end}, but was read up to {offset}:"
+            " the topic was made again, or the brokers lost records",
             fix="nothing was read, so that nothing is counted twice; if the records are gone for good, read the topic"
             " under another --group, with another --graph or --store",
         )
@@ -139,8 +139,8 @@ def resume_offset(
 def lost_records(partition: Partition, offset: int, bounds: Bounds, where: str) -> InputError:
     """Return the error of records that the brokers deleted before they were read."""
     return InputError(
-        f"{bounds.first - offset:,} records of {partition} are gone: it goes on at offset {offset}, and the brokers have"
-        f" nothing before {bounds.first} any more",
+        f"{bounds.first - offset:,} records of {partition} are gone: it goes on at offset {offset},"
+        f" and the brokers have nothing before {bounds.first} any more",
         place=f"Kafka at {where}",
         fix='to go on without them, counted as a gap, set [kafka] on_gap = "skip" (GRAPHTIDE_KAFKA__ON_GAP=skip);'
         " give the topic a longer retention",
