@@ -46,8 +46,11 @@ class SseConnection:
                 response.stream = _Bounded(response.stream, url, self._limits.max_message_bytes)
                 yield Message()
                 for event in source.iter_sse():
+                    value = event.data.encode()
+                    if len(value) > self._limits.max_message_bytes:
+                        raise too_long(url, self._limits.max_message_bytes)
                     yield Message(
-                        value=event.data.encode() if event.data else None,
+                        value=value or None,
                         event=event.event if event.event != "message" else "",
                         id=event.id,
                         retry_s=None if event.retry is None else max(event.retry, 0) / 1000,
