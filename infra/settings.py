@@ -187,6 +187,38 @@ class FormatSettings(_Section):
     needs: list[str] = []
 
 
+OptionValue = str | bool | int | float
+
+
+def _flat_options(value: object) -> dict[str, OptionValue]:
+    """Return Kafka's options by their dotted names: TOML reads `security.protocol = …` without quotes as a table."""
+    if not isinstance(value, dict):
+        raise ValueError('a table of options, such as { "security.protocol" = "SSL" }')
+    flat: dict[str, OptionValue] = {}
+    for name, given in value.items():
+        if isinstance(given, dict):
+            flat |= {f"{name}.{below}": option for below, option in _flat_options(given).items()}
+        elif isinstance(given, str | bool | int | float):
+            flat[str(name)] = given
+        else:
+            raise ValueError(f"a text, a number, true or false for {name}")
+    return flat
+
+
+class KafkaSettings(_Section):
+    """How Kafka is read; `stream.sources.kafka` says what each means."""
+
+    bootstrap_servers: str = "localhost:9092"
+    client: Literal["auto", "kafka-python", "confluent"] = "auto"
+    start: Literal["earliest", "latest"] = "earliest"
+    on_gap: Literal["stop", "skip"] = "stop"
+    connect_timeout_s: float = Field(default=60.0, gt=0)
+    idle_timeout_s: float = Field(default=60.0, ge=0)
+    stall_timeout_s: float = Field(default=60.0, gt=0)
+    password_file: str = ""
+    options: Annotated[dict[str, OptionValue], BeforeValidator(_flat_options)] = {}
+
+
 class SchemaRegistrySettings(_Section):
     """Where the schemas of framed records are found."""
 
@@ -230,6 +262,7 @@ class Settings(BaseSettings):
     training: TrainingSettings = TrainingSettings()
     backtest: BacktestSettings = BacktestSettings()
     data: DataSettings = DataSettings()
+    kafka: KafkaSettings = KafkaSettings()
     schema_registry: SchemaRegistrySettings = SchemaRegistrySettings()
     live: LiveSettings = LiveSettings()
     formats: Annotated[dict[str, FormatSettings], AfterValidator(_check_table_names)] = {}
