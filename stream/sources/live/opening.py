@@ -23,7 +23,7 @@ from stream.sources.live.websocket import WebSocketConnection
 from stream.sources.live.wikimedia import WikimediaTrack
 
 LIVE_SOURCES = ("wikimedia", "jetstream", "mastodon")
-MASTODON_TOKEN_VARIABLE = "MASTODON_ACCESS_TOKEN"
+MASTODON_TOKEN_VARIABLE = "GRAPHTIDE_MASTODON_TOKEN"
 
 
 def open_live(
@@ -43,7 +43,7 @@ def open_live(
         decoding: which graph the events belong to, and whether bad records stop the reading; its format is the name's.
         url: in the place of the one in the settings.
         stop: asked often; True ends the reading.
-        environment: where `MASTODON_ACCESS_TOKEN` may stand; None for the environment of the process.
+        environment: where `GRAPHTIDE_MASTODON_TOKEN` may stand; None for the environment of the process.
 
     Raises:
         UsageError: there is no such source, or the address is none, or holds a secret.

@@ -235,8 +235,8 @@ def test_the_token_of_mastodon_comes_from_file_or_environment_alone(tmp_path: Pa
     file.write_text("from-file\n")
     settings = QUICK.model_copy(update={"mastodon_token_file": str(file)})
     cases: list[tuple[LiveSettings, Mapping[str, str], str | None]] = [
-        (settings, {"MASTODON_ACCESS_TOKEN": "other"}, "Bearer from-file"),
-        (QUICK, {"MASTODON_ACCESS_TOKEN": "from-env"}, "Bearer from-env"),
+        (settings, {"GRAPHTIDE_MASTODON_TOKEN": "other"}, "Bearer from-file"),
+        (QUICK, {"GRAPHTIDE_MASTODON_TOKEN": "from-env"}, "Bearer from-env"),
         (QUICK, {}, None),
     ]
     for given, environment, expected in cases:
@@ -249,7 +249,7 @@ def test_the_token_of_mastodon_comes_from_file_or_environment_alone(tmp_path: Pa
     with pytest.raises(InputError, match="cannot be read from"):
         open_live("mastodon", QUICK.model_copy(update={"mastodon_token_file": str(tmp_path / "no")}))
     with pytest.raises(InputError, match="holds no access token"):
-        open_live("mastodon", QUICK, environment={"MASTODON_ACCESS_TOKEN": "two words"})
+        open_live("mastodon", QUICK, environment={"GRAPHTIDE_MASTODON_TOKEN": "two words"})
 
 
 @pytest.mark.parametrize(
