@@ -84,8 +84,9 @@ def replay(
     """
     call: Call = ctx.obj
     settings = call.load({"kafka.bootstrap_servers": ("--bootstrap-servers", bootstrap_servers)}).values
-    options = _options(speed, key, batch, skip, limit, shift_to_now=shift_to_now)
     _check_place(to, topic, encoding, batch)
+    # Lines stand alone, and in the order of time: nothing is gained from putting several together.
+    options = _options(speed, key, batch if to == _KAFKA else 1, skip, limit, shift_to_now=shift_to_now)
     from stream.decoders.builder import DecodeOptions  # noqa: PLC0415 - numpy is not needed for --help
     from stream.encoders import event_encoder  # noqa: PLC0415
     from stream.events import DEFAULT_GRAPH  # noqa: PLC0415
