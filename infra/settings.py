@@ -233,6 +233,26 @@ class SchemaRegistrySettings(_Section):
     timeout_s: float = Field(default=10.0, gt=0)
 
 
+class LiveSettings(_Section):
+    """How streams of public services are read."""
+
+    wikimedia_url: str = "https://stream.wikimedia.org/v2/stream/recentchange"
+    jetstream_url: str = "wss://jetstream2.us-east.bsky.network/subscribe"
+    mastodon_url: str = "https://mastodon.social/api/v1/streaming/public"
+    mastodon_token_file: str = ""
+    user_agent: str = Field(default="graphtide", pattern=r"^[ -~]+$")
+    flush_interval_s: float = Field(default=1.0, gt=0)
+    batch_messages: int = Field(default=5000, ge=1)
+    connect_timeout_s: float = Field(default=10.0, gt=0)
+    read_timeout_s: float = Field(default=60.0, gt=0)
+    max_message_bytes: int = Field(default=8 << 20, ge=1024)
+    backoff_min_s: float = Field(default=0.5, gt=0)
+    backoff_max_s: float = Field(default=60.0, gt=0)
+    give_up_after_s: float = Field(default=3600.0, ge=0)
+    overlap_s: float = Field(default=2.0, ge=0)
+    remember_messages: int = Field(default=2000, ge=1, le=100_000)
+
+
 class Settings(BaseSettings):
     """All settings; `Settings()` holds the defaults and reads nothing."""
 
@@ -249,6 +269,7 @@ class Settings(BaseSettings):
     data: DataSettings = DataSettings()
     kafka: KafkaSettings = KafkaSettings()
     schema_registry: SchemaRegistrySettings = SchemaRegistrySettings()
+    live: LiveSettings = LiveSettings()
     formats: Annotated[dict[str, FormatSettings], AfterValidator(_check_table_names)] = {}
 
     @classmethod
