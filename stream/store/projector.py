@@ -34,6 +34,7 @@ class ProjectorStatus:
         waiting: snapshots that are not in InfluxDB yet, as of the last look; one that changed twice counts twice.
         written: snapshots that this projector has written, revisions included.
         error: why the last try failed, None if it did not.
+        fix: what the user can do about it.
         down_since_s: `time.time()` of the first of the tries that failed since the last success, None if none did.
         refused: the error is one that trying again does not mend: a wrong token, a bucket that is missing.
         leads: False while another process projects for this store.
@@ -43,6 +44,7 @@ class ProjectorStatus:
     waiting: int = 0
     written: int = 0
     error: str | None = None
+    fix: str | None = None
     down_since_s: float | None = None
     refused: bool = False
     leads: bool = False
@@ -53,6 +55,8 @@ class Projector:
     """Projects one store to one bucket, from `start` to `close`.
 
     All its methods may be called from any thread, and none but `drain` and `close` waits for InfluxDB.
+
+    The projection has to be enabled in the store: what is not noted in the outbox is not projected.
 
     Args:
         open_outbox, open_reader: open the store of record; called in the projector's thread, again after a failure.
@@ -146,9 +150,9 @@ class Projector:
             except StoppedError:
                 return
             except GraphtideError as error:
-                self._fail(error.message, refused=True)
+                self._fail(error, refused=True)
             except Exception as error:  # noqa: BLE001 - a projection that ended in silence would look like an idle one
-                self._fail(f"this should not happen: {type(error).__name__}: {error}", refused=True)
+                self._fail(StoreError(f"this should not happen: {type(error).__name__}: {error}"), refused=True)
             self._wait(self._address.max_wait_s)
 
     def _project(self) -> None:
@@ -159,7 +163,7 @@ class Projector:
                 # While InfluxDB is away nothing else moves.
                 if error is not None:
                     self._look(outbox)
-                    self._fail(error.message)
+                    self._fail(error)
 
             with InfluxWriter(self._address, stop=self._stop, on_try=note) as writer:
                 shown: dict[str, GraphInfo] = {}
@@ -223,7 +227,7 @@ class Projector:
         with self._changed:
             self._acknowledged.update((change.number, change.n_steps) for change in changes)
             written = self._status.written + sum(change.n_steps for change in changes)
-            self._status = replace(self._status, written=written, error=None, down_since_s=None)
+            self._status = replace(self._status, written=written, error=None, fix=None, down_since_s=None)
             self._changed.notify_all()
 
     def _look(self, outbox: Outbox) -> None:
@@ -235,15 +239,17 @@ class Projector:
 
     def _succeed(self, *, leads: bool, clean_round: int | None) -> None:
         with self._changed:
-            self._status = replace(self._status, error=None, down_since_s=None, refused=False, leads=leads)
+            self._status = replace(self._status, error=None, fix=None, down_since_s=None, refused=False, leads=leads)
             if clean_round is not None:
                 self._last_clean_round = clean_round
             self._changed.notify_all()
 
-    def _fail(self, message: str, *, refused: bool = False) -> None:
+    def _fail(self, error: GraphtideError, *, refused: bool = False) -> None:
         with self._changed:
             since_s = self._status.down_since_s or time.time()
-            self._status = replace(self._status, error=message, down_since_s=since_s, refused=refused)
+            self._status = replace(
+                self._status, error=error.message, fix=error.fix, down_since_s=since_s, refused=refused
+            )
             self._changed.notify_all()
 
     def _wait(self, timeout_s: float) -> None:
