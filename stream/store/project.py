@@ -1,9 +1,12 @@
-"""Projecting all that a store has now, in the foreground: what `graphtide store project` does."""
+"""A store and its projector: made from the settings, and run in the foreground by `graphtide store project`."""
 
 from collections.abc import Callable
 from typing import Protocol
 
 from infra.errors import StoreError
+from infra.settings import InfluxDBSettings
+from stream.store import open_outbox, open_reader
+from stream.store.influx.address import address_of_settings
 from stream.store.outbox import Projections
 from stream.store.projector import PROJECTION, Projector, ProjectorStatus
 from stream.store.writer import StoreWriter
@@ -13,6 +16,18 @@ _TELL_S = 0.5
 
 class ProjectingWriter(StoreWriter, Projections, Protocol):
     """A store of record that can be projected."""
+
+
+def make_projector(store_url: str, settings: InfluxDBSettings) -> Projector | None:
+    """Return a projector of a store of record, not started yet; None where no InfluxDB is set.
+
+    Raises:
+        UsageError: the settings name no InfluxDB properly, or the token file cannot be read.
+    """
+    address = address_of_settings(settings)
+    if address is None:
+        return None
+    return Projector(lambda: open_outbox(store_url), lambda: open_reader(store_url), address)
 
 
 def mark_projected(writer: Projections, projector: Projector) -> None:

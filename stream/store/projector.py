@@ -254,5 +254,5 @@ class Projector:
 
     def _wait(self, timeout_s: float) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._woken, timeout=timeout_s)
+            self._changed.wait_for(lambda: self._woken or self._stop.is_set(), timeout=timeout_s)
             self._woken = False

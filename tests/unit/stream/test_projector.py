@@ -181,6 +181,15 @@ def test_a_new_projector_repeats_what_was_not_marked_and_changes_nothing(
     assert held(influx) == lines_of(store)
 
 
+def test_closing_while_idle_ends_at_once(store: MemoryStore, influx: FakeInflux) -> None:
+    address = InfluxAddress(url=influx.url, org="o", bucket="b", max_wait_s=3600)
+    for _ in range(5):
+        projector = Projector(lambda: store, lambda: store, address, idle_s=3600).start()
+        assert projector.drain(PATIENCE_S).drained
+        projector.close()
+        assert not projector._thread.is_alive()
+
+
 def test_closing_in_an_outage_ends_at_once_and_leaves_the_rest(store: MemoryStore, influx: FakeInflux) -> None:
     influx.answers = lambda number: (503, {})
     address = InfluxAddress(url=influx.url, org="o", bucket="b", max_wait_s=3600)
