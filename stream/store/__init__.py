@@ -10,6 +10,9 @@ from infra.settings import InfluxDBSettings
 from stream.store.base import SnapshotReader
 from stream.store.influx.address import address_of_url, is_influx_url
 from stream.store.outbox import Outbox
+from stream.store.postgres import PostgresDatabase, PostgresReadDatabase
+from stream.store.postgres_server import SCHEMES
+from stream.store.sql.database import ReadDatabase
 from stream.store.sql.reader import SqlOutbox, SqlSnapshots
 from stream.store.sql.writer import SqlWriter
 from stream.store.sqlite import SqliteDatabase, SqliteReadDatabase
@@ -22,7 +25,7 @@ def open_reader(url: str, influxdb: InfluxDBSettings | None = None) -> SnapshotR
     """Open the store at `url` for reading, beside whoever writes it.
 
     Args:
-        url: `sqlite:///path`, or the address of a projection, `influxdb://host:port/organisation/bucket`.
+        url: `sqlite:///path`, `postgresql://…`, or a projection's: `influxdb://host:port/organisation/bucket`.
         influxdb: token and limits of an InfluxDB; without them the defaults, and the token of the environment.
 
     Raises:
@@ -34,11 +37,11 @@ def open_reader(url: str, influxdb: InfluxDBSettings | None = None) -> SnapshotR
         from stream.store.influx.reader import InfluxSnapshots  # noqa: PLC0415
 
         return InfluxSnapshots(address_of_url(url, influxdb))
-    return SqlSnapshots(SqliteReadDatabase(path_of_url(url)))
+    return SqlSnapshots(_read_database(url))
 
 
 def open_writer(url: str, *, now_us: Callable[[], int] | None = None) -> SqlWriter:
-    """Open the store at `url` (`sqlite:///path`) for writing, made where there is none.
+    """Open the store at `url` (`sqlite:///path` or `postgresql://…`) for writing, made where there is none.
 
     Args:
         url: where it is.
@@ -49,7 +52,8 @@ def open_writer(url: str, *, now_us: Callable[[], int] | None = None) -> SqlWrit
         StoreError: the store cannot be written, or another process writes it.
     """
     _refuse_projection(url)
-    return SqlWriter(SqliteDatabase(path_of_url(url)), now_us)
+    database = PostgresDatabase(url) if url.startswith(SCHEMES) else SqliteDatabase(path_of_url(url))
+    return SqlWriter(database, now_us)
 
 
 def open_outbox(url: str) -> Outbox:
@@ -60,7 +64,11 @@ def open_outbox(url: str) -> Outbox:
         StoreError: there is no store, or it cannot be read.
     """
     _refuse_projection(url)
-    return SqlOutbox(SqliteReadDatabase(path_of_url(url)))
+    return SqlOutbox(_read_database(url))
+
+
+def _read_database(url: str) -> ReadDatabase:
+    return PostgresReadDatabase(url) if url.startswith(SCHEMES) else SqliteReadDatabase(path_of_url(url))
 
 
 def _refuse_projection(url: str) -> None:
