@@ -13,6 +13,7 @@ from infra.errors import StoreError
 from stream.events import IntArray
 from stream.store.lock import WriterLock
 from stream.store.sql.database import Column, Row
+from stream.store.sql.tables import on_conflict
 from stream.store.sqlite_file import connect_reader, connect_writer, explain, translated
 
 _FETCH_ROWS = 8192
@@ -176,13 +177,6 @@ class SqliteDatabase(SqliteReadDatabase):
             self._connection.executemany(sql, zip(*lists, strict=True))
         except sqlite3.Error as error:
             raise explain(error, self._path) from error
-
-
-def on_conflict(columns: Mapping[str, Column], key: Sequence[str], instead: Mapping[str, str] | None) -> str:
-    """Return the clause that overwrites the columns outside `key`."""
-    values = {column: f"excluded.{column}" for column in columns if column not in key} | dict(instead or {})
-    changes = ", ".join(f"{column} = {value}" for column, value in values.items())
-    return f" ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changes}"
 
 
 def _insert(table: str, columns: Mapping[str, Column]) -> str:

@@ -46,7 +46,7 @@ def path_of_url(url: str) -> Path:
         raise UsageError(
             f"not a store that this version can open: {url!r}",
             place="[store] url",
-            fix="write sqlite:///relative/path or sqlite:////absolute/path",
+            fix="write sqlite:///relative/path, sqlite:////absolute/path or postgresql://user@host/database",
         )
     return Path(url.removeprefix(_URL_PREFIX))
 

@@ -1,5 +1,6 @@
 """The tables of a store, schema 2, for any SQL database."""
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from infra.schema import METRICS, Kind
@@ -42,6 +43,13 @@ def statements(types: Types) -> list[str]:
         metrics=metrics,
     )
     return [statement.strip() for statement in text.split(";\n") if statement.strip()]
+
+
+def on_conflict(columns: Collection[str], key: Sequence[str], instead: Mapping[str, str] | None) -> str:
+    """Return the clause that overwrites the columns outside `key`."""
+    values = {column: f"excluded.{column}" for column in columns if column not in key} | dict(instead or {})
+    changes = ", ".join(f"{column} = {value}" for column, value in values.items())
+    return f" ON CONFLICT ({', '.join(key)}) DO UPDATE SET {changes}"
 
 
 # Times are UTC microseconds. Node ids are unique over all graphs, so that a pair of them belongs to one graph.
