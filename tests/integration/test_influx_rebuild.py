@@ -172,7 +172,13 @@ def test_a_projection_beside_a_writer_survives_an_outage(
 ) -> None:
     url = f"sqlite:///{tmp_path / 'store.db'}" if kind == "sqlite" else request.getfixturevalue("postgres_url")
     address = InfluxAddress(
-        url=influxdb.url, org=influxdb.org, bucket=influxdb.bucket, token=influxdb.token, max_wait_s=0.1, timeout_s=5
+        url=influxdb.url,
+        org=influxdb.org,
+        bucket=influxdb.bucket,
+        token=influxdb.token,
+        max_wait_s=0.1,
+        timeout_s=5,
+        settle_s=0.01,
     )
     projector = Projector(lambda: open_outbox(url), lambda: open_reader(url), address, idle_s=0.02)
     with open_writer(url) as writer:
