@@ -13,6 +13,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    SecretStr,
     ValidationInfo,
     field_validator,
 )
@@ -72,6 +73,11 @@ class IngestSettings(_Section):
 
     step: Duration = "1h"
     out_of_orderness_s: int = Field(default=0, ge=0)
+    allowed_lateness_s: int = Field(default=0, ge=0)
+    max_ahead_s: int = Field(default=3600, ge=0)
+    idle_hold_s: int = Field(default=604_800, ge=0)
+    dedup_window_s: int = Field(default=3600, ge=0)
+    keep_edges_s: int = Field(default=0, ge=0)
     poll_interval_s: float = Field(default=1.0, gt=0)
     batch_rows: int = Field(default=50_000, ge=1)
     max_rows_in_memory: int = Field(default=2_000_000, ge=1000)
@@ -248,6 +254,20 @@ class LiveSettings(_Section):
     remember_messages: int = Field(default=2000, ge=1, le=100_000)
 
 
+class InfluxDBSettings(_Section):
+    """The InfluxDB that snapshots are projected to, and how any InfluxDB is talked to."""
+
+    url: str = ""
+    org: str = ""
+    bucket: str = ""
+    token: SecretStr = SecretStr("")
+    token_file: str = ""
+    timeout_s: float = Field(default=10.0, gt=0)
+    batch_points: int = Field(default=5000, ge=1, le=100_000)
+    max_wait_s: float = Field(default=30.0, gt=0)
+    drain_s: float = Field(default=60.0, ge=0)
+
+
 class Settings(BaseSettings):
     """All settings; `Settings()` holds the defaults and reads nothing."""
 
@@ -265,6 +285,7 @@ class Settings(BaseSettings):
     kafka: KafkaSettings = KafkaSettings()
     schema_registry: SchemaRegistrySettings = SchemaRegistrySettings()
     live: LiveSettings = LiveSettings()
+    influxdb: InfluxDBSettings = InfluxDBSettings()
     formats: Annotated[dict[str, FormatSettings], AfterValidator(_check_table_names)] = {}
 
     @classmethod
