@@ -23,7 +23,14 @@ class StoreWriter(Protocol):
 
     Every change but `claim` and `release` happens inside `transaction`; what it changed is there as a whole after it,
     or not at all. After an error nothing that the writer keeps in memory differs from what the store has.
+
+    `exclusive` is True where no other process can write the store meanwhile: what is claimed then needs no record.
     """
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether no other process can write the store."""
+        ...
 
     def transaction(self) -> AbstractContextManager[None]:
         """Commit what is changed inside, durably, or roll all of it back on an error.
@@ -59,7 +66,7 @@ class StoreWriter(Protocol):
         ...
 
     def save_partitions(self, source: SourceState, partitions: Mapping[str, PartitionState]) -> None:
-        """Write the states of claimed partitions."""
+        """Write the states of claimed partitions; of an exclusive writer they may be new."""
         ...
 
     def totals(self, source: SourceState) -> PartitionState:
