@@ -12,7 +12,14 @@ import uuid
 from pathlib import Path
 from typing import ClassVar
 
-from forecasting.bench.servers.base import MissingServerError, Server, ServerFailedError, find_program, free_port, servers_folder
+from forecasting.bench.servers.base import (
+    MissingServerError,
+    Server,
+    ServerFailedError,
+    find_program,
+    free_port,
+    servers_folder,
+)
 
 # A single node must hold its internal topics alone. A killed broker comes back under its old id, which the controller
 # refuses until the session of the dead one has run out: short sessions, short restarts.
