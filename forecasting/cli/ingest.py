@@ -76,12 +76,10 @@ def ingest(
     """
     call: Call = ctx.obj
     settings = call.load({"ingest.step": ("--step", step), "store.url": ("--store", store)}).values
-    from forecasting.ingestion import ingest_options  # noqa: PLC0415 - numpy is not needed for --help
+    from forecasting.ingestion import ingest_options, ingestion  # noqa: PLC0415 - numpy is not needed for --help
     from stream.decoders.builder import DecodeOptions  # noqa: PLC0415
     from stream.events import DEFAULT_GRAPH  # noqa: PLC0415
-    from stream.ingest import Ingest  # noqa: PLC0415
     from stream.sources.single import SinglePartition  # noqa: PLC0415
-    from stream.store import open_writer  # noqa: PLC0415
 
     decoding = DecodeOptions(
         graph=DEFAULT_GRAPH if graph is None else graph,
@@ -95,15 +93,17 @@ def ingest(
     interrupted = False
     with interruptible(f"Nothing of {source.name} was ingested yet."), progress(f"Ingesting {source.name}") as report:
         events = _source(source, decoding, settings, report, follow=follow)
-        with open_writer(settings.store.url) as writer:
-            run = Ingest(
-                SinglePartition(events), writer, options, lambda state: report(state.events, None, _rate(state))
-            )
+        with ingestion(
+            SinglePartition(events), settings, options, lambda state: report(state.events, None, _rate(state))
+        ) as running:
             try:
-                run.run()
+                running.run.run()
             except KeyboardInterrupt:
                 interrupted = True
-            result = run.result()
+            result = running.run.result()
+            projected = running.drain(0.0 if interrupted else settings.influxdb.drain_s)
+    if projected is not None and not projected.drained:
+        say(f"note: {projected.waiting:,} snapshots are not in InfluxDB yet; they wait in the store for the next run")
     for note in events.notes:
         say(f"note: {note}")
     reject_file = _write_rejects(result, settings.store.url, decoding.graph, source)
