@@ -12,7 +12,7 @@ from pathlib import Path
 
 from infra.configuration import LoadedSettings
 from infra.errors import GraphtideError
-from infra.settings import DataSettings
+from infra.settings import DataSettings, InfluxDBSettings
 
 # The WAL-reset bug, https://sqlite.org/wal.html: a checkpoint that races another connection's commit loses pages.
 SQLITE_WAL_RESET_FIXED = (3, 51, 3)
@@ -52,7 +52,7 @@ def examine(settings: LoadedSettings) -> list[Finding]:
         _compiler(),
         *_kernels(),
         _sqlite(),
-        _store(settings.values.store.url),
+        _store(settings.values.store.url, settings.values.influxdb),
         *_checkpoints(settings.values.models.directory),
         _data(settings.values.data),
         _disk(),
@@ -141,14 +141,15 @@ def _disk() -> Finding:
     return Finding("disk", Status.OK, found)
 
 
-def _store(url: str) -> Finding:
+def _store(url: str, influxdb: InfluxDBSettings) -> Finding:
     from stream.store import open_reader  # noqa: PLC0415 - a broken installation must not stop doctor
+    from stream.store.influx.address import is_influx_url  # noqa: PLC0415
     from stream.store.sqlite_file import path_of_url  # noqa: PLC0415
 
     try:
-        if not path_of_url(url).exists():
+        if not is_influx_url(url) and not path_of_url(url).exists():
             return Finding("store", Status.NOTE, f"none at {url} yet", "ingest events first: graphtide ingest")
-        with open_reader(url) as reader:
+        with open_reader(url, influxdb) as reader:
             graphs = reader.graphs()
     except GraphtideError as error:
         return Finding("store", Status.FAIL, error.message, error.fix or "")

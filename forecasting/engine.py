@@ -85,7 +85,7 @@ class Engine:
         self._on_training = on_training
         self._encoded: dict[str, _Encoded] = {}
         self._closing = ExitStack()
-        self._reader = reader or self._closing.enter_context(open_reader(settings.store.url))
+        self._reader = reader or self._closing.enter_context(open_reader(settings.store.url, settings.influxdb))
 
     def __enter__(self) -> Self:
         return self

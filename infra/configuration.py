@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource, SettingsError
 
@@ -53,6 +53,7 @@ def load_settings(*, config: Path | None = None, flags: Mapping[str, Flag] | Non
     """
     path = config if config is not None else _find_config()
     text, file_values = _read_file(path)
+    _refuse_secrets(file_values, path=path, text=text)
     flags = flags or {}
     _refuse_unknown_environment(os.environ)
 
@@ -69,6 +70,19 @@ def load_settings(*, config: Path | None = None, flags: Mapping[str, Flag] | Non
         raise _explain(error, path=path, text=text, flags=flags) from error
     except SettingsError as error:
         raise UsageError(f"a setting in the environment cannot be read: {error}", fix=f"see {path}") from error
+
+
+def _refuse_secrets(file_values: Mapping[str, Any], *, path: Path, text: str) -> None:
+    """Refuse a secret in the file: it would be copied and committed along with it."""
+    for section, model in _sections().items():
+        keys = file_values.get(section)
+        for key, field in model.model_fields.items():
+            if field.annotation is SecretStr and isinstance(keys, Mapping) and keys.get(key):
+                raise UsageError(
+                    f"{section}.{key} does not belong in a settings file",
+                    place=_place(section, key, path=path, text=text, flags={}),
+                    fix=f"set {f'{ENV_PREFIX}{section}__{key}'.upper()} in the environment, or name a {key}_file",
+                )
 
 
 def _by_section(flags: Mapping[str, Flag]) -> Iterator[tuple[tuple[str, str], Flag]]:

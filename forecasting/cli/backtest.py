@@ -54,7 +54,7 @@ def backtest(
     from stream.store import open_reader  # noqa: PLC0415
 
     with interruptible("Nothing was scored; run the same command again, a finished training is kept."):
-        with open_reader(settings.store.url) as reader:
+        with open_reader(settings.store.url, settings.influxdb) as reader:
             history = read_history(reader, graph)
         with ExitStack() as shown:
             scoring = Phase(shown, f"Backtesting {graph}")

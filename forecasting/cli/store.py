@@ -15,14 +15,19 @@ from infra.schema import METRIC_NAMES
 from infra.steps import format_duration, format_time
 
 if TYPE_CHECKING:
-    from stream.ingest import GraphSummary
+    from stream.progress import GraphSummary
     from stream.store.base import GraphInfo, SnapshotTable
 
 # What a table shows where nothing else is asked for; a file format shows all.
 TABLE_STEPS = 24
 TABLE_METRICS = ("events", "active_nodes", "new_nodes", "unique_edges", "new_edges", "total_nodes")
 
-StoreOption = Annotated[str | None, typer.Option("--store", metavar="URL", help="Store of snapshots, sqlite:///PATH.")]
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store", metavar="URL", help="Store of snapshots: sqlite:///PATH, or influxdb://HOST:PORT/ORG/BUCKET."
+    ),
+]
 
 
 class Format(StrEnum):
@@ -60,7 +65,7 @@ def graphs(
 
     call: Call = ctx.obj
     settings = call.load({"store.url": ("--store", store)}).values
-    with open_reader(settings.store.url) as reader:
+    with open_reader(settings.store.url, settings.influxdb) as reader:
         found = reader.graphs()
     if as_json:
         import msgspec  # noqa: PLC0415
@@ -118,7 +123,7 @@ def snapshots(
     start_us = None if start is None else parse_time_us("--start", start)
     end_us = None if end is None else parse_time_us("--end", end)
     is_short = is_table and last is None and start is None and end is None
-    with open_reader(settings.store.url) as reader:
+    with open_reader(settings.store.url, settings.influxdb) as reader:
         info = reader.graph(graph)
         found = reader.snapshots(
             graph, start_us=start_us, end_us=end_us, metrics=names, last=TABLE_STEPS if is_short else last

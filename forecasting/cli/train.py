@@ -69,7 +69,7 @@ def train(
     cards: list[dict[str, Any]] = []
     with (
         interruptible("Checkpoints of graphs that were finished are kept, older ones stand; run it again to go on."),
-        open_reader(settings.store.url) as reader,
+        open_reader(settings.store.url, settings.influxdb) as reader,
     ):
         names = graphs or [info.name for info in reader.graphs()]
         if not names:

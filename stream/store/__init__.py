@@ -5,8 +5,11 @@
 
 from collections.abc import Callable
 
+from infra.errors import UsageError
+from infra.settings import InfluxDBSettings
 from stream.store.base import SnapshotReader
 from stream.store.dead_letters import DeadLetters
+from stream.store.influx.address import address_of_url, is_influx_url
 from stream.store.outbox import Outbox
 from stream.store.postgres import PostgresDatabase, PostgresReadDatabase
 from stream.store.postgres_server import SCHEMES
@@ -20,13 +23,22 @@ from stream.store.sqlite_file import path_of_url
 __all__ = ["open_dead_letters", "open_outbox", "open_reader", "open_writer"]
 
 
-def open_reader(url: str) -> SnapshotReader:
-    """Open the store at `url` (`sqlite:///path` or `postgresql://…`) for reading, beside whoever writes it.
+def open_reader(url: str, influxdb: InfluxDBSettings | None = None) -> SnapshotReader:
+    """Open the store at `url` for reading, beside whoever writes it.
+
+    Args:
+        url: `sqlite:///path`, `postgresql://…`, or a projection's: `influxdb://host:port/organisation/bucket`.
+        influxdb: token and limits of an InfluxDB; without them the defaults, and the token of the environment.
 
     Raises:
         UsageError: the URL names no kind of store that is known.
         StoreError: there is no store, or it cannot be read.
     """
+    if is_influx_url(url):
+        # Its client takes half a second to import, which other stores need not wait for.
+        from stream.store.influx.reader import InfluxSnapshots  # noqa: PLC0415
+
+        return InfluxSnapshots(address_of_url(url, influxdb))
     return SqlSnapshots(_read_database(url))
 
 
@@ -41,6 +53,7 @@ def open_writer(url: str, *, now_us: Callable[[], int] | None = None) -> SqlWrit
         UsageError: the URL names no kind of store that is known.
         StoreError: the store cannot be written, or another process writes it.
     """
+    _refuse_projection(url)
     database = PostgresDatabase(url) if url.startswith(SCHEMES) else SqliteDatabase(path_of_url(url))
     return SqlWriter(database, now_us)
 
@@ -52,6 +65,7 @@ def open_outbox(url: str) -> Outbox:
         UsageError: the URL names no kind of store that is known.
         StoreError: there is no store, or it cannot be read.
     """
+    _refuse_projection(url)
     return SqlOutbox(_read_database(url))
 
 
@@ -67,3 +81,12 @@ def open_dead_letters(url: str) -> DeadLetters:
 
 def _read_database(url: str) -> ReadDatabase:
     return PostgresReadDatabase(url) if url.startswith(SCHEMES) else SqliteReadDatabase(path_of_url(url))
+
+
+def _refuse_projection(url: str) -> None:
+    if is_influx_url(url):
+        raise UsageError(
+            "an InfluxDB is read from; it is no store of record that events are ingested into",
+            place="[store] url",
+            fix="give a store of record as [store] url, and the InfluxDB as [influxdb] url to have it shown there",
+        )

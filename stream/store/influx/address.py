@@ -1,0 +1,135 @@
+"""Where an InfluxDB is: its URL, organisation and bucket, and the token that is never shown."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+from infra.errors import UsageError
+from infra.settings import ENV_PREFIX, InfluxDBSettings
+
+TOKEN_VARIABLE = f"{ENV_PREFIX}INFLUXDB__TOKEN"
+SCHEMES = {"influxdb": "http", "influxdb+https": "https"}
+_FORM = "influxdb://host:port/organisation/bucket, or influxdb+https:// for TLS"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InfluxAddress:
+    """What a client needs to reach one bucket.
+
+    Attributes:
+        url: address of the server, such as http://localhost:8086.
+        org: organisation; InfluxDB 1.8 takes any.
+        bucket: bucket; of InfluxDB 1.8 `database/retention policy`.
+        token: what proves the right to it, empty for none; of InfluxDB 1.8 `user:password`.
+        timeout_s: how long a request may take.
+        batch_points: points in one write, at most.
+        max_wait_s: longest wait between two tries.
+        settle_s: how long a request that was given up may still be at work in the server.
+    """
+
+    url: str
+    org: str
+    bucket: str
+    token: str = field(default="", repr=False)
+    timeout_s: float = 10.0
+    batch_points: int = 5000
+    max_wait_s: float = 30.0
+    settle_s: float = 10.0
+
+    @property
+    def place(self) -> str:
+        """The bucket as messages name it, without the token."""
+        return f"bucket {self.bucket!r} of InfluxDB at {self.url}"
+
+    @property
+    def store_url(self) -> str:
+        """The address as a store URL, without the token."""
+        parts = urlsplit(self.url)
+        scheme = next(scheme for scheme, http in SCHEMES.items() if http == parts.scheme)
+        return f"{scheme}://{parts.netloc}/{quote(self.org, safe='')}/{quote(self.bucket)}"
+
+
+def is_influx_url(url: str) -> bool:
+    """Tell whether a store URL names an InfluxDB."""
+    return url.partition("://")[0] in SCHEMES
+
+
+def address_of_url(url: str, settings: InfluxDBSettings | None = None) -> InfluxAddress:
+    """Return the bucket that a store URL names.
+
+    Args:
+        url: `influxdb://host:port/organisation/bucket`; organisation and bucket may be percent-encoded.
+        settings: token and limits; without them the defaults, and the token of the environment.
+
+    Raises:
+        UsageError: the URL is not of that form, or the token file cannot be read.
+    """
+    scheme, _, rest = url.partition("://")
+    netloc, _, path = rest.partition("/")
+    org, _, bucket = path.partition("/")
+    if scheme not in SCHEMES or not netloc or not org or not bucket or "?" in rest or "#" in rest:
+        # The text may hold a password, so that it is not repeated.
+        raise UsageError("not the address of an InfluxDB bucket", place="[store] url", fix=f"write {_FORM}")
+    if "@" in netloc:
+        raise UsageError(
+            "a password or token does not belong in the address of a store",
+            place="[store] url",
+            fix=f"write {_FORM}, and give the token as {TOKEN_VARIABLE} or by [influxdb] token_file",
+        )
+    return _address(f"{SCHEMES[scheme]}://{netloc}", unquote(org), unquote(bucket), settings or InfluxDBSettings())
+
+
+def address_of_settings(settings: InfluxDBSettings) -> InfluxAddress | None:
+    """Return the bucket that snapshots are projected to, None where `[influxdb] url` is empty.
+
+    Raises:
+        UsageError: the URL is none, bucket or organisation are missing, or the token file cannot be read.
+    """
+    if not settings.url:
+        return None
+    parts = urlsplit(settings.url)
+    if parts.scheme not in SCHEMES.values() or not parts.netloc or parts.path.strip("/") or parts.query:
+        raise UsageError(
+            "[influxdb] url is not the address of a server", fix="write http://host:8086 or https://host:8086"
+        )
+    if "@" in parts.netloc:
+        raise UsageError(
+            "a password or token does not belong in [influxdb] url",
+            fix=f"give it as {TOKEN_VARIABLE} in the environment, or by [influxdb] token_file",
+        )
+    for name in ("org", "bucket"):
+        if not getattr(settings, name):
+            raise UsageError(
+                f"[influxdb] {name} is empty",
+                fix="give both org and bucket; InfluxDB 1.8 takes any org, and database/autogen as bucket",
+            )
+    return _address(f"{parts.scheme}://{parts.netloc}", settings.org, settings.bucket, settings)
+
+
+def _address(url: str, org: str, bucket: str, settings: InfluxDBSettings) -> InfluxAddress:
+    return InfluxAddress(
+        url=url,
+        org=org,
+        bucket=bucket,
+        token=_token(settings),
+        timeout_s=settings.timeout_s,
+        batch_points=settings.batch_points,
+        max_wait_s=settings.max_wait_s,
+        settle_s=settings.timeout_s,
+    )
+
+
+def _token(settings: InfluxDBSettings) -> str:
+    given = settings.token.get_secret_value() or os.environ.get(TOKEN_VARIABLE, "")
+    if given or not settings.token_file:
+        return given.strip()
+    try:
+        return Path(settings.token_file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise UsageError(
+            f"the token of InfluxDB cannot be read from {settings.token_file}: {reason}",
+            place="[influxdb] token_file",
+            fix=f"name a file that holds the token alone, or set {TOKEN_VARIABLE}",
+        ) from None

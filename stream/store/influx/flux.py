@@ -1,0 +1,119 @@
+"""Questions to InfluxDB in Flux and their answers: CSV that pyarrow parses, a million values in a second."""
+
+import io
+from collections.abc import Sequence
+
+import pyarrow as pa
+from pyarrow import csv
+
+from infra.errors import StoreError
+from infra.schema import METRIC_INDEX, METRICS, SCHEMA_VERSION, Kind
+from infra.steps import WEEK_US, format_duration
+from stream.store.influx.points import FACT_FIELDS, GRAPHS, GRAPHS_TIME_US, SNAPSHOTS, tag_of_graph
+
+# Weeks begin on Mondays: the first step of all can begin up to a week before the epoch.
+FIRST_TIME_US = -WEEK_US
+
+_TIME = pa.timestamp("us", tz="UTC")
+_ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "$": r"\$"})
+
+
+def quoted(text: str) -> str:
+    """Return a text as a string literal of Flux."""
+    return '"' + text.translate(_ESCAPES) + '"'
+
+
+def facts_query(bucket: str, graph: str | None = None) -> str:
+    """Return the query of the facts of one graph, or of all."""
+    wanted = "" if graph is None else f" and r.graph == {quoted(tag_of_graph(graph))}"
+    return (
+        f"from(bucket: {quoted(bucket)})"
+        f" |> range({_range(GRAPHS_TIME_US, GRAPHS_TIME_US + 1)})"
+        f' |> filter(fn: (r) => r._measurement == {quoted(GRAPHS)} and r.schema == "{SCHEMA_VERSION}"{wanted})'
+        ' |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")'
+        f" |> keep(columns: [{', '.join(map(quoted, ('graph', *FACT_FIELDS)))}])"
+        " |> group()"
+    )
+
+
+def snapshots_query(
+    bucket: str, graph: str, step_us: int, fields: Sequence[str] | None, start_us: int, end_us: int
+) -> str:
+    """Return the query of the snapshots of a graph with `start_us <= step_start < end_us`.
+
+    Args:
+        bucket: the bucket.
+        graph: name of the graph.
+        step_us: its step size.
+        fields: metrics and `revision`; None for all.
+        start_us, end_us: the range, which InfluxDB's index of time serves.
+    """
+    wanted = "" if fields is None else f" and ({' or '.join(f'r._field == {quoted(field)}' for field in fields)})"
+    # Pivoting where the tags still form the key of the tables is what the server is quick at.
+    return (
+        f"from(bucket: {quoted(bucket)})"
+        f" |> range({_range(start_us, end_us)})"
+        f" |> filter(fn: (r) => r._measurement == {quoted(SNAPSHOTS)} and r.graph == {quoted(tag_of_graph(graph))}"
+        f' and r.step == {quoted(format_duration(step_us))} and r.schema == "{SCHEMA_VERSION}"{wanted})'
+        ' |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")'
+        ' |> drop(columns: ["_start", "_stop", "_measurement", "graph", "schema", "step"])'
+    )
+
+
+def parse_facts(body: bytes) -> pa.Table:
+    """Return the columns `graph` (the tag) and `FACT_FIELDS` of an answer to `facts_query`.
+
+    Raises:
+        StoreError: the answer is an error, or not what was asked for.
+    """
+    return _parse(body, {"graph": pa.string(), **{name: pa.int64() for name in FACT_FIELDS}})
+
+
+def parse_snapshots(body: bytes, metrics: Sequence[str]) -> pa.Table:
+    """Return the columns `_time`, `revision` and `metrics` of an answer to `snapshots_query`.
+
+    Raises:
+        StoreError: the answer is an error, or not what was asked for.
+    """
+    kinds = {name: pa.float64() if METRICS[METRIC_INDEX[name]].kind is Kind.SHARE else pa.int64() for name in metrics}
+    return _parse(body, {"_time": _TIME, "revision": pa.int64(), **kinds})
+
+
+def _range(start_us: int, end_us: int) -> str:
+    # InfluxDB 1.8 also returns what stands at the stop, which version 2 leaves out. Steps begin at whole microseconds,
+    # so that a nanosecond less means the same to both.
+    return f"start: time(v: {start_us * 1000}), stop: time(v: {end_us * 1000 - 1})"
+
+
+def _parse(body: bytes, columns: dict[str, pa.DataType]) -> pa.Table:
+    schema = pa.schema(columns)
+    if not body.strip():
+        return schema.empty_table()
+    header = body.lstrip().partition(b"\n")[0].strip().split(b",")
+    if b"error" in header:
+        raise StoreError(f"InfluxDB failed: {_shown(body)}", fix="look at the log of InfluxDB")
+    try:
+        table = csv.read_csv(
+            io.BytesIO(body),
+            # One block: a schema that changes in the middle is an error that InfluxDB met while it answered.
+            read_options=csv.ReadOptions(block_size=len(body) + 1),
+            convert_options=csv.ConvertOptions(
+                column_types=columns, include_columns=list(columns), timestamp_parsers=[csv.ISO8601]
+            ),
+        )
+    except (pa.ArrowInvalid, pa.ArrowKeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise StoreError(
+            f"InfluxDB holds or says something else than was written: {reason}",
+            fix="let nobody else write the measurements graphtide_*; project anew: graphtide store project --all",
+        ) from None
+    if any(column.null_count for column in table.columns):
+        raise StoreError(
+            "InfluxDB holds snapshots that lack some of their metrics",
+            fix="project the snapshots anew: graphtide store project --all",
+        )
+    return table
+
+
+def _shown(body: bytes) -> str:
+    return " ".join(body.decode("utf-8", "replace").split())[:300]
