@@ -10,8 +10,12 @@ from forecasting.history import read_history
 from infra.errors import StoreError, UsageError
 from infra.schema import METRIC_INDEX
 from stream.events import IntArray
-from stream.store import open_reader, open_writer
+from stream.store import open_outbox, open_reader, open_writer
 from stream.store.base import SnapshotTable
+from stream.store.influx.address import InfluxAddress
+from stream.store.influx.reader import InfluxSnapshots
+from stream.store.project import mark_projected
+from stream.store.projector import PROJECTION, Projector
 from stream.store.rebuild import refuse_rebuilt
 from stream.store.records import EdgeRows
 from stream.store.writer import Closed, StoreWriter
@@ -21,6 +25,7 @@ from tests.servers.influxdb import InfluxDatabase
 from tests.unit.stream.projection_cases import some_snapshots
 
 Run = Callable[..., Ran]
+PATIENCE_S = 60
 NONE = np.zeros(0, dtype=np.int64)
 NO_EDGES = EdgeRows(NONE, NONE, NONE, NONE)
 
@@ -41,14 +46,14 @@ def fill(writer: StoreWriter, table: SnapshotTable, *, late: int) -> None:
 
 
 def revise(writer: StoreWriter, name: str, begin: int, end: int) -> None:
-    with writer.transaction():
-        graph = writer.graph(name)
-        assert graph is not None
-        assert graph.first_step_us is not None
-        steps = writer.closed(graph, graph.first_step_us)
-        values = steps.values[begin:end].copy()
-        values[:, METRIC_INDEX["new_nodes"]] += 1
-        writer.revise(graph, Closed(steps.step_start_us[begin:end], values), NO_EDGES)
+    """Revise steps as ingestion does, in a transaction that is open."""
+    graph = writer.graph(name)
+    assert graph is not None
+    assert graph.first_step_us is not None
+    steps = writer.closed(graph, graph.first_step_us)
+    values = steps.values[begin:end].copy()
+    values[:, METRIC_INDEX["new_nodes"]] += 1
+    writer.revise(graph, Closed(steps.step_start_us[begin:end], values), NO_EDGES)
 
 
 @pytest.fixture
@@ -60,9 +65,9 @@ def record(tmp_path: Path) -> str:
             table = some_snapshots(name, steps, seed=seed)
             table.values[:, 0] %= 2**20
             fill(writer, table, late=seed)
-        revise(writer, "toy", 10, 20)
-        revise(writer, "toy", 15, 40)
-        revise(writer, "toy", 199, 200)
+        for begin, end in ((10, 20), (15, 40), (199, 200)):
+            with writer.transaction():
+                revise(writer, "toy", begin, end)
     return url
 
 
@@ -121,7 +126,7 @@ def test_influxdb_and_a_store_rebuilt_from_it_answer_alike(
 def test_what_was_projected_is_not_again_unless_all_is_asked_for(graphtide: Run, record: str, settings: str) -> None:
     assert "250 snapshots written" in graphtide("store", "project", "--store", record).err
     assert "0 snapshots written" in graphtide("store", "project", "--store", record).err
-    with open_writer(record) as writer:
+    with open_writer(record) as writer, writer.transaction():
         revise(writer, "toy", 3, 5)
     assert "\n2 snapshots written" in "\n" + graphtide("store", "project", "--store", record).err
     assert "250 snapshots written" in graphtide("store", "project", "--all", "--store", record).err
@@ -159,6 +164,45 @@ def test_a_rebuilt_graph_says_that_it_takes_no_events(
     again = graphtide("store", "rebuild", "--from", settings, "--store", rebuilt)
     assert again.code == 1
     assert "has a graph 'new' already" in again.err
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_a_projection_beside_a_writer_survives_an_outage(
+    kind: str, influxdb: InfluxDatabase, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    url = f"sqlite:///{tmp_path / 'store.db'}" if kind == "sqlite" else request.getfixturevalue("postgres_url")
+    address = InfluxAddress(
+        url=influxdb.url,
+        org=influxdb.org,
+        bucket=influxdb.bucket,
+        token=influxdb.token,
+        max_wait_s=0.1,
+        timeout_s=5,
+        settle_s=0.01,
+    )
+    projector = Projector(lambda: open_outbox(url), lambda: open_reader(url), address, idle_s=0.02)
+    with open_writer(url) as writer:
+        with writer.transaction():
+            writer.enable_projection(PROJECTION)
+        fill(writer, some_snapshots("toy", 100), late=0)
+        with projector:
+            assert projector.drain(PATIENCE_S).drained
+            for turn in range(30):
+                if turn == 10:
+                    influxdb.server.kill()
+                if turn == 20:
+                    influxdb.server.restart()
+                with writer.transaction():
+                    revise(writer, "toy", 2 * turn, 2 * turn + 30)
+                    mark_projected(writer, projector)
+                projector.wake()
+            assert projector.drain(PATIENCE_S).drained
+            with writer.transaction():
+                mark_projected(writer, projector)
+    with open_outbox(url) as outbox, open_reader(url) as record, InfluxSnapshots(address) as projection:
+        assert outbox.waiting(PROJECTION) == 0
+        assert projection.graphs() == record.graphs()
+        assert projection.snapshots("toy").digest() == record.snapshots("toy").digest()
 
 
 def test_calls_that_cannot_work_say_what_to_do(

@@ -34,7 +34,9 @@ def store() -> MemoryStore:
 
 
 def projector_of(store: MemoryStore, influx: FakeInflux, *, idle_s: float = 0.01) -> Projector:
-    address = InfluxAddress(url=influx.url, org="o", bucket="b", batch_points=10, max_wait_s=0.02, timeout_s=5)
+    address = InfluxAddress(
+        url=influx.url, org="o", bucket="b", batch_points=10, max_wait_s=0.02, timeout_s=5, settle_s=0.01
+    )
     return Projector(lambda: store, lambda: store, address, idle_s=idle_s)
 
 
@@ -182,7 +184,7 @@ def test_a_new_projector_repeats_what_was_not_marked_and_changes_nothing(
 
 
 def test_closing_while_idle_ends_at_once(store: MemoryStore, influx: FakeInflux) -> None:
-    address = InfluxAddress(url=influx.url, org="o", bucket="b", max_wait_s=3600)
+    address = InfluxAddress(url=influx.url, org="o", bucket="b", max_wait_s=3600, settle_s=0.01)
     for _ in range(5):
         projector = Projector(lambda: store, lambda: store, address, idle_s=3600).start()
         assert projector.drain(PATIENCE_S).drained
@@ -192,7 +194,7 @@ def test_closing_while_idle_ends_at_once(store: MemoryStore, influx: FakeInflux)
 
 def test_closing_in_an_outage_ends_at_once_and_leaves_the_rest(store: MemoryStore, influx: FakeInflux) -> None:
     influx.answers = lambda number: (503, {})
-    address = InfluxAddress(url=influx.url, org="o", bucket="b", max_wait_s=3600)
+    address = InfluxAddress(url=influx.url, org="o", bucket="b", max_wait_s=3600, settle_s=0.01)
     projector = Projector(lambda: store, lambda: store, address).start()
     until(lambda: projector.status().error is not None)
     projector.close()
