@@ -181,6 +181,8 @@ class Projector:
         with self._changed:
             self._rounds_begun += 1
             number = self._rounds_begun
+        if not outbox.elect(PROJECTION):
+            return self._follow(outbox, shown, number)
         # Read before the changes: every snapshot that the facts count is then in this round, or was in one before.
         facts = reader.graphs()
         changes, is_all = self._pending(outbox)
