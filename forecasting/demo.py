@@ -6,7 +6,7 @@ Whatever interrupts it, what was committed stays, and the next run of the same d
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from forecasting.demo_data import HORIZONS, DemoData, Report, Stage, needed_steps
@@ -14,6 +14,7 @@ from forecasting.demo_scores import score
 from forecasting.engine import Engine
 from forecasting.export import FileFormat, write_forecast
 from forecasting.history import read_history
+from forecasting.ingestion import ingest_options
 from forecasting.reports.outlook import Fan, Outlook, block_length
 from forecasting.reports.page import ForecastPage, render
 from forecasting.reports.standing import Standing
@@ -32,8 +33,8 @@ from infra.whole_file import whole_file
 from models import checkpoint
 from models.contract import ForecastChunk, History
 from models.forecaster import MambaForecaster
-from stream.closing import Limits
-from stream.ingest import IngestOptions, IngestProgress, IngestResult, ingest
+from stream.ingest import ingest
+from stream.progress import IngestProgress, IngestResult
 from stream.store import open_reader
 
 NEAR_STEPS, FAR_STEPS = 168, 36_500
@@ -155,12 +156,7 @@ def run_demo(
 
 
 def _ingest(data: DemoData, settings: Settings, stage: Stage) -> IngestResult:
-    metrics = settings.metrics
-    options = IngestOptions(
-        step_us=data.step_us,
-        limits=Limits(metrics.max_nodes, metrics.max_edges, settings.ingest.max_empty_steps),
-        keep_rejects=settings.ingest.keep_rejects,
-    )
+    options = replace(ingest_options(settings), step_us=data.step_us)
     with stage(f"Ingesting {data.graph}") as report:
 
         def tell(state: IngestProgress) -> None:

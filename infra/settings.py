@@ -73,6 +73,11 @@ class IngestSettings(_Section):
 
     step: Duration = "1h"
     out_of_orderness_s: int = Field(default=0, ge=0)
+    allowed_lateness_s: int = Field(default=0, ge=0)
+    max_ahead_s: int = Field(default=3600, ge=0)
+    idle_hold_s: int = Field(default=604_800, ge=0)
+    dedup_window_s: int = Field(default=3600, ge=0)
+    keep_edges_s: int = Field(default=0, ge=0)
     poll_interval_s: float = Field(default=1.0, gt=0)
     batch_rows: int = Field(default=50_000, ge=1)
     max_rows_in_memory: int = Field(default=2_000_000, ge=1000)
@@ -188,6 +193,38 @@ class FormatSettings(_Section):
     needs: list[str] = []
 
 
+OptionValue = str | bool | int | float
+
+
+def _flat_options(value: object) -> dict[str, OptionValue]:
+    """Return Kafka's options by their dotted names: TOML reads `security.protocol = …` without quotes as a table."""
+    if not isinstance(value, dict):
+        raise ValueError('a table of options, such as { "security.protocol" = "SSL" }')
+    flat: dict[str, OptionValue] = {}
+    for name, given in value.items():
+        if isinstance(given, dict):
+            flat |= {f"{name}.{below}": option for below, option in _flat_options(given).items()}
+        elif isinstance(given, str | bool | int | float):
+            flat[str(name)] = given
+        else:
+            raise ValueError(f"a text, a number, true or false for {name}")
+    return flat
+
+
+class KafkaSettings(_Section):
+    """How Kafka is read; `stream.sources.kafka` says what each means."""
+
+    bootstrap_servers: str = "localhost:9092"
+    client: Literal["auto", "kafka-python", "confluent"] = "auto"
+    start: Literal["earliest", "latest"] = "earliest"
+    on_gap: Literal["stop", "skip"] = "stop"
+    connect_timeout_s: float = Field(default=60.0, gt=0)
+    idle_timeout_s: float = Field(default=60.0, ge=0)
+    stall_timeout_s: float = Field(default=60.0, gt=0)
+    password_file: str = ""
+    options: Annotated[dict[str, OptionValue], BeforeValidator(_flat_options)] = {}
+
+
 class SchemaRegistrySettings(_Section):
     """Where the schemas of framed records are found."""
 
@@ -195,6 +232,26 @@ class SchemaRegistrySettings(_Section):
     user: str = ""
     password_file: str = ""
     timeout_s: float = Field(default=10.0, gt=0)
+
+
+class LiveSettings(_Section):
+    """How streams of public services are read."""
+
+    wikimedia_url: str = "https://stream.wikimedia.org/v2/stream/recentchange"
+    jetstream_url: str = "wss://jetstream2.us-east.bsky.network/subscribe"
+    mastodon_url: str = "https://mastodon.social/api/v1/streaming/public"
+    mastodon_token_file: str = ""
+    user_agent: str = Field(default="graphtide", pattern=r"^[ -~]+$")
+    flush_interval_s: float = Field(default=1.0, gt=0)
+    batch_messages: int = Field(default=5000, ge=1)
+    connect_timeout_s: float = Field(default=10.0, gt=0)
+    read_timeout_s: float = Field(default=60.0, gt=0)
+    max_message_bytes: int = Field(default=8 << 20, ge=1024)
+    backoff_min_s: float = Field(default=0.5, gt=0)
+    backoff_max_s: float = Field(default=60.0, gt=0)
+    give_up_after_s: float = Field(default=3600.0, ge=0)
+    overlap_s: float = Field(default=2.0, ge=0)
+    remember_messages: int = Field(default=2000, ge=1, le=100_000)
 
 
 class InfluxDBSettings(_Section):
@@ -225,7 +282,9 @@ class Settings(BaseSettings):
     training: TrainingSettings = TrainingSettings()
     backtest: BacktestSettings = BacktestSettings()
     data: DataSettings = DataSettings()
+    kafka: KafkaSettings = KafkaSettings()
     schema_registry: SchemaRegistrySettings = SchemaRegistrySettings()
+    live: LiveSettings = LiveSettings()
     influxdb: InfluxDBSettings = InfluxDBSettings()
     formats: Annotated[dict[str, FormatSettings], AfterValidator(_check_table_names)] = {}
 

@@ -11,7 +11,7 @@ from stream.events import IntArray
 from stream.snapshots import step_metrics
 from stream.store.known import BoolArray
 from stream.store.records import PAIR_BITS, EdgeRows, GraphState
-from stream.store.sqlite_writer import SqliteWriter
+from stream.store.writer import StoreWriter
 
 # Bounds of working memory: snapshots and edges that are computed and written at once.
 _CHUNK_STEPS = 8192
@@ -47,7 +47,7 @@ class Span:
         return (self.end_us - self.begin_us) // self.graph.step_us
 
 
-def close_steps(writer: SqliteWriter, spans: Sequence[Span], rows: EdgeRows, limits: Limits) -> int:
+def close_steps(writer: StoreWriter, spans: Sequence[Span], rows: EdgeRows, limits: Limits) -> int:
     """Write the snapshots of `spans` and advance their graphs; return how many were written.
 
     Args:
@@ -67,7 +67,7 @@ def close_steps(writer: SqliteWriter, spans: Sequence[Span], rows: EdgeRows, lim
     src, dst = rows.pair >> PAIR_BITS, rows.pair & _DST_MASK
     node, node_at = _first_seen(np.concatenate((src, dst)), np.concatenate((at, at)), writer.new_nodes)
     edge, edge_at = _first_seen(rows.pair, at, writer.new_edges)
-    writer.add_first_steps(node, layout.step_start_us(node_at), edge, layout.step_start_us(edge_at))
+    writer.set_first_steps(node, layout.step_start_us(node_at), edge, layout.step_start_us(edge_at))
     # Cumulative counts are differences of ranks among the sorted indices of first sights.
     node_at, edge_at = np.sort(node_at), np.sort(edge_at)
     nodes_before = np.array([span.graph.total_nodes for span in spans]) - np.searchsorted(node_at, layout.offset)
@@ -85,7 +85,8 @@ def close_steps(writer: SqliteWriter, spans: Sequence[Span], rows: EdgeRows, lim
             seen = np.searchsorted(seen_at, index, side="right")
             metrics[new] = (seen - np.searchsorted(seen_at, index)).astype(np.float64)
             metrics[total] = (seen + before[of_span]).astype(np.float64)
-        writer.add_snapshots(layout.graph_id[of_span], layout.step_start_us(index), metrics)
+        edges = rows.where(slice(low, high))
+        writer.add_snapshots(layout.graph_id[of_span], layout.step_start_us(index), metrics, edges)
 
     _advance(spans, layout, at, rows, node_at, edge_at)
     for span in spans:

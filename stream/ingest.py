@@ -1,22 +1,30 @@
-"""From a source to the store, exactly once: every batch is one transaction that holds its effects and its position."""
+"""From a source to the store, exactly once: every batch is one transaction that holds its effects and its positions."""
 
-import re
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from infra.errors import StoreError
-from infra.steps import HOUR_US, format_duration, format_time, step_start_us
+from infra.steps import DAY_US, HOUR_US, SECOND_US, step_start_us
 from stream.closing import Limits, Span, close_steps
-from stream.events import EventBatch, IntArray, Interner, Reject
-from stream.sources.base import Source, SourceBatch
+from stream.companion import Companion
+from stream.events import EventBatch, IntArray, Interner
+from stream.graphs import FedGraphs, Members, memberships, short
+from stream.intake import TimeRules, Verdict, count_verdicts, is_too_late, judge, turned_away, unseen_ids
+from stream.progress import IngestProgress, IngestResult, Meter, summary
+from stream.revision import can_revise, revise
+from stream.sources.base import PartitionedBatch, PartitionedSource, Position, Source
+from stream.sources.single import SinglePartition
 from stream.store import open_writer
-from stream.store.known import BoolArray
 from stream.store.records import PAIR_BITS, EdgeRows, GraphState, PartitionState, SourceState
-from stream.store.sqlite_writer import SqliteWriter
-from stream.windows import Clock, closing_time_us, judge_late, step_starts_us
+from stream.store.writer import StoreWriter
+from stream.windows import NEVER_US, Hand, closing_time_us, final_time_us, step_starts_us
+
+# Edges and ids are dropped when a share of what is kept has run out, not with every step.
+_EXPIRY_SHARE = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,75 +34,42 @@ class IngestOptions:
     Attributes:
         step_us: step size.
         out_of_orderness_us: how far behind the largest event time of its partition an event may come.
+        allowed_lateness_us: how long after its step's end an event still revises its snapshot.
+        max_ahead_us: how far ahead of the clock an event time may be; None: as far as it likes.
+        idle_hold_us: how far behind the others an idle partition holds steps back from being final.
+        dedup_window_us: within this event time an id counts once; 0: ids do not matter.
+        keep_edges_us: how long, in event time, the edges of closed steps are kept; None: for ever.
+        backfill: the events are missing in steps that are closed already, which they revise.
         split_by_type: also keep a graph `graph:type` for each event type.
         limits: what the store accepts of one graph.
         keep_rejects: how many rejected records and late events of a source are kept as a sample.
+        now_us: the clock, in microseconds since the epoch.
     """
 
     step_us: int = HOUR_US
     out_of_orderness_us: int = 0
+    allowed_lateness_us: int = 0
+    max_ahead_us: int | None = None
+    idle_hold_us: int = 7 * DAY_US
+    dedup_window_us: int = HOUR_US
+    keep_edges_us: int | None = None
+    backfill: bool = False
     split_by_type: bool = False
     limits: Limits = field(default_factory=Limits)
     keep_rejects: int = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class IngestProgress:
-    """What this run has done up to its last commit; `event_time_us` is the largest event time so far."""
-
-    events: int
-    rejected: int
-    late: int
-    snapshots: int
-    event_time_us: int | None
-    seconds: float
+    now_us: Callable[[], int] = lambda: int(time.time() * SECOND_US)
 
     @property
-    def events_per_s(self) -> float:
-        """Events per second since the run began."""
-        return self.events / self.seconds if self.seconds > 0 else 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class GraphSummary:
-    """One graph that the source feeds, as the store has it now; `events` counts those of closed steps."""
-
-    name: str
-    step_us: int
-    events: int
-    nodes: int
-    edges: int
-    snapshots: int
-    first_step_us: int | None
-    last_step_us: int | None
-    late: int
-
-
-@dataclass(frozen=True, slots=True)
-class IngestResult:
-    """What the store has of a source now, over all runs.
-
-    Attributes:
-        source: the source's name.
-        graphs: the graphs that it feeds, by name.
-        events: its valid events, late ones included.
-        late: its events that came behind the watermark and were dropped.
-        rejected: its records that are no valid events.
-        rejects: a sample of the rejected and the late.
-        seconds: how long this run took.
-        ended: the source was read to its end; False for a followed source or an interrupted run.
-        unchanged: it had been ingested before to its end, so this run did nothing.
-    """
-
-    source: str
-    graphs: tuple[GraphSummary, ...]
-    events: int
-    late: int
-    rejected: int
-    rejects: tuple[Reject, ...]
-    seconds: float
-    ended: bool
-    unchanged: bool
+    def time_rules(self) -> TimeRules:
+        """What events are judged by."""
+        return TimeRules(
+            step_us=self.step_us,
+            out_of_orderness_us=self.out_of_orderness_us,
+            allowed_lateness_us=self.allowed_lateness_us,
+            max_ahead_us=self.max_ahead_us,
+            idle_hold_us=self.idle_hold_us,
+            now_us=self.now_us,
+        )
 
 
 def ingest(
@@ -103,39 +78,45 @@ def ingest(
     options: IngestOptions,
     on_progress: Callable[[IngestProgress], None] | None = None,
 ) -> IngestResult:
-    """Read `source` to its end into the store; a run that was interrupted before goes on where it stopped.
+    """Read a source of one partition to its end into the store; an interrupted run goes on where it stopped.
 
     Raises:
         InputError: the source cannot be read, or its times make no sense.
         StoreError: the store cannot be written, or contradicts the call.
     """
     with open_writer(store_url) as writer:
-        run = Ingest(source, writer, options, on_progress)
+        run = Ingest(SinglePartition(source), writer, options, on_progress)
         run.run()
         return run.result()
 
 
 class Ingest:
-    """One run of a source into a store; `result` may be asked at any time, also after an interrupted `run`."""
+    """One run of a source into a store; `result` may be asked at any time, also after an interrupted `run`.
+
+    It is the `Claims` of its source.
+    """
 
     def __init__(
         self,
-        source: Source,
-        writer: SqliteWriter,
+        source: PartitionedSource,
+        writer: StoreWriter,
         options: IngestOptions,
         on_progress: Callable[[IngestProgress], None] | None = None,
+        companions: Sequence[Companion] = (),
     ) -> None:
         self._source = source
+        self._companions = companions
         self._writer = writer
         self._options = options
+        self._rules = options.time_rules
         self._on_progress = on_progress
-        self._state: SourceState | None = writer.source(source.name)
         self._unchanged = False
-        # Graphs that this source feeds, by name.
-        self._graphs: dict[str, GraphState] = {}
         self._interner: Interner | None = None
-        self._began_s = time.monotonic()
-        self._events = self._rejected = self._late = self._snapshots = 0
+        self._meter = Meter()
+        self._ids_from_us = NEVER_US
+        # An exclusive writer adds the source with the first commit: a source without a valid record leaves no trace.
+        self._state = writer.source(self._source.name) or SourceState(0, self._source.name, options.split_by_type)
+        self._graphs = self._fed_graphs()
 
     def run(self) -> None:
         """Read the source until it ends, one transaction a batch.
@@ -144,170 +125,229 @@ class Ingest:
             InputError: the source cannot be read, or its times make no sense.
             StoreError: the store cannot be written, or contradicts the call.
         """
-        self._began_s = time.monotonic()
-        if self._state is not None:
-            self._graphs = {graph.name: graph for graph in self._writer.graphs_of(self._state)}
-            for graph in self._graphs.values():
-                _check_step(graph, self._options.step_us)
-            _check_split(self._state, split_by_type=self._options.split_by_type)
-            if self._state.ended:
-                self._unchanged = True
-                return
-        for batch in self._source.batches(None if self._state is None else self._state.position):
-            if len(batch.events) or batch.rejected or batch.end or self._moved(batch):
-                with self._writer.transaction():
-                    self._apply(batch)
-                self._report()
+        self._meter.begin()
+        self._check_split()
+        if self._state.ended:
+            self._unchanged = True
+            for graph in self._writer.graphs_of(self._state):
+                self._graphs.check_step(graph)
+            return
+        for batch in self._source.batches(self):
+            changes = self._changes(batch)
+            if not changes and not any(companion.has_news() for companion in self._companions):
+                continue
+            began_s = time.monotonic()
+            with self._writer.transaction():
+                progress = self._apply(batch) if changes else self._meter.progress
+                for companion in self._companions:
+                    companion.commit(self._writer)
+            for companion in self._companions:
+                companion.committed()
+            self._meter.progress = replace(progress, commit_s=time.monotonic() - began_s, seconds=self._meter.seconds)
+            if self._on_progress is not None and changes:
+                self._on_progress(self._meter.progress)
 
     def result(self) -> IngestResult:
         """Return what the store has of the source, and how long `run` took up to now."""
         state = self._writer.source(self._source.name)
         if state is None:  # interrupted before the first commit
-            state = SourceState(0, self._source.name, self._options.split_by_type)
+            totals, graphs, rejects = PartitionState(), [], []
+        else:
+            totals, graphs = self._writer.totals(state), self._writer.graphs_of(state)
+            rejects = self._writer.rejects_of(state)
         return IngestResult(
-            source=state.name,
-            graphs=tuple(_summary(graph) for graph in self._writer.graphs_of(state)),
-            events=sum(partition.events for partition in state.partitions.values()),
-            late=sum(partition.late for partition in state.partitions.values()),
-            rejected=state.rejected,
-            rejects=tuple(self._writer.rejects_of(state)),
-            seconds=time.monotonic() - self._began_s,
-            ended=state.ended,
+            source=self._source.name,
+            graphs=tuple(summary(graph) for graph in graphs),
+            events=totals.events,
+            late=totals.late,
+            duplicates=totals.duplicates,
+            rejected=totals.rejected,
+            rejects=tuple(rejects),
+            revisions=self._meter.progress.revisions,
+            seconds=self._meter.seconds,
+            ended=state is not None and state.ended,
             unchanged=self._unchanged,
         )
 
-    def _moved(self, batch: SourceBatch) -> bool:
-        return self._state is None or self._state.position != batch.position
+    def claim(self, partitions: Sequence[str]) -> dict[str, Position | None]:
+        """See `stream.sources.base.Claims`."""
+        if self._state.id == 0:
+            if self._writer.exclusive:
+                self._state.partitions |= {name: PartitionState() for name in partitions}
+                return dict.fromkeys(partitions)
+            with self._writer.transaction():
+                self._add_source()
+        self._state.partitions |= self._writer.claim(self._state, partitions)
+        self._graphs.reload()
+        return {name: self._state.partitions[name].position for name in partitions}
 
-    def _apply(self, batch: SourceBatch) -> None:
-        """Change the store by one batch, inside a transaction."""
-        events, options = batch.events, self._options
-        if self._state is None:
-            self._state = self._writer.add_source(self._source.name, split_by_type=options.split_by_type)
-        state = self._state
-        if batch.partition not in state.partitions:
-            # A partition that joins later starts at the source's watermark: steps behind it may be closed.
-            watermark_us = min((p.clock.watermark_us for p in state.partitions.values()), default=Clock().watermark_us)
-            state.partitions[batch.partition] = PartitionState(Clock(watermark_us=watermark_us))
-        partition = state.partitions[batch.partition]
-        late, partition.clock = judge_late(events.ts_us, options.step_us, partition.clock, options.out_of_orderness_us)
-        step_us = step_starts_us(events.ts_us, options.step_us)
-        rows, dropped = self._edge_rows(events, step_us, late)
-        partition.events += len(events)
-        partition.late += int(dropped.sum())
-        state.rejected += batch.rejected
-        state.position = batch.position
-        state.ended = batch.end
-        self._writer.add_rejects(
-            state,
-            [*batch.rejects, *_late_sample(events, dropped, self._place(batch.partition), options.keep_rejects)],
-            keep=options.keep_rejects,
+    def release(self, partitions: Sequence[str]) -> None:
+        """See `stream.sources.base.Claims`."""
+        for name in partitions:
+            self._state.partitions.pop(name, None)
+        if self._state.id:
+            self._writer.release(self._state, partitions)
+            self._graphs.reload()
+
+    def _fed_graphs(self) -> FedGraphs:
+        return FedGraphs(self._writer, self._state, step_us=self._options.step_us, backfill=self._options.backfill)
+
+    def _add_source(self) -> None:
+        partitions = self._state.partitions
+        self._state = self._writer.add_source(self._source.name, split_by_type=self._options.split_by_type)
+        self._state.partitions = partitions
+        self._check_split()
+        self._graphs = self._fed_graphs()
+
+    def _check_split(self) -> None:
+        if self._state.split_by_type == self._options.split_by_type:
+            return
+        done, fix = ("with", "add") if self._state.split_by_type else ("without", "leave out")
+        raise StoreError(
+            f"{short(self._state.name)} was ingested {done} --split-by-type before",
+            fix=f"{fix} --split-by-type, or give another --graph or --store",
         )
-        closing_us = closing_time_us((p.clock for p in state.partitions.values()), options.step_us, end=batch.end)
-        self._snapshots += self._close(rows, closing_us)
-        self._writer.save_source(state)
-        self._events += len(events)
-        self._late += int(dropped.sum())
-        self._rejected += batch.rejected
 
-    def _place(self, partition: str) -> str:
-        name = _short(self._source.name)
-        return f"{name}, partition {partition}" if partition else name
+    def _changes(self, batch: PartitionedBatch) -> bool:
+        return (
+            len(batch.events) > 0
+            or bool(batch.rejects)
+            or batch.end
+            or any(
+                part.rejected
+                or part.position != self._state.partitions[part.partition].position
+                or part.idle != self._state.partitions[part.partition].idle
+                for part in batch.parts
+            )
+        )
 
-    def _edge_rows(self, events: EventBatch, step_us: IntArray, late: BoolArray) -> tuple[EdgeRows, BoolArray]:
-        """Return the edges of the events that count, per graph, and which events are dropped as late."""
+    def _apply(self, batch: PartitionedBatch) -> IngestProgress:
+        """Change the store by one batch, inside a transaction; return the progress that this makes."""
+        if self._state.id == 0:
+            self._add_source()
+        writer, options, partitions = self._writer, self._options, self._state.partitions
+        verdict = judge(batch, partitions, self._rules)
+        fresh, closed = self._edge_rows(batch, verdict)
+        count_verdicts(batch, verdict, partitions)
+        for part in batch.parts:
+            partitions[part.partition].position = part.position
+            partitions[part.partition].idle = part.idle
+        rejects = turned_away(batch, verdict, self._rules, source=short(self._source.name), keep=options.keep_rejects)
+        writer.add_rejects(self._state, [*batch.rejects, *rejects], keep=options.keep_rejects)
+        revisions = sum(revise(writer, graph, rows) for graph, rows in closed)
+        writer.save_graphs([graph for graph, _ in closed])
+        hands = [Hand(state.clock, state.idle) for state in partitions.values()]
+        closing_us = closing_time_us(hands, options.step_us, end=batch.end)
+        snapshots = self._close(fresh, closing_us)
+        final_us = (
+            closing_us
+            if batch.complete
+            else final_time_us(
+                hands, allowed_lateness_us=options.allowed_lateness_us, idle_hold_us=options.idle_hold_us
+            )
+        )
+        self._finish(final_us)
+        writer.save_partitions(self._state, {part.partition: partitions[part.partition] for part in batch.parts})
+        if batch.complete:
+            writer.end_source(self._state)
+            self._state.ended = True
+        return self._meter.after(
+            batch,
+            verdict,
+            snapshots=snapshots,
+            revisions=revisions,
+            watermark_us=closing_us,
+            event_time_us=max((hand.clock.max_ts_us for hand in hands), default=NEVER_US),
+        )
+
+    def _edge_rows(
+        self, batch: PartitionedBatch, verdict: npt.NDArray[np.int8]
+    ) -> tuple[EdgeRows, list[tuple[GraphState, EdgeRows]]]:
+        """Return the edges of the events that count: those of open steps, and those that revise, by graph.
+
+        Sets the verdicts of duplicates and of events whose step cannot be revised.
+        """
+        events = batch.events
         if events.interner is not self._interner:
             self._writer.forget_codes()
             self._interner = events.interner
-        names = events.interner.names
-        dropped = late.copy()
-        graph_ids, chosen = [], []
-        for graph_name, members in self._memberships(events):
-            graph = self._graph(graph_name, int(step_us[members[0]]), is_late=bool(late[members[0]]))
-            gone = late[members]
-            if graph.next_step_us is not None:
-                gone = gone | (step_us[members] < graph.next_step_us)
-            dropped[members] |= gone
-            if gone.any():
-                graph.late += int(gone.sum())
-                self._writer.save_graphs([graph])
-            chosen.append(members[~gone])
-            graph_ids.append(np.full(len(chosen[-1]), graph.id, dtype=np.int64))
+        step_us = step_starts_us(events.ts_us, self._options.step_us)
         none = np.zeros(0, dtype=np.int64)
-        graph_id, at = np.concatenate([none, *graph_ids]), np.concatenate([none, *chosen])
-        # Node ids follow the log, whatever the graphs' order in the batch.
-        order = np.argsort(at, kind="stable")
-        graph_id, at = graph_id[order], at[order]
-        ends = np.stack((events.src[at], events.dst[at]), axis=1).reshape(-1)
-        node = self._writer.node_ids(np.repeat(graph_id, 2), ends, names).reshape(-1, 2)
-        pair = (node[:, 0] << PAIR_BITS) | node[:, 1]
-        counts = np.ones(len(at), dtype=np.int64)
-        return EdgeRows.merge([EdgeRows(graph_id, step_us[at], pair, counts)]), dropped
-
-    def _memberships(self, events: EventBatch) -> list[tuple[str, IntArray]]:
-        """Return each graph's name and the indices of its events, in order of first appearance."""
-        names = events.interner.names
-        found: list[tuple[str, IntArray]] = []
-        for graph_code, of_graph in _groups(events.graph):
-            found.append((names[graph_code], of_graph))
-            if self._options.split_by_type:
-                found.extend(
-                    (f"{names[graph_code]}:{names[type_code]}", of_graph[of_type])
-                    for type_code, of_type in _groups(events.type[of_graph])
-                    if names[type_code]
-                )
-        # Stable: a graph stands before the part of it that begins with the same event.
-        return sorted(found, key=lambda graph: int(graph[1][0]))
-
-    def _graph(self, name: str, first_us: int, *, is_late: bool) -> GraphState:
-        """Return a graph that this source feeds; at first contact make sure that it may.
-
-        Args:
-            name: the graph's name.
-            first_us: the step of the first event that this batch has of it.
-            is_late: whether that event is late.
-        """
-        if name in self._graphs:
-            return self._graphs[name]
-        assert self._state is not None
-        graph = self._writer.graph(name)
-        if graph is None:
-            graph = self._writer.add_graph(name, self._options.step_us)
-        else:
-            self._check_contact(graph, first_us, is_late=is_late)
-        self._writer.link(self._state, graph)
-        self._graphs[name] = graph
-        return graph
-
-    def _check_contact(self, graph: GraphState, first_us: int, *, is_late: bool) -> None:
-        _check_step(graph, self._options.step_us)
-        feeders = self._writer.sources_of(graph)
-        for source_name, ended in feeders:
-            if not ended:
-                raise StoreError(
-                    f"graph {graph.name!r} is still being filled from {_short(source_name)},"
-                    " which was not read to its end",
-                    fix="go on with that source first, or give these events another --graph: a graph is fed by one"
-                    " source at a time, so that nothing is counted twice",
-                )
-        if graph.next_step_us is not None and first_us < graph.next_step_us and not is_late:
-            raise StoreError(
-                f"graph {graph.name!r} is closed up to {format_time(graph.next_step_us)}, and this source begins"
-                f" before that, in the step of {format_time(first_us)}; it was filled from {_short(feeders[-1][0])}",
-                fix="give another --graph, or ingest all files of the graph together, as a folder, into a new store",
+        graph_ids, chosen, revising = [none], [none], [none.astype(np.bool_)]
+        graphs: dict[int, GraphState] = {}
+        for members in memberships(events, verdict != Verdict.FUTURE, split_by_type=self._options.split_by_type):
+            graph = self._graphs.get(
+                members,
+                batch.parts,
+                first_us=int(step_us[members.rows[0]]),
+                first_is_late=bool(verdict[members.rows[0]] == Verdict.LATE),
             )
+            own = self._judge_graph(graph, members, events, step_us, verdict[members.rows])
+            if members.whole:
+                verdict[members.rows] = own
+            late = int(is_too_late(own).sum())
+            if late:
+                graph.late += late
+                self._writer.save_graphs([graph])
+            rows = members.rows[own == Verdict.COUNTS]
+            graphs[graph.id] = graph
+            chosen.append(rows)
+            graph_ids.append(np.full(len(rows), graph.id, dtype=np.int64))
+            next_us = graph.next_step_us
+            revising.append(step_us[rows] < (NEVER_US if next_us is None else next_us))
+        graph_id, at, revises = np.concatenate(graph_ids), np.concatenate(chosen), np.concatenate(revising)
+        if len(graphs) > 1:
+            # Node ids follow the log, whatever the graphs' order in the batch.
+            order = np.argsort(at, kind="stable")
+            graph_id, at, revises = graph_id[order], at[order], revises[order]
+        ends = np.stack((events.src[at], events.dst[at]), axis=1).reshape(-1)
+        node = self._writer.node_ids(np.repeat(graph_id, 2), ends, events.interner.names).reshape(-1, 2)
+        pair = (node[:, 0] << PAIR_BITS) | node[:, 1]
+        rows = EdgeRows(graph_id, step_us[at], pair, np.ones(len(at), dtype=np.int64))
+        if not revises.any():
+            return EdgeRows.merge([rows]), []
+        closed = EdgeRows.merge([rows.where(revises)])
+        return EdgeRows.merge([rows.where(~revises)]), [
+            (graph, closed.where(closed.graph_id == key))
+            for key, graph in sorted(graphs.items())
+            if (closed.graph_id == key).any()
+        ]
+
+    def _judge_graph(
+        self, graph: GraphState, members: Members, events: EventBatch, step_us: IntArray, verdict: npt.NDArray[np.int8]
+    ) -> npt.NDArray[np.int8]:
+        """Return the verdicts of a graph's events, those that only its steps and ids can tell included."""
+        next_us = NEVER_US if graph.next_step_us is None else graph.next_step_us
+        closed = np.flatnonzero((verdict == Verdict.COUNTS) & (step_us[members.rows] < next_us))
+        if len(closed):
+            steps = step_us[members.rows[closed]]
+            if graph.final_us is not None and not self._options.backfill:
+                final = steps < graph.final_us
+                verdict[closed[final]] = Verdict.FINAL
+                closed, steps = closed[~final], steps[~final]
+            verdict[closed[~can_revise(self._writer, graph, steps)]] = Verdict.EDGES_GONE
+        if members.whole and self._options.dedup_window_us:
+            rows, ids = unseen_ids(events, members.rows[verdict == Verdict.COUNTS])
+            if len(rows):
+                seen = self._writer.remember_ids(
+                    np.full(len(rows), graph.id, dtype=np.int64),
+                    ids,
+                    events.ts_us[rows],
+                    window_us=self._options.dedup_window_us,
+                )
+                verdict[np.searchsorted(members.rows, rows[seen])] = Verdict.DUPLICATE
+        return verdict
 
     def _close(self, rows: EdgeRows, closing_us: int) -> int:
         """Close the steps that end by `closing_us`, keep the other events of `rows` open; return how many closed."""
         # A step ends by closing_us exactly where it starts before the step that holds closing_us.
         end_us = step_start_us(closing_us, self._options.step_us)
-        closable = rows.step_start_us < end_us
+        graphs = [g for g in self._graphs.closable() if g.next_step_us is None or g.next_step_us < end_us]
+        closable = (rows.step_start_us < end_us) & np.isin(rows.graph_id, [graph.id for graph in graphs])
         self._writer.add_open(rows.where(~closable))
         rows = rows.where(closable)
         spans, parts = [], [rows]
-        for graph in sorted(self._graphs.values(), key=lambda graph: graph.id):
-            if graph.next_step_us is not None and graph.next_step_us >= end_us:
-                continue
+        for graph in graphs:
             parts.append(self._writer.take_open(graph, end_us))
             begin_us = graph.next_step_us
             if begin_us is None:
@@ -318,82 +358,30 @@ class Ingest:
             return 0
         return close_steps(self._writer, spans, EdgeRows.merge(parts), self._options.limits)
 
-    def _report(self) -> None:
-        if self._on_progress is None or self._state is None:
-            return
-        reached_us = max(partition.clock.max_ts_us for partition in self._state.partitions.values())
-        self._on_progress(
-            IngestProgress(
-                events=self._events,
-                rejected=self._rejected,
-                late=self._late,
-                snapshots=self._snapshots,
-                event_time_us=None if reached_us == Clock().max_ts_us else reached_us,
-                seconds=time.monotonic() - self._began_s,
-            )
-        )
-
-
-def _check_step(graph: GraphState, step_us: int) -> None:
-    if graph.step_us != step_us:
-        raise StoreError(
-            f"graph {graph.name!r} is kept in steps of {format_duration(graph.step_us)},"
-            f" not of {format_duration(step_us)}",
-            fix=f"use --step {format_duration(graph.step_us)}, or another --graph or --store for the other step size",
-        )
-
-
-def _check_split(source: SourceState, *, split_by_type: bool) -> None:
-    if source.split_by_type == split_by_type:
-        return
-    done, fix = ("with", "add") if source.split_by_type else ("without", "leave out")
-    raise StoreError(
-        f"{_short(source.name)} was ingested {done} --split-by-type before",
-        fix=f"{fix} --split-by-type, or give another --graph or --store",
-    )
-
-
-def _short(source_name: str) -> str:
-    """Return a source's name with digests cut to what a person can compare."""
-    return re.sub(r"[0-9a-f]{64}", lambda digest: digest[0][:12], source_name)
-
-
-def _groups(codes: IntArray) -> list[tuple[int, IntArray]]:
-    """Return each distinct code and the indices where it stands, ascending."""
-    if not len(codes):
-        return []
-    order = np.argsort(codes, kind="stable")
-    starts = np.flatnonzero(np.diff(codes[order])) + 1
-    return [(int(codes[group[0]]), group) for group in np.split(order, starts)]
+    def _finish(self, final_us: int) -> None:
+        """Note up to where steps are final; drop what was kept of steps and ids that nothing can touch any more."""
+        options = self._options
+        boundary_us = step_start_us(final_us, options.step_us)
+        moved = []
+        for graph in self._graphs.closable():
+            if graph.next_step_us is None or graph.first_step_us is None:
+                continue
+            reached_us = min(boundary_us, graph.next_step_us)
+            if reached_us > max(graph.first_step_us, NEVER_US if graph.final_us is None else graph.final_us):
+                graph.final_us = reached_us
+                moved.append(graph)
+            if options.keep_edges_us is not None and graph.final_us is not None:
+                before_us = min(graph.final_us, graph.next_step_us - options.keep_edges_us)
+                kept_from_us = graph.first_step_us if graph.edges_from_us is None else graph.edges_from_us
+                if before_us - kept_from_us >= max(options.step_us, options.keep_edges_us // _EXPIRY_SHARE):
+                    self._writer.expire(graph, edges_before_us=before_us)
+        self._writer.save_graphs(moved)
+        ids_from_us = final_us - options.dedup_window_us
+        if options.dedup_window_us and ids_from_us - self._ids_from_us >= options.dedup_window_us // _EXPIRY_SHARE:
+            self._writer.forget_ids(ids_from_us)
+            self._ids_from_us = ids_from_us
 
 
 def _earliest(graph: GraphState, parts: Iterable[EdgeRows]) -> int | None:
     steps = np.concatenate([part.step_start_us[part.graph_id == graph.id] for part in parts])
     return int(steps.min()) if len(steps) else None
-
-
-def _late_sample(events: EventBatch, dropped: BoolArray, place: str, limit: int) -> list[Reject]:
-    names = events.interner.names
-    return [
-        Reject(
-            place=place,
-            record=f"{names[events.graph[at]]} {names[events.src[at]]} {names[events.dst[at]]}"
-            f" {format_time(int(events.ts_us[at]))}"[:300],
-            reason="late: its step had closed before it came",
-        )
-        for at in np.flatnonzero(dropped)[:limit].tolist()
-    ]
-
-
-def _summary(graph: GraphState) -> GraphSummary:
-    return GraphSummary(
-        name=graph.name,
-        step_us=graph.step_us,
-        events=graph.events,
-        nodes=graph.total_nodes,
-        edges=graph.total_edges,
-        snapshots=graph.snapshots,
-        first_step_us=graph.first_step_us,
-        last_step_us=None if graph.next_step_us is None else graph.next_step_us - graph.step_us,
-        late=graph.late,
-    )

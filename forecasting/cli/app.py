@@ -12,7 +12,20 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from forecasting.cli import backtest, bench, datasets, demo, doctor, forecast, ingest, store, store_influx, train
+from forecasting.cli import (
+    backtest,
+    bench,
+    datasets,
+    demo,
+    doctor,
+    forecast,
+    ingest,
+    replay,
+    schema,
+    store,
+    store_influx,
+    train,
+)
 from forecasting.cli.call import Call, say
 from infra.errors import GraphtideError
 from infra.telemetry import configure_logging
@@ -39,7 +52,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (demo, ingest, store, train, forecast, backtest, bench, datasets, doctor):
+for group in (demo, ingest, replay, store, train, forecast, backtest, bench, datasets, schema, doctor):
     group.register(app)
 store_commands = typer.Typer(
     name="store", help="Look after stores: copy, compare, project, restore.", no_args_is_help=True

@@ -13,7 +13,7 @@ from forecasting.cli.call import INTERRUPTED, Call, console, interruptible, say
 from forecasting.cli.progress import Report, progress
 from forecasting.cli.store import StoreOption, graph_json
 from infra.errors import UsageError
-from infra.steps import SECOND_US, format_duration, format_time
+from infra.steps import format_duration, format_time
 from infra.whole_file import whole_file
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from infra.settings import Settings
     from stream.decoders.builder import DecodeOptions
     from stream.events import Reject
-    from stream.ingest import IngestOptions, IngestProgress, IngestResult
+    from stream.progress import IngestProgress, IngestResult
     from stream.sources.files import FileSource, FollowSource
 
 SHOWN_REJECTS = 5
@@ -61,6 +61,9 @@ def ingest(
     split_by_type: Annotated[
         bool, typer.Option("--split-by-type", help="Keep one graph per event type, too: NAME:TYPE.")
     ] = False,
+    backfill: Annotated[
+        bool, typer.Option("--backfill", help="The events are missing in closed steps: revise their snapshots.")
+    ] = False,
     store: StoreOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
 ) -> None:
@@ -73,10 +76,10 @@ def ingest(
     """
     call: Call = ctx.obj
     settings = call.load({"ingest.step": ("--step", step), "store.url": ("--store", store)}).values
-    from stream.decoders.builder import DecodeOptions  # noqa: PLC0415 - numpy is not needed for --help
+    from forecasting.ingestion import ingest_options, ingestion  # noqa: PLC0415 - numpy is not needed for --help
+    from stream.decoders.builder import DecodeOptions  # noqa: PLC0415
     from stream.events import DEFAULT_GRAPH  # noqa: PLC0415
-    from stream.ingest import Ingest  # noqa: PLC0415
-    from stream.store import open_writer  # noqa: PLC0415
+    from stream.sources.single import SinglePartition  # noqa: PLC0415
 
     decoding = DecodeOptions(
         graph=DEFAULT_GRAPH if graph is None else graph,
@@ -86,17 +89,21 @@ def ingest(
         time_unit="auto" if time_unit is None else time_unit,
         strict=strict,
     )
-    options = _options(settings, split_by_type=split_by_type)
+    options = ingest_options(settings, split_by_type=split_by_type, backfill=backfill, live=follow)
     interrupted = False
     with interruptible(f"Nothing of {source.name} was ingested yet."), progress(f"Ingesting {source.name}") as report:
         events = _source(source, decoding, settings, report, follow=follow)
-        with open_writer(settings.store.url) as writer:
-            run = Ingest(events, writer, options, lambda state: report(state.events, None, _rate(state)))
+        with ingestion(
+            SinglePartition(events), settings, options, lambda state: report(state.events, None, _rate(state))
+        ) as running:
             try:
-                run.run()
+                running.run.run()
             except KeyboardInterrupt:
                 interrupted = True
-            result = run.result()
+            result = running.run.result()
+            projected = running.drain(0.0 if interrupted else settings.influxdb.drain_s)
+    if projected is not None and not projected.drained:
+        say(f"note: {projected.waiting:,} snapshots are not in InfluxDB yet; they wait in the store for the next run")
     for note in events.notes:
         say(f"note: {note}")
     reject_file = _write_rejects(result, settings.store.url, decoding.graph, source)
@@ -138,20 +145,6 @@ def parse_columns(text: str | None) -> dict[str, str]:
             raise UsageError(f"--columns: cannot read {part!r}", fix="write each role once: src=NAME,dst=NAME,ts=NAME")
         fields[role] = name
     return fields
-
-
-def _options(settings: "Settings", *, split_by_type: bool) -> "IngestOptions":
-    from stream.closing import Limits  # noqa: PLC0415
-    from stream.ingest import IngestOptions  # noqa: PLC0415
-
-    ingestion, metrics = settings.ingest, settings.metrics
-    return IngestOptions(
-        step_us=ingestion.step_us,
-        out_of_orderness_us=ingestion.out_of_orderness_s * SECOND_US,
-        split_by_type=split_by_type,
-        limits=Limits(metrics.max_nodes, metrics.max_edges, ingestion.max_empty_steps),
-        keep_rejects=ingestion.keep_rejects,
-    )
 
 
 def _rate(state: "IngestProgress") -> str:

@@ -15,7 +15,7 @@ from infra.schema import METRIC_NAMES
 from infra.steps import format_duration, format_time
 
 if TYPE_CHECKING:
-    from stream.ingest import GraphSummary
+    from stream.progress import GraphSummary
     from stream.store.base import GraphInfo, SnapshotTable
 
 # What a table shows where nothing else is asked for; a file format shows all.

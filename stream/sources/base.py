@@ -22,7 +22,6 @@ class SourceBatch:
         position: where to go on after this batch.
         rejects: records that could not be decoded, a sample (`rejected` counts all).
         rejected: how many records were rejected since the previous batch.
-        partition: the name of the partition that the events came from; a file has one, `""`.
         end: True on the last batch of a bounded source: nothing comes after it, every open step can close.
     """
 
@@ -30,7 +29,6 @@ class SourceBatch:
     position: Position
     rejects: list[Reject] = field(default_factory=list)
     rejected: int = 0
-    partition: str = ""
     end: bool = False
 
 
@@ -85,7 +83,8 @@ class PartitionedBatch:
         parts: what belongs to which partition, in the order of the rows, without a gap; each partition once.
         rejects: records that are no valid events. Those with a `record_of` are all of them, others a sample.
         letter: makes the reject of one of the events, should it be late, for example.
-        end: True on the last batch of a bounded source: every open step can close.
+        end: every open step can close, whatever the watermarks.
+        complete: nothing will ever come after this batch, in no run.
     """
 
     events: EventBatch
@@ -93,6 +92,7 @@ class PartitionedBatch:
     rejects: list[Reject] = field(default_factory=list)
     letter: Letter | None = None
     end: bool = False
+    complete: bool = False
 
 
 class Claims(Protocol):

@@ -8,17 +8,19 @@ from collections.abc import Callable
 from infra.errors import UsageError
 from infra.settings import InfluxDBSettings
 from stream.store.base import SnapshotReader
+from stream.store.dead_letters import DeadLetters
 from stream.store.influx.address import address_of_url, is_influx_url
 from stream.store.outbox import Outbox
 from stream.store.postgres import PostgresDatabase, PostgresReadDatabase
 from stream.store.postgres_server import SCHEMES
 from stream.store.sql.database import ReadDatabase
+from stream.store.sql.letter_reader import SqlDeadLetters
 from stream.store.sql.reader import SqlOutbox, SqlSnapshots
 from stream.store.sql.writer import SqlWriter
 from stream.store.sqlite import SqliteDatabase, SqliteReadDatabase
 from stream.store.sqlite_file import path_of_url
 
-__all__ = ["open_outbox", "open_reader", "open_writer"]
+__all__ = ["open_dead_letters", "open_outbox", "open_reader", "open_writer"]
 
 
 def open_reader(url: str, influxdb: InfluxDBSettings | None = None) -> SnapshotReader:
@@ -65,6 +67,16 @@ def open_outbox(url: str) -> Outbox:
     """
     _refuse_projection(url)
     return SqlOutbox(_read_database(url))
+
+
+def open_dead_letters(url: str) -> DeadLetters:
+    """Open the dead letters of the store at `url`, beside whoever writes it.
+
+    Raises:
+        UsageError: the URL names no kind of store that is known.
+        StoreError: there is no store, or it cannot be read.
+    """
+    return SqlDeadLetters(_read_database(url))
 
 
 def _read_database(url: str) -> ReadDatabase:

@@ -106,8 +106,8 @@ class EdgeRows:
     def __len__(self) -> int:
         return len(self.pair)
 
-    def where(self, mask: BoolArray) -> "EdgeRows":
-        """Return the rows that `mask` [n] selects."""
+    def where(self, mask: BoolArray | slice) -> "EdgeRows":
+        """Return the rows that a mask [n] or a slice selects."""
         return EdgeRows(self.graph_id[mask], self.step_start_us[mask], self.pair[mask], self.events[mask])
 
     @classmethod

@@ -31,8 +31,9 @@ _OWN_STATEMENTS = (
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {STORE_SCHEMA}",
 )
-# Pages beyond the write-ahead log's limit are copied into the store after a commit; memory for pages in KiB.
-_CHECKPOINT_PAGES = 8000
+# Beyond so many pages in the write-ahead log they are copied into the store; memory for pages in KiB.
+_PAGE_BYTES = 8192
+_CHECKPOINT_PAGES = 4000
 _WRITER_CACHE_KIB = 32_000
 
 
@@ -84,6 +85,8 @@ def connect_writer(path: Path) -> sqlite3.Connection:
         connection = _connect(path, "mode=rwc")
         try:
             schema = _schema(connection, path)
+            if schema == 0:
+                connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")

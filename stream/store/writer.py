@@ -7,6 +7,7 @@ from typing import Protocol, Self
 
 from stream.events import FloatArray, IntArray, Reject
 from stream.store.known import BoolArray
+from stream.store.outbox import Projections
 from stream.store.records import EdgeRows, Feeder, GraphState, PartitionState, SourceState
 
 
@@ -18,12 +19,19 @@ class Closed:
     values: FloatArray
 
 
-class StoreWriter(Protocol):
+class StoreWriter(Projections, Protocol):
     """One process's right to change a store.
 
     Every change but `claim` and `release` happens inside `transaction`; what it changed is there as a whole after it,
     or not at all. After an error nothing that the writer keeps in memory differs from what the store has.
+
+    `exclusive` is True where no other process can write the store meanwhile: what is claimed then needs no record.
     """
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether no other process can write the store."""
+        ...
 
     def transaction(self) -> AbstractContextManager[None]:
         """Commit what is changed inside, durably, or roll all of it back on an error.
@@ -59,7 +67,7 @@ class StoreWriter(Protocol):
         ...
 
     def save_partitions(self, source: SourceState, partitions: Mapping[str, PartitionState]) -> None:
-        """Write the states of claimed partitions."""
+        """Write the states of claimed partitions; of an exclusive writer they may be new."""
         ...
 
     def totals(self, source: SourceState) -> PartitionState:

@@ -44,6 +44,10 @@ class TestOutbox(store_contract.OutboxContract):
     pass
 
 
+class TestDeadLetters(store_contract.DeadLetterContract):
+    pass
+
+
 def add_source(writer: SqlWriter, name: str = "kafka:events") -> SourceState:
     with writer.transaction():
         return writer.add_source(name, split_by_type=False)

@@ -21,9 +21,13 @@ process.roles=broker,controller
 node.id=1
 controller.quorum.bootstrap.servers=127.0.0.1:{controller_port}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:{port},SASL://127.0.0.1:{sasl_port},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},SASL://127.0.0.1:{sasl_port},CONTROLLER://127.0.0.1:{controller_port}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT
+inter.broker.listener.name=PLAINTEXT
+sasl.enabled.mechanisms=PLAIN
+listener.name.sasl.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \\
+  user_{user}="{password}";
 log.dirs={folder}/data
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
@@ -55,6 +59,7 @@ Configuration:
         - ref: STDOUT
 """
 API_VERSIONS = 18
+SASL_USER, SASL_PASSWORD = "reader", "open-sesame"
 
 
 class KafkaServer(Server):
@@ -64,7 +69,7 @@ class KafkaServer(Server):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
-        self._controller_port = free_port()
+        self._controller_port, self._sasl_port = free_port(), free_port()
         self._created: list[str] = []
 
     @property
@@ -72,9 +77,17 @@ class KafkaServer(Server):
         """The address for clients."""
         return f"127.0.0.1:{self.port}"
 
+    @property
+    def sasl_bootstrap_servers(self) -> str:
+        """The address for clients that say who they are: SASL_PLAINTEXT, PLAIN, `SASL_USER` and `SASL_PASSWORD`."""
+        return f"127.0.0.1:{self._sasl_port}"
+
     def prepare(self) -> None:
         """Write the configuration and format the data folder."""
-        text = CONFIGURATION.format(folder=self.folder, port=self.port, controller_port=self._controller_port)
+        text = CONFIGURATION.format(
+            folder=self.folder, port=self.port, controller_port=self._controller_port, sasl_port=self._sasl_port,
+            user=SASL_USER, password=SASL_PASSWORD,
+        )  # fmt: skip
         (self.folder / "server.properties").write_text(text)
         (self.folder / "log4j2.yaml").write_text(LOGGING)
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")

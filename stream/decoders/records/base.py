@@ -1,9 +1,10 @@
 """The contract of record decoders, and what their parts hand on: records in, rows of raw values, events out."""
 
 import re
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import msgspec
 
@@ -14,6 +15,7 @@ from stream.events import DEFAULT_GRAPH, EventBatch, IntArray
 VALUE_STAGE = "VALUE_CONVERTER"
 HEADER_STAGE = "HEADER_CONVERTER"
 EVENT_STAGE = "TRANSFORMATION"
+
 
 # As the graph of events that carry none: the record's topic.
 TOPIC_GRAPH = "{topic}"
@@ -39,6 +41,26 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     partition: int = 0
     offset: int = 0
     ts_us: int | None = None
+
+
+class LazyRecords(Sequence[Record]):
+    """Records that are made when one is asked for: most decoders want the values alone, of all records at once."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def values(self) -> list[bytes | None]:
+        """The values of all records."""
+
+    @property
+    @abstractmethod
+    def has_headers(self) -> bool:
+        """Whether any record has headers."""
+
+    @abstractmethod
+    def topics(self, at: Sequence[int]) -> list[str]:
+        """Return the topics of the records at these indices."""
 
 
 class BadEvent(NamedTuple):
@@ -129,7 +151,22 @@ def no_place(_row: int) -> str:
 
 def payloads(records: Sequence[Record]) -> list[bytes]:
     """Return the values of records, none of which is a tombstone."""
-    return [record.value for record in records if record.value is not None]
+    return cast("list[bytes]", values_of(records))
+
+
+def values_of(records: Sequence[Record]) -> list[bytes | None]:
+    """Return the values of records."""
+    return records.values if isinstance(records, LazyRecords) else [record.value for record in records]
+
+
+def topics_of(records: Sequence[Record], at: Sequence[int]) -> list[str]:
+    """Return the topics of the records at these indices."""
+    return records.topics(at) if isinstance(records, LazyRecords) else [records[each].topic for each in at]
+
+
+def any_headers(records: Sequence[Record]) -> bool:
+    """Tell whether any record has headers."""
+    return records.has_headers if isinstance(records, LazyRecords) else any(record.headers for record in records)
 
 
 def header(record: Record, name: str) -> bytes | None:

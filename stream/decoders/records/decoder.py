@@ -15,6 +15,8 @@ from stream.decoders.records.base import (
     RecordReader,
     Rows,
     topic_graph,
+    topics_of,
+    values_of,
 )
 from stream.decoders.times import TimeReader
 from stream.events import EventBatch, IntArray
@@ -40,10 +42,15 @@ class ReaderDecoder:
 
     def decode(self, records: Sequence[Record]) -> Decoded:
         """Decode records; see `RecordDecoder`."""
-        full = [record.value is not None for record in records]
-        tombstones = len(records) - sum(full)
-        kept = np.flatnonzero(full)
-        read = self._reader.read(list(compress(records, full)) if tombstones else records)
+        values = values_of(records)
+        if None in values:
+            full = [value is not None for value in values]
+            kept = np.flatnonzero(full)
+            tombstones = len(values) - len(kept)
+            read = self._reader.read(list(compress(records, full)))
+        else:
+            kept, tombstones = np.arange(len(values)), 0
+            read = self._reader.read(records)
         batches: list[EventBatch] = []
         owners: list[IntArray] = []
         bad = [BadEvent(int(kept[at]), reason, stage) for at, reason, stage in read.bad]
@@ -79,7 +86,7 @@ class _Sink:
 
 def _fill_graphs(rows: Rows, owner: IntArray, records: Sequence[Record]) -> None:
     names: dict[str, str] = {}
-    topics = [records[at].topic for at in owner.tolist()]
+    topics = topics_of(records, owner.tolist())
     for topic in set(topics):
         names[topic] = topic_graph(topic)
     given = rows.columns.get("graph", [None] * len(rows))

@@ -18,6 +18,7 @@ _TYPES = {
     "app.bsky.graph.follow": "follow",
     "app.bsky.feed.post": "reply",
 }
+COLLECTIONS = tuple(_TYPES)
 
 
 class JetstreamExtract:

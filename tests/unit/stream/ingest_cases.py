@@ -2,44 +2,58 @@
 
 import random
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from infra.schema import METRIC_NAMES
 from infra.steps import HOUR_US, step_start_us
 from stream.events import Event, EventBatch, Interner, Reject
-from stream.ingest import IngestOptions, IngestResult, ingest
-from stream.sources.base import Position, SourceBatch
+from stream.ingest import Ingest, IngestOptions
+from stream.progress import IngestProgress, IngestResult
+from stream.sources.base import Claims, Part, PartitionedBatch, PartitionedSource
+from stream.store import open_writer
 
 
 @dataclass
 class ListSource:
-    """Events from memory. `batches_of` holds (partition, events) pairs; a bounded source ends with the last."""
+    """Events from memory. `batches_of` holds (partition, events) pairs; a bounded source ends with the last.
+
+    `idle` names the partitions that fall idle with a batch, by its number; they wake with their next event.
+    """
 
     batches_of: Sequence[tuple[str, Sequence[Event]]]
     name: str = "list:test"
     bounded: bool = True
     rejects: dict[int, list[Reject]] = field(default_factory=dict)
+    idle: dict[int, Sequence[str]] = field(default_factory=dict)
     fail_after: int | None = None
     read: int = 0
 
-    def batches(self, resume_after: Position | None) -> Iterator[SourceBatch]:
+    def batches(self, claims: Claims) -> Iterator[PartitionedBatch]:
         interner = Interner()
-        first = 0 if resume_after is None else int(resume_after["batch"]) + 1
+        positions = claims.claim(sorted({partition for partition, _ in self.batches_of}))
+        # Batches are committed in their order, so the furthest partition tells which ones were.
+        first = max(-1 if position is None else int(position["batch"]) for position in positions.values()) + 1
         for number in range(first, len(self.batches_of)):
             if self.fail_after is not None and number >= self.fail_after:
                 raise KeyboardInterrupt
             partition, events = self.batches_of[number]
             rejects = self.rejects.get(number, [])
             self.read += len(events)
-            yield SourceBatch(
+            last = number == len(self.batches_of) - 1
+            parts = [Part(partition, 0, len(events), {"batch": number}, len(rejects))]
+            parts += [
+                Part(name, len(events), len(events), {"batch": number}, idle=True)
+                for name in self.idle.get(number, ())
+                if name != partition
+            ]
+            yield PartitionedBatch(
                 EventBatch.from_events(events, interner),
-                position={"batch": number},
-                rejects=rejects,
-                rejected=len(rejects),
-                partition=partition,
-                end=self.bounded and number == len(self.batches_of) - 1,
+                tuple(parts),
+                rejects,
+                end=self.bounded and last,
+                complete=self.bounded and last,
             )
 
 
@@ -72,7 +86,19 @@ def make_log(seed: int, n_events: int, *, n_nodes: int = 12, mean_gap_h: float =
 def run(
     store: Path, batches: Sequence[tuple[str, Sequence[Event]]], *, name: str = "list:test", **options: object
 ) -> IngestResult:
-    return ingest(ListSource(batches, name=name), f"sqlite:///{store}", IngestOptions(**options))  # type: ignore[arg-type]
+    return ingest_list(ListSource(batches, name=name), store, **options)
+
+
+def ingest_list(
+    source: PartitionedSource,
+    store: Path,
+    on_progress: Callable[[IngestProgress], None] | None = None,
+    **options: object,
+) -> IngestResult:
+    with open_writer(f"sqlite:///{store}") as writer:
+        job = Ingest(source, writer, IngestOptions(**options), on_progress)  # type: ignore[arg-type]
+        job.run()
+        return job.result()
 
 
 def query(store: Path, sql: str, *parameters: object) -> list[tuple[object, ...]]:
@@ -94,9 +120,17 @@ def snapshot_rows(store: Path) -> list[tuple[object, ...]]:
 
 
 def dump(store: Path) -> dict[str, list[tuple[object, ...]]]:
-    """Return every row of every table but the writer's epoch, which counts processes."""
+    """Return every row of every table, sorted, but the numbers of the writers, which count processes."""
     tables = [str(row[0]) for row in query(store, "SELECT name FROM sqlite_schema WHERE type = 'table'")]
-    return {table: query(store, f"SELECT * FROM {table}") for table in tables if table != "writer"}
+    columns = {
+        table: [str(row[1]) for row in query(store, f"PRAGMA table_info({table})") if row[1] != "owner"]
+        for table in tables
+        if table != "writer"
+    }
+    return {
+        table: sorted(query(store, f"SELECT {', '.join(names)} FROM {table}"), key=repr)
+        for table, names in columns.items()
+    }
 
 
 def counts_by_hand(events: Sequence[Event], step_us: int = HOUR_US) -> dict[str, dict[int, dict[str, int]]]:

@@ -12,7 +12,7 @@ from infra.schema import METRIC_NAMES
 from infra.steps import HOUR_US
 from stream.decoders.records.base import Record
 from stream.events import IntArray, Reject
-from stream.store import open_outbox, open_reader, open_writer
+from stream.store import open_dead_letters, open_outbox, open_reader, open_writer
 from stream.store.outbox import CHANGE_STEPS, Change
 from stream.store.records import PAIR_BITS, EdgeRows, Feeder, GraphState, PartitionState, SourceState
 from stream.store.sql import dictionary, open_steps
@@ -191,7 +191,11 @@ class DictionaryContract(StoreContract):
         assert again[[0, 2, 3]].tolist() == [second[0], first[0], second[2]]
         assert again[1] > second.max()
 
-    @settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    # Every example ends with a rollback, so that the fixture and the class that runs it do not matter.
+    @settings(
+        max_examples=20,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.differing_executors],
+    )
     @given(st.lists(st.tuples(FIRST_STEPS, FIRST_STEPS), max_size=6), st.sampled_from([3, 10**6]))
     def test_first_steps_are_kept_and_can_be_changed(
         self, writer: SqlWriter, batches: list[tuple[dict[int, int], dict[int, int]]], known: int
@@ -419,3 +423,38 @@ class OutboxContract(StoreContract):
             close(writer, graph, [1])
         with open_outbox(url) as outbox:
             assert outbox.pending("influxdb", 10) == []
+
+
+class DeadLetterContract(StoreContract):
+    def test_whole_records_come_back_and_are_marked(self, url: str, writer: SqlWriter, source: SourceState) -> None:
+        records = [
+            Record(b"v\0\xff", b"k", (("h", b"\xff"), ("h", b"")), "t", 3, 70, 8),
+            Record(None, None, (), "u", 0, 71, None),
+            Record(b"", b"", (), "t", 1, 72, 9),
+        ]
+        rejects = [Reject("t-0", "v", f"reason {n}", "VALUE_CONVERTER", record) for n, record in enumerate(records)]
+        with writer.transaction():
+            writer.add_rejects(source, [rejects[0], Reject("line 1", "", ""), *rejects[1:]], keep=10)
+        with open_dead_letters(url) as letters:
+            assert letters.elect()
+            found = letters.to_deliver(10)
+            assert found == letters.letters(limit=10)
+            assert [letter.record for letter in found] == records
+            assert [letter.reason for letter in found] == ["reason 0", "reason 1", "reason 2"]
+            assert {(letter.source, letter.place, letter.stage, letter.rejected_us) for letter in found} == {
+                (source.name, "t-0", "VALUE_CONVERTER", NOW_US)
+            }
+            assert len({letter.id for letter in found}) == 3
+            numbers = [letter.number for letter in found]
+            assert letters.to_deliver(2) == found[:2]
+            with writer.transaction():
+                writer.letters_delivered(numbers[:1])
+                writer.letters_replayed(numbers[1:2])
+            assert letters.to_deliver(10)[1:] == found[2:]
+            first, second, third = letters.letters(limit=10)
+            assert (first.delivered_us, first.replayed_us) == (NOW_US, None)
+            assert (second.delivered_us, second.replayed_us) == (None, NOW_US)
+            assert letters.letters(after=numbers[0], limit=1) == [second]
+            assert letters.letters(limit=9, topic="t") == [first, third]
+            assert letters.letters(limit=9, topic="u", only_unreplayed=True) == []
+            assert letters.letters(limit=9, numbers=[numbers[2], numbers[0], 10**9]) == [first, third]

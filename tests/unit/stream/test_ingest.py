@@ -2,18 +2,32 @@ import random
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ingest_cases import ListSource, at, counts_by_hand, counts_in_store, cut, dump, make_log, query, run, snapshot_rows
+from ingest_cases import (
+    ListSource,
+    at,
+    counts_by_hand,
+    counts_in_store,
+    cut,
+    dump,
+    ingest_list,
+    make_log,
+    query,
+    run,
+    snapshot_rows,
+)
 
 from infra.errors import InputError, StoreError
 from infra.steps import DAY_US, HOUR_US, step_start_us
 from stream.closing import Limits
 from stream.events import Event, Reject
-from stream.ingest import Ingest, IngestOptions, IngestProgress, ingest
+from stream.ingest import Ingest, IngestOptions
+from stream.progress import IngestProgress
 from stream.store import open_reader, open_writer
 
 
@@ -93,8 +107,9 @@ class TestSnapshots:
     def test_small_caches_and_chunks_change_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         log = make_log(3, 400)
         run(tmp_path / "plain.db", cut(log, 37))
-        for name in ("_KNOWN_NAMES", "_KNOWN_NODES", "_KNOWN_EDGES"):
-            monkeypatch.setattr(f"stream.store.sqlite_writer.{name}", 3)
+        for name in ("KNOWN_NAMES", "KNOWN_NODES", "KNOWN_EDGES"):
+            monkeypatch.setattr(f"stream.store.sql.dictionary.{name}", 3)
+        monkeypatch.setattr("stream.store.sql.open_steps.HELD_ROWS", 3)
         monkeypatch.setattr("stream.closing._CHUNK_STEPS", 5)
         monkeypatch.setattr("stream.closing._CHUNK_EDGES", 4)
         run(tmp_path / "small.db", cut(log, 37))
@@ -106,7 +121,7 @@ class TestSnapshots:
         for size in (1, 17, 300):
             run(tmp_path / f"{size}.db", cut(log, size), split_by_type=True)
             dumps.append(dump(tmp_path / f"{size}.db"))
-            del dumps[-1]["sources"]
+            del dumps[-1]["partitions"]
         assert dumps[0] == dumps[1] == dumps[2]
 
     def test_split_by_type_keeps_a_graph_for_each_type(self, tmp_path: Path) -> None:
@@ -124,7 +139,7 @@ class TestPartitions:
             [("0", [at(1, "a", "b")]), ("1", [at(1.5, "c", "d")]), ("0", [at(9, "a", "b")]), ("1", [at(3, "a", "d")])],
             bounded=False,
         )
-        result = ingest(source, f"sqlite:///{store}", IngestOptions())
+        result = ingest_list(source, store)
         assert not result.ended
         assert result.late == 0
         assert [row["events"] for row in counts_in_store(store)["g"].values()] == [2, 0]
@@ -133,16 +148,21 @@ class TestPartitions:
         source = ListSource(
             [("0", [at(1, "a", "b")]), ("1", [at(1, "a", "b")]), ("0", [at(50, "a", "b")]), ("1", [at(2, "a", "b")])]
         )
-        assert ingest(source, f"sqlite:///{store}", IngestOptions()).late == 0
+        assert ingest_list(source, store).late == 0
         source = ListSource([("0", [at(1, "a", "b"), at(50, "a", "b"), at(2, "a", "b")])], name="other", bounded=False)
         with temporary_store() as other:
-            assert ingest(source, f"sqlite:///{other}", IngestOptions()).late == 1
+            assert ingest_list(source, other).late == 1
 
-    def test_a_partition_that_joins_later_starts_at_the_watermark(self, store: Path) -> None:
-        source = ListSource([("0", [at(1, "a", "b"), at(9, "a", "b")]), ("1", [at(2, "a", "c"), at(10, "a", "c")])])
-        result = ingest(source, f"sqlite:///{store}", IngestOptions())
-        assert result.late == 1
-        assert counts_in_store(store)["g"][2 * HOUR_US]["events"] == 0
+    def test_steps_wait_for_a_partition_that_has_no_event_yet(self, store: Path) -> None:
+        source = ListSource(
+            [("0", [at(1, "a", "b"), at(9, "a", "b")]), ("1", [at(2, "a", "c"), at(10, "a", "c")]), ("0", [])],
+            bounded=False,
+        )
+        closed: list[int] = []
+        result = ingest_list(source, store, lambda progress: closed.append(progress.snapshots))
+        assert result.late == 0
+        assert closed[:2] == [0, 8]
+        assert counts_in_store(store)["g"][2 * HOUR_US]["events"] == 1
 
 
 class TestAgain:
@@ -151,7 +171,7 @@ class TestAgain:
         first = run(store, batches)
         before = store.read_bytes()
         source = ListSource(batches)
-        again = ingest(source, f"sqlite:///{store}", IngestOptions())
+        again = ingest_list(source, store)
         assert (first.unchanged, again.unchanged) == (False, True)
         assert again.graphs == first.graphs
         assert source.read == 0
@@ -162,9 +182,9 @@ class TestAgain:
         batches = cut(make_log(2, 200), 20)
         run(tmp_path / "whole.db", batches)
         with pytest.raises(KeyboardInterrupt):
-            ingest(ListSource(batches, fail_after=stop), f"sqlite:///{tmp_path / 'parts.db'}", IngestOptions())
+            ingest_list(ListSource(batches, fail_after=stop), tmp_path / "parts.db")
         rest = ListSource(batches)
-        result = ingest(rest, f"sqlite:///{tmp_path / 'parts.db'}", IngestOptions())
+        result = ingest_list(rest, tmp_path / "parts.db")
         assert rest.read == 200 - 20 * stop
         assert result.events == 200
         assert dump(tmp_path / "parts.db") == dump(tmp_path / "whole.db")
@@ -208,11 +228,7 @@ class TestSecondSource:
         assert dump(store) == before
 
     def test_it_must_wait_for_the_end_of_the_first(self, store: Path) -> None:
-        ingest(
-            ListSource(cut([at(1, "a", "b")], 1), name="follow:log", bounded=False),
-            f"sqlite:///{store}",
-            IngestOptions(),
-        )
+        ingest_list(ListSource(cut([at(1, "a", "b")], 1), name="follow:log", bounded=False), store)
         before = dump(store)
         with pytest.raises(StoreError, match="still being filled from follow:log"):
             run(store, cut([at(1, "a", "b")], 1), name="file:log")
@@ -263,7 +279,7 @@ class TestReports:
     def test_progress_is_told_after_each_commit(self, store: Path) -> None:
         told: list[IngestProgress] = []
         log = [at(1, "a", "b"), at(2.5, "a", "b"), at(4, "a", "b")]
-        ingest(ListSource(cut(log, 2)), f"sqlite:///{store}", IngestOptions(), told.append)
+        ingest_list(ListSource(cut(log, 2)), store, told.append)
         assert [(p.events, p.snapshots, p.event_time_us) for p in told] == [
             (2, 1, 2.5 * HOUR_US),
             (3, 4, 4 * HOUR_US),
@@ -272,29 +288,31 @@ class TestReports:
     def test_rejects_are_counted_and_sampled(self, store: Path) -> None:
         rejects = [Reject(f"log, line {n}", "x", "no time") for n in range(5)]
         source = ListSource(cut([at(1, "a", "b"), at(2, "a", "b")], 1), rejects={0: rejects[:3], 1: rejects[3:]})
-        result = ingest(source, f"sqlite:///{store}", IngestOptions(keep_rejects=4))
+        result = ingest_list(source, store, keep_rejects=4)
         assert result.rejected == 5
         assert list(result.rejects) == rejects[:4]
 
     def test_a_batch_that_moves_nothing_is_not_committed(self, store: Path) -> None:
         class Beating(ListSource):
-            def batches(self, resume_after):  # type: ignore[no-untyped-def]
-                for batch in super().batches(resume_after):
+            def batches(self, claims):  # type: ignore[no-untyped-def]
+                for batch in super().batches(claims):
                     yield batch
-                    yield type(batch)(type(batch.events).from_events([], batch.events.interner), batch.position)
+                    still = tuple(replace(part, begin=0, end=0) for part in batch.parts)
+                    yield replace(batch, events=type(batch.events).from_events([], batch.events.interner), parts=still)
 
         told: list[IngestProgress] = []
         source = Beating(cut([at(1, "a", "b")], 1), bounded=False)
-        ingest(source, f"sqlite:///{store}", IngestOptions(), told.append)
+        ingest_list(source, store, told.append)
         assert len(told) == 1
 
     def test_nodes_and_edges_know_where_they_were_first_seen(self, store: Path) -> None:
         run(store, cut([at(1, "a", "b"), at(2, "b", "a"), at(2, "c", "c"), at(3, "a", "b")], 2))
-        names = dict(query(store, "SELECT name, first_step_us FROM nodes"))
+        names = dict(query(store, "SELECT name, first_step_us FROM nodes JOIN node_steps USING (id)"))
         assert names == {"a": HOUR_US, "b": HOUR_US, "c": 2 * HOUR_US}
         steps = query(
             store,
-            "SELECT s.name, d.name, e.first_step_us FROM edges e JOIN nodes s ON src = s.id JOIN nodes d ON dst = d.id",
+            "SELECT s.name, d.name, e.first_step_us FROM edges e JOIN nodes s ON pair >> 32 = s.id"
+            " JOIN nodes d ON pair & 4294967295 = d.id",
         )
         assert set(steps) == {("a", "b", HOUR_US), ("b", "a", 2 * HOUR_US), ("c", "c", 2 * HOUR_US)}
 

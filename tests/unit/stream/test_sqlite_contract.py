@@ -30,3 +30,7 @@ class TestEventIds(store_contract.EventIdContract):
 
 class TestOutbox(store_contract.OutboxContract):
     pass
+
+
+class TestDeadLetters(store_contract.DeadLetterContract):
+    pass

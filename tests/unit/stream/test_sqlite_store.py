@@ -218,7 +218,7 @@ class TestWriting:
     def test_a_full_disk_ends_with_the_last_commit(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def with_room(path: Path) -> sqlite3.Connection:
             connection = connect(path)
-            connection.execute("PRAGMA max_page_count = 120")
+            connection.execute("PRAGMA max_page_count = 75")
             return connection
 
         connect = sqlite.connect_writer

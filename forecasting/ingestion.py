@@ -1,0 +1,97 @@
+"""Ingestion as the settings want it: its options, and the store with all that works beside it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+from infra.settings import Settings
+from infra.steps import SECOND_US
+from stream.closing import Limits
+from stream.companion import Companion
+from stream.ingest import Ingest, IngestOptions
+from stream.progress import IngestProgress
+from stream.sources.base import PartitionedSource
+from stream.store import open_writer
+from stream.store.project import Projection, make_projector
+from stream.store.projector import PROJECTION, Projector, ProjectorStatus
+from stream.store.writer import StoreWriter
+
+
+def ingest_options(
+    settings: Settings, *, split_by_type: bool = False, backfill: bool = False, live: bool = False
+) -> IngestOptions:
+    """Return the options of a run.
+
+    Args:
+        settings: all settings.
+        split_by_type: also keep a graph for each event type.
+        backfill: the events revise closed steps.
+        live: events come as they happen, so that a time ahead of the clock is a wrong clock. A log may hold any time.
+    """
+    ingest, metrics = settings.ingest, settings.metrics
+    return IngestOptions(
+        step_us=ingest.step_us,
+        out_of_orderness_us=ingest.out_of_orderness_s * SECOND_US,
+        allowed_lateness_us=ingest.allowed_lateness_s * SECOND_US,
+        max_ahead_us=ingest.max_ahead_s * SECOND_US if live else None,
+        idle_hold_us=ingest.idle_hold_s * SECOND_US,
+        dedup_window_us=ingest.dedup_window_s * SECOND_US,
+        keep_edges_us=ingest.keep_edges_s * SECOND_US or None,
+        backfill=backfill,
+        split_by_type=split_by_type,
+        limits=Limits(metrics.max_nodes, metrics.max_edges, ingest.max_empty_steps),
+        keep_rejects=ingest.keep_rejects,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Ingestion:
+    """A run of ingestion with its store open.
+
+    Attributes:
+        run: to be run, and asked for its result.
+        projector: projects the store to InfluxDB meanwhile; None where no InfluxDB is set.
+    """
+
+    run: Ingest
+    writer: StoreWriter
+    projector: Projector | None
+
+    def drain(self, timeout_s: float) -> ProjectorStatus | None:
+        """Wait until all that was committed is in InfluxDB and note it; return what is left, None without InfluxDB.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        if self.projector is None:
+            return None
+        status = self.projector.drain(timeout_s)
+        projection = Projection(self.projector)
+        if projection.has_news():
+            with self.writer.transaction():
+                projection.commit(self.writer)
+        return status
+
+
+@contextmanager
+def ingestion(
+    source: PartitionedSource,
+    settings: Settings,
+    options: IngestOptions,
+    on_progress: Callable[[IngestProgress], None] | None = None,
+) -> Iterator[Ingestion]:
+    """Open the store of record for a run of `source`, and start what works beside it.
+
+    Raises:
+        UsageError: the settings name no store, or no InfluxDB, properly.
+        StoreError: the store cannot be written, or another process writes it.
+    """
+    with ExitStack() as stack:
+        writer = stack.enter_context(open_writer(settings.store.url))
+        projector = make_projector(settings.store.url, settings.influxdb)
+        companions: list[Companion] = []
+        if projector is not None:
+            with writer.transaction():
+                writer.enable_projection(PROJECTION)
+            companions.append(Projection(stack.enter_context(projector)))
+        yield Ingestion(Ingest(source, writer, options, on_progress, companions), writer, projector)

@@ -1,0 +1,51 @@
+"""Which client library reads: the choice, and what makes a client of it."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+
+from infra.errors import UsageError
+from stream.sources.kafka.client import KafkaClient
+from stream.sources.kafka.options import Connection
+
+KAFKA_PYTHON = "kafka-python"
+CONFLUENT = "confluent"
+CLIENTS = ("auto", KAFKA_PYTHON, CONFLUENT)
+
+
+def choose_client(wanted: str) -> str:
+    """Return the library that `auto` means here, or the one that is named.
+
+    Raises:
+        UsageError: it is unknown, or not installed.
+    """
+    is_there = find_spec("confluent_kafka") is not None
+    if wanted == "auto":
+        return CONFLUENT if is_there else KAFKA_PYTHON
+    if wanted not in CLIENTS:
+        raise UsageError(f"unknown Kafka client {wanted!r}", fix=f"use one of {', '.join(CLIENTS)}")
+    if wanted == CONFLUENT and not is_there:
+        raise UsageError(
+            "confluent-kafka is not installed", fix="pip install 'graphtide[fast]', or use --client kafka-python"
+        )
+    return wanted
+
+
+def connector(wanted: str, connection: Connection, *, group: str | None) -> Callable[[], KafkaClient]:
+    """Return what makes clients of a library.
+
+    Raises:
+        UsageError: it is unknown, or not installed.
+    """
+    chosen = choose_client(wanted)
+
+    def connect() -> KafkaClient:
+        # Each library is slow to import, and one of them may not be there.
+        if chosen == CONFLUENT:
+            from stream.sources.kafka.client_confluent import ConfluentClient  # noqa: PLC0415
+
+            return ConfluentClient(connection, group=group)
+        from stream.sources.kafka.client_kafka_python import KafkaPythonClient  # noqa: PLC0415
+
+        return KafkaPythonClient(connection, group=group)
+
+    return connect

@@ -1,0 +1,359 @@
+"""Kafka topics as a partitioned source: where to go on comes from the store, and nothing is ever skipped in silence."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import Self, TypeVar
+
+from infra.errors import InputError
+from stream.events import EventBatch, Interner
+from stream.sources.base import Claims, Part, PartitionedBatch
+from stream.sources.kafka.client import (
+    Bounds,
+    Chunk,
+    KafkaClient,
+    OutOfRangeError,
+    Partition,
+    Polled,
+    Topic,
+    UnavailableError,
+)
+from stream.sources.kafka.decoding import BatchDecoder, in_partitions
+from stream.sources.kafka.patience import ask_patiently
+from stream.sources.kafka.plan import KafkaOptions
+from stream.sources.kafka.reading import KafkaStatus, PartitionStatus, Reading, newly_idle, stalled
+from stream.sources.kafka.topics import (
+    TopicChoice,
+    check_topic_id,
+    deleted_topic,
+    lost_records,
+    missing_topic,
+    resume_offset,
+)
+
+POLL_S = 0.5
+RECOVERY_PAUSE_S = 0.2
+SAY_EVERY_S = 10.0
+COMMIT_EVERY_S = 5.0
+
+Answer = TypeVar("Answer")
+
+
+class KafkaSource:
+    """Topics of one cluster, a context manager. Entering connects, so that mistakes show before anything is written.
+
+    Its name is that of the cluster and the group (of the topics without one), so that a restart finds its positions
+    whatever addresses the brokers have.
+
+    Args:
+        connect: makes a client, and raises as the clients do.
+        decoder: of the records.
+        interner: of the decoder's batches.
+        options: what is read and how.
+        say: tells the user what goes on, a line at a time.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], KafkaClient],
+        decoder: BatchDecoder,
+        interner: Interner,
+        options: KafkaOptions,
+        *,
+        say: Callable[[str], None],
+    ) -> None:
+        self._connect = connect
+        self._decoder = decoder
+        self._nothing = PartitionedBatch(EventBatch.from_events([], interner), ())
+        self._options = options
+        self._say = say
+        self._choice = TopicChoice(options.topics)
+        self._client: KafkaClient | None = None
+        self._cluster_id = ""
+        self._topics: dict[str, Topic] = {}
+        self._readings: dict[Partition, Reading] = {}
+        # Whether we know which partitions are ours.
+        self._is_placed = False
+        # The source's clock stands while a batch is committed: silence counts only while we listen.
+        self._away_s = 0.0
+        self._probed_s = self._said_s = self._committed_s = 0.0
+        self._down_since_s: float | None = None
+
+    def __enter__(self) -> Self:
+        timeout_s = self._options.connect_timeout_s
+        self._client = self._ask(self._connect, timeout_s)
+        try:
+            self._cluster_id = self._ask(self._client.cluster_id, timeout_s)
+            self._topics = self._ask(self._chosen_topics, timeout_s)
+        except BaseException:
+            self._client.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        """Close the client."""
+        if self._client is not None:
+            self._client.close()
+
+    @property
+    def name(self) -> str:
+        """The identity of the source in the store."""
+        return f"kafka:{self._cluster_id}/{self._options.group or self._choice.label}"
+
+    def status(self) -> KafkaStatus:
+        """Return what the source does now."""
+        waiting_s = None if self._down_since_s is None else time.monotonic() - self._down_since_s
+        partitions = tuple(
+            PartitionStatus(str(each.partition), each.offset, each.lag, each.idle, each.gaps, each.missing)
+            for each in self._readings.values()
+        )
+        return KafkaStatus(self.client.name, partitions, waiting_s)
+
+    @property
+    def client(self) -> KafkaClient:
+        """The client; there is one inside the context only."""
+        assert self._client is not None, "the source is not open"
+        return self._client
+
+    def batches(self, claims: Claims) -> Iterator[PartitionedBatch]:
+        """Claim partitions, then yield batches; see `PartitionedSource`.
+
+        Raises:
+            InputError: topics are not there (any more), do not fit what the store has of them, or stand still.
+        """
+        self._begin(claims)
+        while not self._is_done():
+            polled = self._poll()
+            if polled.assigned is not None:
+                self._take(claims, polled.assigned)
+            for partition, offset in polled.moved.items():
+                self._move(partition, offset)
+            yield from self._hand_over(self._batch(polled.chunks))
+            if self._now_s() - self._probed_s >= self._options.probe_every_s:
+                self._probe(claims)
+        yield from self._hand_over(replace(self._batch([]), end=self._options.close_at_end))
+        self._commit(now=True)
+        claims.release([str(each) for each in self._readings])
+
+    def _now_s(self) -> float:
+        return time.monotonic() - self._away_s
+
+    def _ask(self, ask: Callable[[], Answer], timeout_s: float | None = None) -> Answer:
+        return ask_patiently(ask, where=self._options.where, timeout_s=timeout_s, say=self._say)
+
+    def _chosen_topics(self) -> dict[str, Topic]:
+        topics = self.client.topics(self._choice.names)
+        if self._choice.names is not None and len(topics) < len(set(self._choice.names)):
+            topics = self.client.topics()  # the error names those with similar names
+        return self._choice.of(topics, self._options.where)
+
+    # What is read.
+
+    def _begin(self, claims: Claims) -> None:
+        self._is_placed = self._options.group is None
+        if self._is_placed:
+            self._take(claims, _partitions(self._topics))
+        else:
+            self.client.join(list(self._topics))
+
+    def _is_done(self) -> bool:
+        return self._is_placed and not self._options.follow and all(each.reached for each in self._readings.values())
+
+    def _take(self, claims: Claims, partitions: Sequence[Partition]) -> None:
+        """Read these partitions and no others from now on, each from where the store says."""
+        gone = [str(each) for each in self._readings if each not in partitions]
+        if gone:
+            claims.release(gone)
+        # All are claimed, those that we had too: they may have been with another process in between.
+        found = claims.claim([str(each) for each in partitions]) if partitions else {}
+        topics = self._ask(lambda: self.client.topics(sorted({each.topic for each in partitions})))
+        bounds = self._ask(lambda: self.client.bounds(partitions)) if partitions else {}
+        for partition in partitions:
+            if partition.topic not in topics or partition not in bounds:
+                raise missing_topic(partition.topic, topics, self._options.where)
+        before = self._readings
+        self._readings = {}
+        for partition in partitions:
+            topic, there = topics[partition.topic], bounds[partition]
+            offset = resume_offset(
+                partition, found[str(partition)], topic, there, start=self._options.start, where=self._options.where
+            )
+            reading = Reading(partition, topic.id, offset, self._now_s(), end=there.end)
+            if partition in before:
+                reading.gaps, reading.missing = before[partition].gaps, before[partition].missing
+                reading.stalled_at = before[partition].stalled_at
+            if not self._options.follow:
+                reading.target = there.end
+            self._check_first(reading, there)
+            self._readings[partition] = reading
+        self.client.start({each.partition: each.offset for each in self._readings.values()})
+        self._is_placed = True
+        self._probed_s = self._now_s()
+
+    def _check_first(self, reading: Reading, bounds: Bounds) -> None:
+        """Deal with records that the brokers deleted before they were read."""
+        if reading.offset >= bounds.first:
+            return
+        if not self._options.skip_lost:
+            raise lost_records(reading.partition, reading.offset, bounds, self._options.where)
+        missing = reading.skip_to(bounds.first, self._now_s())
+        self._say(f"gap: {missing:,} records of {reading.partition} were deleted before they were read")
+
+    def _poll(self) -> Polled:
+        try:
+            options = self._options
+            return self.client.poll(options.batch_records, options.batch_bytes, min(POLL_S, options.probe_every_s))
+        except OutOfRangeError:
+            self._recover_range()
+            return Polled()
+
+    def _recover_range(self) -> None:
+        """Find out why the brokers do not have what is to be read next, and go on or stop."""
+        time.sleep(RECOVERY_PAUSE_S)  # what asked for it may be over soon, such as a leader that moves
+        topics = self._ask(lambda: self.client.topics(list(self._topics)))
+        self._check_topics(topics)
+        bounds = self._ask(lambda: self.client.bounds(list(self._readings)))
+        for partition, there in bounds.items():
+            reading = self._readings[partition]
+            resume_offset(
+                partition, reading.position(), topics[partition.topic], there, start="", where=self._options.where
+            )
+            self._check_first(reading, there)
+        self.client.start({each.partition: each.offset for each in self._readings.values()})
+
+    def _check_topics(self, topics: Mapping[str, Topic]) -> None:
+        for partition, reading in self._readings.items():
+            if partition.topic not in topics:
+                raise deleted_topic(partition, self._options.where)
+            check_topic_id(partition, reading.topic_id, topics[partition.topic], self._options.where)
+
+    # What is handed over.
+
+    def _batch(self, chunks: Sequence[Chunk]) -> PartitionedBatch:
+        """Return the events of chunks and what else is new of the partitions."""
+        taken = [kept for chunk in chunks for kept in [self._new_of(chunk)] if kept is not None]
+        taken = in_partitions(taken)
+        now_s = self._now_s()
+        for chunk in taken:
+            reading = self._readings[chunk.partition]
+            self._say_gap(reading, reading.offset, reading.take(chunk, now_s))
+        positions = {chunk.partition: self._readings[chunk.partition].position() for chunk in taken}
+        batch = self._decoder.decode(taken, positions) if taken else self._nothing
+        others = []
+        for partition, reading in self._readings.items():
+            if reading.unsaid and partition not in positions:
+                at = len(batch.events)
+                others.append(Part(str(partition), at, at, reading.position(), idle=reading.idle))
+            reading.unsaid = False
+        return replace(batch, parts=(*batch.parts, *others)) if others else batch
+
+    def _new_of(self, chunk: Chunk) -> Chunk | None:
+        """Return the records of a chunk that are to be read; a client may bring some that were asked for before."""
+        reading = self._readings.get(chunk.partition)
+        if reading is None or chunk.next_offset <= reading.offset:
+            return None
+        return chunk.since(reading.offset)
+
+    def _move(self, partition: Partition, offset: int) -> None:
+        reading = self._readings.get(partition)
+        if reading is not None and offset > reading.offset:
+            self._say_gap(reading, reading.offset, reading.skip_to(offset, self._now_s()))
+
+    def _say_gap(self, reading: Reading, begin: int, missing: int) -> None:
+        if missing and reading.gaps == 1:
+            self._say(
+                f"gap: {missing:,} offsets of {reading.partition} from {begin} to {reading.offset} have no record."
+                " Compacted topics and transactions leave such gaps; further ones are only counted"
+            )
+
+    def _hand_over(self, batch: PartitionedBatch) -> Iterator[PartitionedBatch]:
+        left_s = time.monotonic()
+        yield batch
+        self._away_s += time.monotonic() - left_s
+        self._commit()
+
+    def _commit(self, *, now: bool = False) -> None:
+        """Tell the group how far was committed to the store, for tools that show lag."""
+        if self._options.group is None or not (now or self._now_s() - self._committed_s >= COMMIT_EVERY_S):
+            return
+        self._committed_s = self._now_s()
+        self.client.commit({each.partition: each.offset for each in self._readings.values()})
+
+    # Whether all is well.
+
+    def _probe(self, claims: Claims) -> None:
+        """Ask the brokers where the partitions end: who is idle, who stands still, which topics are new or gone."""
+        try:
+            topics = self.client.topics(self._choice.names)
+            known = {name: topics[name] for name in self._topics if name in topics}
+            self._check_topics(known)
+            bounds = self.client.bounds(list(self._readings)) if self._readings else {}
+        except UnavailableError as error:
+            self._say_down(error)
+            return
+        finally:
+            self._probed_s = self._now_s()
+        now_s = self._now_s()
+        if self._down_since_s is not None:
+            self._say(f"Kafka at {self._options.where} answers again")
+            self._down_since_s = None
+            for reading in self._readings.values():
+                reading.quiet_since_s = now_s  # while nobody could say anything, silence meant nothing
+        for partition, there in bounds.items():
+            self._readings[partition].end = there.end
+        newly_idle(self._readings.values(), now_s, self._options.idle_timeout_s)
+        self._mend_stall(now_s)
+        if self._options.follow:
+            self._take_new(claims, self._choice.of(topics, self._options.where))
+
+    def _say_down(self, error: UnavailableError) -> None:
+        now_s = time.monotonic()
+        if self._down_since_s is None:
+            self._down_since_s, self._said_s = now_s, 0.0
+        if now_s - self._said_s >= SAY_EVERY_S:
+            self._said_s = now_s
+            self._say(
+                f"Kafka at {self._options.where} has not answered for {now_s - self._down_since_s:.0f} s ({error});"
+                " waiting, nothing is lost"
+            )
+
+    def _mend_stall(self, now_s: float) -> None:
+        """Make the client anew where a partition stands still; once, then it is an error."""
+        still = stalled(self._readings.values(), now_s, self._options.stall_timeout_s)
+        if not still:
+            return
+        first = still[0]
+        stands = f"{first.partition} stands at offset {first.offset}, {first.lag:,} records before its end"
+        if any(reading.stalled_at == reading.offset for reading in still):
+            raise InputError(
+                f"{stands}, also with a new client",
+                place=f"Kafka at {self._options.where}, {self.client.name}",
+                fix="look at the brokers' logs; try --client with the other library",
+            )
+        self._say(f"warning: {stands}, for {self._options.stall_timeout_s:g} s; going on with a new client")
+        for reading in still:
+            reading.stalled_at = reading.offset
+        for reading in self._readings.values():
+            reading.quiet_since_s = now_s
+        self.client.close()
+        self._client = self._ask(self._connect)
+        if self._options.group is None:
+            self.client.start({each.partition: each.offset for each in self._readings.values()})
+        else:
+            self.client.join(list(self._topics))
+
+    def _take_new(self, claims: Claims, topics: Mapping[str, Topic]) -> None:
+        """Read topics and partitions, too, that came after the start."""
+        if topics == self._topics:
+            return
+        new_topics = [name for name in topics if name not in self._topics]
+        self._topics = dict(topics)
+        if self._options.group is None:
+            self._take(claims, _partitions(topics))
+        elif new_topics:
+            self.client.join(list(topics))
+
+
+def _partitions(topics: Mapping[str, Topic]) -> list[Partition]:
+    return [Partition(name, number) for name, topic in topics.items() for number in range(topic.partitions)]
