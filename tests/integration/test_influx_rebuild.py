@@ -268,7 +268,7 @@ def test_calls_that_cannot_work_say_what_to_do(
     refused = graphtide("store", "project", "--store", record)
     assert refused.code == 1
     assert "bucket 'nowhere' of InfluxDB at" in refused.err
-    assert "fix: make the bucket" in refused.err
+    assert "make the bucket" in refused.err
     monkeypatch.setenv("GRAPHTIDE_INFLUXDB__URL", "")
     unset = graphtide("store", "project", "--store", record)
     assert unset.code == 2
