@@ -30,6 +30,7 @@ class Projection:
 
     def __init__(self, projector: Projector) -> None:
         self._projector = projector
+        self._numbers: list[int] = []
 
     def has_news(self) -> bool:
         """Return whether there is anything to note."""
@@ -37,17 +38,19 @@ class Projection:
 
     def commit(self, writer: StoreWriter) -> None:
         """Note what was written."""
-        mark_projected(writer, self._projector)
+        self._numbers = mark_projected(writer, self._projector)
 
     def committed(self) -> None:
         """Let the projector look for what was committed."""
-        self._projector.wake()
+        self._projector.noted(self._numbers)
+        self._numbers = []
 
 
-def mark_projected(writer: Projections, projector: Projector) -> None:
-    """Note in the writer's transaction, which is open, what the projector has written."""
+def mark_projected(writer: Projections, projector: Projector) -> list[int]:
+    """Note in the writer's transaction, which is open, what the projector has written; return it for `noted`."""
     if numbers := projector.acknowledged():
         writer.projected(PROJECTION, numbers)
+    return numbers
 
 
 def project_all(
@@ -67,7 +70,8 @@ def project_all(
         status = projector.drain(_TELL_S)
         if projector.acknowledged():
             with writer.transaction():
-                mark_projected(writer, projector)
+                numbers = mark_projected(writer, projector)
+            projector.noted(numbers)
         if on_status is not None:
             on_status(status)
         if status.refused:

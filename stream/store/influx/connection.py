@@ -17,8 +17,8 @@ from stream.store.influx.address import TOKEN_VARIABLE, InfluxAddress
 _TRY_LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
 _GIVEN_UP_BY_PROXY = frozenset({502, 504})
 _NEVER_SENT = (ConnectTimeoutError, NewConnectionError)
-# What InfluxDB 1.8 answers with code 500 although no later try can do better.
-_NOT_FOUND = ("retention policy not found", "database not found", "no database")
+# What InfluxDB 1.8 answers with code 500, and version 2 with 400.
+_NOT_FOUND = ("retention policy not found", "database not found", "no database", "organization name")
 # The client's types say nothing of these.
 _DIALECT: Any = Dialect(header=True, annotations=[], delimiter=",", date_time_format="RFC3339")  # type: ignore[no-untyped-call]
 _MICROSECONDS: Any = WritePrecision.US
@@ -119,9 +119,10 @@ def _refusal(error: ApiException, said: str, failed: str) -> StoreError:
         return StoreError(
             failed, fix=f"check the token in {TOKEN_VARIABLE} or in the file of [influxdb] token_file, and its rights"
         )
-    if error.status == 404 or (error.status == 500 and any(words in said for words in _NOT_FOUND)):
+    if error.status == 404 or any(words in said for words in _NOT_FOUND):
         return StoreError(
-            failed, fix="make the bucket, without an end of retention; of InfluxDB 1.8 it is database/autogen"
+            failed,
+            fix="check the organisation, and make the bucket, without an end of retention; of InfluxDB 1.8 it is database/autogen",
         )
     if error.status == 413:
         return TooLargeError(failed, fix="lower [influxdb] batch_points, or raise the limit of the server")

@@ -73,6 +73,24 @@ def test_all_that_waits_is_written_and_shown_until_it_is_marked(store: MemorySto
         assert projector.status().written == 37
 
 
+def test_what_is_noted_is_not_shown_again_while_influxdb_is_away(store: MemoryStore, influx: FakeInflux) -> None:
+    with projector_of(store, influx) as projector:
+        projector.drain(PATIENCE_S)
+        influx.answers = lambda number: (503, {})
+        store.revise("a", 3)
+        until(lambda: projector.status().error is not None)
+        numbers = projector.acknowledged()
+        assert numbers == [1, 2]
+        store.projected(numbers)
+        projector.noted(numbers)
+        assert projector.acknowledged() == []
+        until(lambda: projector.status().waiting == 1)
+        influx.answers = lambda number: (204, {})
+        assert projector.drain(PATIENCE_S).drained
+        assert projector.acknowledged() == [3]
+        assert held(influx) == lines_of(store)
+
+
 def test_what_changes_later_is_written_too(store: MemoryStore, influx: FakeInflux) -> None:
     with projector_of(store, influx) as projector:
         projector.drain(PATIENCE_S)
