@@ -6,29 +6,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from forecasting.cli.arguments import split_list
-from forecasting.cli.call import INTERRUPTED, Call, console, interruptible, say
+from forecasting.cli.call import INTERRUPTED, Call, interruptible, say
+from forecasting.cli.ingested import Ran, run_to_end, summarise, summary_json, write_rejects
+from forecasting.cli.kafka import KafkaFlags, is_kafka, run_kafka
 from forecasting.cli.live import is_live, live_source
 from forecasting.cli.progress import Report, progress
-from forecasting.cli.store import StoreOption, graph_json
+from forecasting.cli.store import StoreOption
 from infra.errors import UsageError
-from infra.steps import format_duration, format_time
-from infra.whole_file import whole_file
+from infra.steps import format_time
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from infra.settings import Settings
     from stream.decoders.builder import DecodeOptions
-    from stream.events import Reject
-    from stream.progress import IngestProgress, IngestResult
+    from stream.ingest import IngestOptions
+    from stream.progress import IngestProgress
     from stream.sources.files import FileSource, FollowSource
     from stream.sources.live import LiveSource
 
-SHOWN_REJECTS = 5
-SHOWN_GRAPHS = 20
+KAFKA = "Kafka"
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +38,7 @@ def ingest(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A log, a folder of logs (read as one), wikimedia, jetstream or mastodon.", show_default=False
+            help="A log, a folder of logs (read as one), kafka, wikimedia, jetstream or mastodon.", show_default=False
         ),
     ],
     graph: Annotated[
@@ -74,6 +71,42 @@ def ingest(
     backfill: Annotated[
         bool, typer.Option("--backfill", help="The events are missing in closed steps: revise their snapshots.")
     ] = False,
+    bootstrap_servers: Annotated[
+        str | None,
+        typer.Option("--bootstrap-servers", metavar="HOST:PORT,…", help="Kafka: the brokers.", rich_help_panel=KAFKA),
+    ] = None,
+    topics: Annotated[
+        str | None,
+        typer.Option(
+            "--topics", metavar="A,B,…", help="Kafka: topics, or ^ and a regular expression.", rich_help_panel=KAFKA
+        ),
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(
+            "--group", metavar="NAME", help="Kafka: processes of a group share the partitions.", rich_help_panel=KAFKA
+        ),
+    ] = None,
+    close_at_end: Annotated[
+        bool,
+        typer.Option("--close-at-end", help="Kafka: close all steps at the end, as for a file.", rich_help_panel=KAFKA),
+    ] = False,
+    client: Annotated[
+        str | None,
+        typer.Option("--client", metavar="NAME", help="Kafka: auto, kafka-python, confluent.", rich_help_panel=KAFKA),
+    ] = None,
+    kafka_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--kafka-option", metavar="KEY=VALUE", help="Kafka: an option of its own; repeat.", rich_help_panel=KAFKA
+        ),
+    ] = None,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            "--metrics-port", metavar="N", help="Kafka: serve Prometheus metrics on loopback.", rich_help_panel=KAFKA
+        ),
+    ] = None,
     store: StoreOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
 ) -> None:
@@ -82,16 +115,35 @@ def ingest(
     Reads JSON, NDJSON, CSV, TSV and bare edge lists (src dst [weight] time), plain or as gz, zst or zip. Every batch is
     one transaction with its position: whatever interrupts a run, the same command goes on without loss or repeat.
 
-    wikimedia, jetstream and mastodon are read as they happen, until Ctrl-C.
+    wikimedia, jetstream and mastodon are read as they happen, until Ctrl-C. kafka reads topics, to their ends or,
+    with --follow, for ever.
 
     Example: graphtide ingest sx-mathoverflow.txt.gz --graph mathoverflow --step 1h
+
+    Example: graphtide ingest kafka --bootstrap-servers localhost:9092 --topics events --group graphtide --follow
     """
     call: Call = ctx.obj
-    settings = call.load({"ingest.step": ("--step", step), "store.url": ("--store", store)}).values
-    from forecasting.ingestion import ingest_options, ingestion  # noqa: PLC0415 - numpy is not needed for --help
+    kafka_flags = KafkaFlags(
+        bootstrap_servers=bootstrap_servers,
+        topics=tuple(split_list(topics or "")),
+        group=group,
+        close_at_end=close_at_end,
+        client=client,
+        options=tuple(kafka_option or ()),
+        metrics_port=metrics_port,
+    )
+    kafka = is_kafka(source, kafka_flags)
+    settings = call.load(
+        {
+            "ingest.step": ("--step", step),
+            "store.url": ("--store", store),
+            "kafka.bootstrap_servers": ("--bootstrap-servers", bootstrap_servers),
+            "kafka.client": ("--client", client),
+        }
+    ).values
+    from forecasting.ingestion import ingest_options  # noqa: PLC0415 - numpy is not needed for --help
     from stream.decoders.builder import DecodeOptions  # noqa: PLC0415
     from stream.events import DEFAULT_GRAPH  # noqa: PLC0415
-    from stream.sources.single import SinglePartition  # noqa: PLC0415
 
     decoding = DecodeOptions(
         graph=DEFAULT_GRAPH if graph is None else graph,
@@ -101,36 +153,54 @@ def ingest(
         time_unit="auto" if time_unit is None else time_unit,
         strict=strict,
     )
-    live = is_live(source, url)
-    options = ingest_options(settings, split_by_type=split_by_type, backfill=backfill, live=follow or live)
-    interrupted = False
+    live = not kafka and is_live(source, url)
+    options = ingest_options(settings, split_by_type=split_by_type, backfill=backfill, live=follow or live or kafka)
+    if kafka:
+        ran = run_kafka(kafka_flags, decoding, settings, options, follow=follow)
+    else:
+        ran = _run_log(source, decoding, settings, options, url=url if live else None, live=live, follow=follow)
+    for note in ran.notes:
+        say(f"note: {note}")
+    reject_file = write_rejects(ran.result, _reject_folder(settings.store.url), f"{decoding.graph}.{ran.file_name}")
+    if as_json:
+        sys.stdout.write(json.dumps(summary_json(ran.result, reject_file)) + "\n")
+    else:
+        summarise(ran.name, ran.result, reject_file)
+    if ran.interrupted:
+        say("graphtide: stopped. What was committed is kept; the same command goes on from there.")
+        raise typer.Exit(INTERRUPTED)
+
+
+def _run_log(
+    source: Path,
+    decoding: "DecodeOptions",
+    settings: "Settings",
+    options: "IngestOptions",
+    *,
+    url: str | None,
+    live: bool,
+    follow: bool,
+) -> Ran:
+    from stream.sources.single import SinglePartition  # noqa: PLC0415
+
     with interruptible(f"Nothing of {source.name} was ingested yet."), progress(f"Ingesting {source.name}") as report:
         events: LiveSource | FileSource | FollowSource
         if live:
             events = live_source(str(source), decoding, settings, url)
         else:
             events = _source(source, decoding, settings, report, follow=follow)
-        with ingestion(
+        result, interrupted, notes = run_to_end(
             SinglePartition(events), settings, options, lambda state: report(state.events, None, _rate(state))
-        ) as running:
-            try:
-                running.run.run()
-            except KeyboardInterrupt:
-                interrupted = True
-            result = running.run.result()
-            projected = running.drain(0.0 if interrupted else settings.influxdb.drain_s)
-    if projected is not None and not projected.drained:
-        say(f"note: {projected.waiting:,} snapshots are not in InfluxDB yet; they wait in the store for the next run")
-    for note in events.notes:
-        say(f"note: {note}")
-    reject_file = _write_rejects(result, settings.store.url, decoding.graph, source)
-    if as_json:
-        sys.stdout.write(json.dumps(_summary_json(result, reject_file)) + "\n")
-    else:
-        _summarise(source, result, reject_file)
-    if interrupted:
-        say("graphtide: stopped. What was committed is kept; the same command goes on from there.")
-        raise typer.Exit(INTERRUPTED)
+        )
+    return Ran(str(source), source.resolve().name, result, interrupted, [*notes, *events.notes])
+
+
+def _reject_folder(store_url: str) -> Path:
+    from stream.store.sqlite_file import URL_PREFIX, path_of_url  # noqa: PLC0415
+
+    # A store on a server has no folder to lie beside.
+    beside = path_of_url(store_url).parent if store_url.startswith(URL_PREFIX) else Path(".graphtide")
+    return beside / "rejects"
 
 
 def _source(
@@ -167,63 +237,3 @@ def parse_columns(text: str | None) -> dict[str, str]:
 def _rate(state: "IngestProgress") -> str:
     reached = "" if state.event_time_us is None else f", at {format_time(state.event_time_us)}"
     return f"events, {state.events_per_s:,.0f}/s, {state.snapshots:,} snapshots{reached}"
-
-
-def _write_rejects(result: "IngestResult", store_url: str, graph: str, source: Path) -> Path | None:
-    """Write the sample of rejected records beside the store; return where, or None if there is nothing to write."""
-    if not result.rejects:
-        return None
-    from stream.store.sqlite_file import path_of_url  # noqa: PLC0415
-
-    path = path_of_url(store_url).parent / "rejects" / f"{graph}.{source.resolve().name}.ndjson"
-    with whole_file(path) as temporary:
-        lines = (json.dumps({"place": r.place, "reason": r.reason, "record": r.record}) for r in result.rejects)
-        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return path
-
-
-def _summary_json(result: "IngestResult", reject_file: Path | None) -> dict[str, object]:
-    return {
-        "source": result.source,
-        "ended": result.ended,
-        "unchanged": result.unchanged,
-        "events": result.events,
-        "late": result.late,
-        "rejected": result.rejected,
-        "reject_file": None if reject_file is None else str(reject_file),
-        "seconds": round(result.seconds, 3),
-        "graphs": [{**graph_json(graph), "nodes": graph.nodes, "edges": graph.edges} for graph in result.graphs],
-    }
-
-
-def _summarise(source: Path, result: "IngestResult", reject_file: Path | None) -> None:
-    table = Table(box=None)
-    for title in ("graph", "events", "nodes", "edges", "snapshots", "step", "first step", "last step"):
-        is_count = title in {"events", "nodes", "edges", "snapshots"}
-        table.add_column(title, justify="right" if is_count else "left", no_wrap=True)
-    for graph in result.graphs[:SHOWN_GRAPHS]:
-        first, last = (format_time(us) if us is not None else "-" for us in (graph.first_step_us, graph.last_step_us))
-        counts = (f"{count:,}" for count in (graph.events, graph.nodes, graph.edges, graph.snapshots))
-        table.add_row(graph.name, *counts, format_duration(graph.step_us), first, last)
-    out = console()
-    out.print(table)
-    if len(result.graphs) > SHOWN_GRAPHS:
-        out.print(f"and {len(result.graphs) - SHOWN_GRAPHS:,} more graphs; see: graphtide graphs")
-    if result.unchanged:
-        out.print(f"Already ingested, nothing changed: {result.events:,} events of {source}")
-    else:
-        out.print(f"{result.events:,} events of {source} in {result.seconds:.1f} s")
-    if result.late or result.rejected:
-        out.print(f"{result.late:,} events came too late and {result.rejected:,} records were rejected, for example:")
-        for reject in _one_of_each_reason(result.rejects):
-            out.print(f"  {reject.place}: {reject.reason}")
-        if reject_file is not None:
-            out.print(f"A sample of {len(result.rejects):,} is in {reject_file}")
-
-
-def _one_of_each_reason(rejects: "Sequence[Reject]") -> "list[Reject]":
-    # Reasons quote values; their first words tell them apart.
-    first_of: dict[tuple[str, ...], Reject] = {}
-    for reject in rejects:
-        first_of.setdefault(tuple(reject.reason.split()[:2]), reject)
-    return list(first_of.values())[:SHOWN_REJECTS]

@@ -13,7 +13,7 @@ from stream.store.sql.tables import STORE_SCHEMA, Types, statements
 APPLICATION_ID = 0x47725469
 BUSY_TIMEOUT_S = 5.0
 
-_URL_PREFIX = "sqlite:///"
+URL_PREFIX = "sqlite:///"
 _HEADER = b"SQLite format 3\0"
 
 TYPES = Types(
@@ -43,13 +43,13 @@ def path_of_url(url: str) -> Path:
     Raises:
         UsageError: the URL is not `sqlite:///path`.
     """
-    if not url.startswith(_URL_PREFIX) or url == _URL_PREFIX:
+    if not url.startswith(URL_PREFIX) or url == URL_PREFIX:
         raise UsageError(
             f"not a store that this version can open: {url!r}",
             place="[store] url",
             fix="write sqlite:///relative/path, sqlite:////absolute/path or postgresql://user@host/database",
         )
-    return Path(url.removeprefix(_URL_PREFIX))
+    return Path(url.removeprefix(URL_PREFIX))
 
 
 def connect_reader(path: Path) -> sqlite3.Connection:

@@ -1,0 +1,125 @@
+"""`graphtide ingest kafka`: its flags, and its run under a live display."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from forecasting.cli.call import interruptible, say
+from forecasting.cli.ingested import Ran, run_to_end
+from forecasting.cli.watch import Watch
+from infra.errors import UsageError
+
+if TYPE_CHECKING:
+    from infra.settings import Settings
+    from stream.decoders.builder import DecodeOptions
+    from stream.ingest import IngestOptions
+    from stream.sources.base import Claims, PartitionedBatch
+    from stream.sources.kafka.source import KafkaSource
+
+KAFKA_NAME = "kafka"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KafkaFlags:
+    """The flags that only Kafka has."""
+
+    bootstrap_servers: str | None
+    topics: tuple[str, ...]
+    group: str | None
+    close_at_end: bool
+    client: str | None
+    options: tuple[str, ...]
+    metrics_port: int | None
+
+
+def is_kafka(source: Path, flags: KafkaFlags) -> bool:
+    """Tell whether the source is Kafka; a file of that name goes before it.
+
+    Raises:
+        UsageError: flags of Kafka are given for another source, or Kafka is given no topic.
+    """
+    kafka = str(source) == KAFKA_NAME and not source.exists()
+    given = [
+        flag
+        for flag, value in (
+            ("--bootstrap-servers", flags.bootstrap_servers),
+            ("--topics", flags.topics),
+            ("--group", flags.group),
+            ("--close-at-end", flags.close_at_end),
+            ("--client", flags.client),
+            ("--kafka-option", flags.options),
+            ("--metrics-port", flags.metrics_port),
+        )
+        if value
+    ]
+    if given and not kafka:
+        raise UsageError(f"{given[0]} is for Kafka", fix=f"leave it out, or: graphtide ingest kafka {given[0]} …")
+    if kafka and not flags.topics:
+        raise UsageError("no topic is named", fix="use --topics events, several with commas, or --topics '^events-.*'")
+    return kafka
+
+
+def run_kafka(
+    flags: KafkaFlags,
+    decoding: "DecodeOptions",
+    settings: "Settings",
+    options: "IngestOptions",
+    *,
+    follow: bool,
+) -> Ran:
+    """Read topics into the store, and show how it goes.
+
+    Raises:
+        UsageError: a flag is wrong.
+        GraphtideError: the brokers, the topics or the store failed.
+    """
+    if follow and flags.close_at_end:
+        raise UsageError("--close-at-end needs an end, and --follow has none", fix="leave out one of them")
+    from stream.sources.kafka.opening import kafka_source  # noqa: PLC0415 - not needed for --help
+
+    name = f"topics {', '.join(flags.topics)} at {settings.kafka.bootstrap_servers}"
+    with interruptible(f"Nothing of {name} was ingested yet."):
+        source = kafka_source(
+            settings,
+            decoding,
+            topics=flags.topics,
+            group=flags.group,
+            follow=follow,
+            close_at_end=flags.close_at_end,
+            given=flags.options,
+            say=say,
+        )
+        with source, Watch(f"Ingesting {name}", metrics_port=flags.metrics_port) as watch:
+            watched = _Watched(source, lambda: watch.polled(source.status()))
+            result, interrupted, notes = run_to_end(watched, settings, options, watch.committed, watch.opened)
+            gaps = _gaps(source)
+    return Ran(name, KAFKA_NAME, result, interrupted, [*notes, *gaps])
+
+
+class _Watched:
+    """A Kafka source that calls `on_poll` before it hands a batch over, empty ones included."""
+
+    def __init__(self, source: "KafkaSource", on_poll: Callable[[], None]) -> None:
+        self._source = source
+        self._on_poll = on_poll
+
+    @property
+    def name(self) -> str:
+        """See `PartitionedSource`."""
+        return self._source.name
+
+    def batches(self, claims: "Claims") -> "Iterator[PartitionedBatch]":
+        """See `PartitionedSource`."""
+        for batch in self._source.batches(claims):
+            self._on_poll()
+            yield batch
+
+
+def _gaps(source: "KafkaSource") -> Sequence[str]:
+    return [
+        f"{partition.partition}: {partition.missing:,} offsets had no record, in {partition.gaps:,} gaps"
+        " (compaction, transactions, or records that were deleted)"
+        for partition in source.status().partitions
+        if partition.gaps
+    ]
