@@ -1,9 +1,20 @@
-"""What the settings say of ingestion, as `stream` takes it."""
+"""Ingestion as the settings want it: its options, and the store with all that works beside it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 
 from infra.settings import Settings
 from infra.steps import SECOND_US
 from stream.closing import Limits
-from stream.ingest import IngestOptions
+from stream.companion import Companion
+from stream.ingest import Ingest, IngestOptions
+from stream.progress import IngestProgress
+from stream.sources.base import PartitionedSource
+from stream.store import open_writer
+from stream.store.project import Projection, make_projector
+from stream.store.projector import PROJECTION, Projector, ProjectorStatus
+from stream.store.writer import StoreWriter
 
 
 def ingest_options(
@@ -31,3 +42,56 @@ def ingest_options(
         limits=Limits(metrics.max_nodes, metrics.max_edges, ingest.max_empty_steps),
         keep_rejects=ingest.keep_rejects,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Ingestion:
+    """A run of ingestion with its store open.
+
+    Attributes:
+        run: to be run, and asked for its result.
+        projector: projects the store to InfluxDB meanwhile; None where no InfluxDB is set.
+    """
+
+    run: Ingest
+    writer: StoreWriter
+    projector: Projector | None
+
+    def drain(self, timeout_s: float) -> ProjectorStatus | None:
+        """Wait until all that was committed is in InfluxDB and note it; return what is left, None without InfluxDB.
+
+        Raises:
+            StoreError: the store cannot be written.
+        """
+        if self.projector is None:
+            return None
+        status = self.projector.drain(timeout_s)
+        projection = Projection(self.projector)
+        if projection.has_news():
+            with self.writer.transaction():
+                projection.commit(self.writer)
+        return status
+
+
+@contextmanager
+def ingestion(
+    source: PartitionedSource,
+    settings: Settings,
+    options: IngestOptions,
+    on_progress: Callable[[IngestProgress], None] | None = None,
+) -> Iterator[Ingestion]:
+    """Open the store of record for a run of `source`, and start what works beside it.
+
+    Raises:
+        UsageError: the settings name no store, or no InfluxDB, properly.
+        StoreError: the store cannot be written, or another process writes it.
+    """
+    with ExitStack() as stack:
+        writer = stack.enter_context(open_writer(settings.store.url))
+        projector = make_projector(settings.store.url, settings.influxdb)
+        companions: list[Companion] = []
+        if projector is not None:
+            with writer.transaction():
+                writer.enable_projection(PROJECTION)
+            companions.append(Projection(stack.enter_context(projector)))
+        yield Ingestion(Ingest(source, writer, options, on_progress, companions), writer, projector)

@@ -11,6 +11,7 @@ from infra.steps import format_duration, format_time
 from stream.events import EventBatch, IntArray
 from stream.sources.base import Part
 from stream.store.known import BoolArray
+from stream.store.rebuild import refuse_rebuilt
 from stream.store.records import Feeder, GraphState, SourceState
 from stream.store.writer import StoreWriter
 
@@ -136,7 +137,8 @@ class FedGraphs:
         return graph
 
     def _welcome(self, graph: GraphState, feeders: Collection[Feeder]) -> None:
-        """Make sure that no other process reads events of the graph, and note whether another source closes it."""
+        """Make sure that the graph takes events of this process, and note whether another source closes it."""
+        refuse_rebuilt(graph.name, feeders)
         for feeder in feeders:
             if feeder.elsewhere:
                 raise StoreError(

@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +10,7 @@ import numpy.typing as npt
 from infra.errors import StoreError
 from infra.steps import DAY_US, HOUR_US, SECOND_US, step_start_us
 from stream.closing import Limits, Span, close_steps
+from stream.companion import Companion
 from stream.events import EventBatch, IntArray, Interner
 from stream.graphs import FedGraphs, Members, memberships, short
 from stream.intake import TimeRules, Verdict, count_verdicts, is_too_late, judge, turned_away, unseen_ids
@@ -90,18 +90,6 @@ def ingest(
         return run.result()
 
 
-class Companion(Protocol):
-    """Works beside ingestion on what it commits, such as a projection, and has its own progress committed with it."""
-
-    def has_news(self) -> bool:
-        """Return whether there is anything to commit."""
-        ...
-
-    def commit(self, writer: StoreWriter) -> None:
-        """Change the store by what is new, inside a transaction."""
-        ...
-
-
 class Ingest:
     """One run of a source into a store; `result` may be asked at any time, also after an interrupted `run`.
 
@@ -153,6 +141,8 @@ class Ingest:
                 progress = self._apply(batch) if changes else self._meter.progress
                 for companion in self._companions:
                     companion.commit(self._writer)
+            for companion in self._companions:
+                companion.committed()
             self._meter.progress = replace(progress, commit_s=time.monotonic() - began_s, seconds=self._meter.seconds)
             if self._on_progress is not None and changes:
                 self._on_progress(self._meter.progress)

@@ -53,20 +53,37 @@ def peer_python(system: str, say: Callable[[str], None]) -> str:
     requirements = PEER_REQUIREMENTS.get(system)
     if requirements is None:
         return sys.executable
-    shared = [*dict.fromkeys(path for path in sys.path if path.endswith("site-packages")), str(ROOT)]
+    shared = (*dict.fromkeys(path for path in sys.path if path.endswith("site-packages")), str(ROOT))
+    return environment_python(system, requirements, say, shared=shared)
+
+
+def environment_python(
+    name: str, requirements: tuple[str, ...], say: Callable[[str], None], *, shared: tuple[str, ...] = ()
+) -> str:
+    """Return the interpreter of an environment with these packages, made on first use.
+
+    Args:
+        name: what it is for.
+        requirements: as pip takes them.
+        say: told when it is made.
+        shared: folders whose packages it sees behind its own.
+
+    Raises:
+        PeerError: it cannot be made, for want of the network for example.
+    """
     key = hashlib.sha256(json.dumps([requirements, sys.version, shared]).encode()).hexdigest()[:12]
-    folder = cache_folder() / f"{system}-{key}"
+    folder = cache_folder() / f"{name}-{key}"
     python = folder / "bin" / "python"
     if (folder / _DONE).is_file():
         return str(python)
-    say(f"Making an environment for {system} in {folder} …")
+    say(f"Making an environment for {name} in {folder} …")
     try:
         # What an interrupted run left is begun anew.
         shutil.rmtree(folder, ignore_errors=True)
         venv.create(folder, with_pip=True)
         (site_packages,) = folder.glob("lib/python*/site-packages")
         # Read after the environment's own packages, and seen by its pip, which then fetches no second torch.
-        (site_packages / "shared.pth").write_text("\n".join(shared) + "\n", encoding="utf-8")
+        (site_packages / "shared.pth").write_text("".join(f"{path}\n" for path in shared), encoding="utf-8")
         subprocess.run(
             [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *requirements],
             check=True,

@@ -14,8 +14,8 @@ class Row:
 
     Attributes:
         case, system: what was measured of whom.
-        value: the least disturbed measurement.
-        unit: of the value; less is better in all of ours.
+        value: the least disturbed measurement of a time, the median of others.
+        unit: of the value; of those `a/s` more is better, of all others less.
         median: the usual measurement; None where there is but one.
         windows: measurements taken.
     """
@@ -78,10 +78,13 @@ class Report:
         self.rows.append(Row(row.case, row.system, float(f"{row.value:.5g}"), row.unit, usual, row.windows))
 
     def compare(self, case: str, peer: str, target: float | None, *, ours: str = "graphtide") -> None:
-        """Append the ratio of a peer's figure to ours, if both are there."""
-        values = {row.system: row.value for row in self.rows if row.case == case}
-        if peer in values and ours in values:
-            ratio = float(f"{values[peer] / values[ours]:.4g}")
+        """Append how far our figure is ahead of a peer's, if both are there."""
+        rows = {row.system: row for row in self.rows if row.case == case}
+        if peer in rows and ours in rows:
+            less, more = rows[ours].value, rows[peer].value
+            if rows[ours].unit.endswith("/s"):
+                less, more = more, less
+            ratio = float(f"{more / less:.4g}")
             self.ratios.append(Ratio(case, peer, ratio, target, None if target is None else ratio >= target))
 
     def as_json(self) -> dict[str, Any]:

@@ -74,7 +74,53 @@ def prefill(
     _bench(run, output, chart, as_json)
 
 
-def _bench(run: Callable[[], "Report"], output: Path | None, chart: Path | None, as_json: bool) -> None:
+@bench.command()
+def ingest(
+    cases: Annotated[
+        str, typer.Option("--cases", metavar="NAME,…", help="Only these cases; all unless given.", show_default=False)
+    ] = "",
+    runs: Annotated[int, typer.Option("--runs", min=1, help="Turns of each system.")] = 3,
+    output: OutputOption = None,
+    chart: ChartOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Time ingestion from Kafka against kafka-python, Bytewax and Quix Streams, all on one broker that this starts.
+
+    Peers are installed on first use, in environments of their own under ~/.cache/graphtide/bench. The broker is what
+    .ci/servers installs; the extras `fast` and `bench` of this package are needed.
+
+    Example: graphtide bench ingest --cases three-counts,rss --json
+    """
+    try:
+        from forecasting.bench.ingest import CASES, measure  # noqa: PLC0415 - needs what the extra brings
+    except ModuleNotFoundError as error:
+        raise UsageError(f"this benchmark needs {error.name}", fix="pip install 'graphtide[bench]'") from error
+    chosen = [name.strip() for name in cases.split(",") if name.strip()]
+    unknown = sorted(set(chosen) - set(CASES))
+    if unknown:
+        raise UsageError(f"--cases: there is no case {unknown[0]!r}", fix=f"use some of {', '.join(CASES)}")
+
+    def run() -> "Report":
+        words = [
+            "graphtide",
+            "bench",
+            "ingest",
+            "--runs",
+            str(runs),
+            *(["--cases", ",".join(chosen)] if chosen else []),
+        ]
+        return measure(command=shlex.join(words), cases=chosen or CASES, runs=runs, say=say)
+
+    _bench(run, output, chart, as_json, how="medians of interleaved runs")
+
+
+def _bench(
+    run: Callable[[], "Report"],
+    output: Path | None,
+    chart: Path | None,
+    as_json: bool,
+    how: str = "one thread; best of the windows",
+) -> None:
     from forecasting.bench.processes import PeerError  # noqa: PLC0415
 
     if chart is not None and chart.suffix != ".html":
@@ -90,7 +136,7 @@ def _bench(run: Callable[[], "Report"], output: Path | None, chart: Path | None,
     if as_json:
         sys.stdout.write(text)
     else:
-        _show(report)
+        _show(report, how)
     if output is not None:
         with whole_file(output) as part:
             part.write_text(text, encoding="utf-8")
@@ -100,9 +146,9 @@ def _bench(run: Callable[[], "Report"], output: Path | None, chart: Path | None,
         write_chart(report, chart)
 
 
-def _show(report: "Report") -> None:
+def _show(report: "Report", how: str) -> None:
     ratios = {(ratio.case, ratio.peer): ratio for ratio in report.ratios}
-    table = Table(box=None, title=f"{report.hardware['cpu']}, one thread; best of the windows", title_justify="left")
+    table = Table(box=None, title=f"{report.hardware['cpu']}, {how}", title_justify="left")
     for title in ("case", "system", "value", "median", "unit", "graphtide is ahead by", "target"):
         table.add_column(title, justify="left" if title in {"case", "system", "unit"} else "right")
     last = ""

@@ -1,4 +1,4 @@
-"""`graphtide ingest`: events of a file or a folder become snapshots in the store."""
+"""`graphtide ingest`: events of a file, a folder or a live stream become snapshots in the store."""
 
 import json
 import sys
@@ -10,6 +10,7 @@ from rich.table import Table
 
 from forecasting.cli.arguments import split_list
 from forecasting.cli.call import INTERRUPTED, Call, console, interruptible, say
+from forecasting.cli.live import is_live, live_source
 from forecasting.cli.progress import Report, progress
 from forecasting.cli.store import StoreOption, graph_json
 from infra.errors import UsageError
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from stream.events import Reject
     from stream.progress import IngestProgress, IngestResult
     from stream.sources.files import FileSource, FollowSource
+    from stream.sources.live import LiveSource
 
 SHOWN_REJECTS = 5
 SHOWN_GRAPHS = 20
@@ -36,11 +38,19 @@ def register(app: typer.Typer) -> None:
 
 def ingest(
     ctx: typer.Context,
-    source: Annotated[Path, typer.Argument(help="A log, or a folder of logs (read as one).", show_default=False)],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            help="A log, a folder of logs (read as one), wikimedia, jetstream or mastodon.", show_default=False
+        ),
+    ],
     graph: Annotated[
         str | None, typer.Option("--graph", metavar="NAME", help="Graph of events that name none; else 'default'.")
     ] = None,
     step: Annotated[str | None, typer.Option("--step", metavar="DURATION", help="Step size: 15m, 1h, 1d, …")] = None,
+    url: Annotated[
+        str | None, typer.Option("--url", metavar="URL", help="Where the live source is; else as config.toml says.")
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Wait for more as the file grows, until Ctrl-C.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first record that is no valid event.")] = False,
     file_format: Annotated[
@@ -72,16 +82,16 @@ def ingest(
     Reads JSON, NDJSON, CSV, TSV and bare edge lists (src dst [weight] time), plain or as gz, zst or zip. Every batch is
     one transaction with its position: whatever interrupts a run, the same command goes on without loss or repeat.
 
+    wikimedia, jetstream and mastodon are read as they happen, until Ctrl-C.
+
     Example: graphtide ingest sx-mathoverflow.txt.gz --graph mathoverflow --step 1h
     """
     call: Call = ctx.obj
     settings = call.load({"ingest.step": ("--step", step), "store.url": ("--store", store)}).values
-    from forecasting.ingestion import ingest_options  # noqa: PLC0415 - numpy is not needed for --help
+    from forecasting.ingestion import ingest_options, ingestion  # noqa: PLC0415 - numpy is not needed for --help
     from stream.decoders.builder import DecodeOptions  # noqa: PLC0415
     from stream.events import DEFAULT_GRAPH  # noqa: PLC0415
-    from stream.ingest import Ingest  # noqa: PLC0415
     from stream.sources.single import SinglePartition  # noqa: PLC0415
-    from stream.store import open_writer  # noqa: PLC0415
 
     decoding = DecodeOptions(
         graph=DEFAULT_GRAPH if graph is None else graph,
@@ -91,19 +101,26 @@ def ingest(
         time_unit="auto" if time_unit is None else time_unit,
         strict=strict,
     )
-    options = ingest_options(settings, split_by_type=split_by_type, backfill=backfill, live=follow)
+    live = is_live(source, url)
+    options = ingest_options(settings, split_by_type=split_by_type, backfill=backfill, live=follow or live)
     interrupted = False
     with interruptible(f"Nothing of {source.name} was ingested yet."), progress(f"Ingesting {source.name}") as report:
-        events = _source(source, decoding, settings, report, follow=follow)
-        with open_writer(settings.store.url) as writer:
-            run = Ingest(
-                SinglePartition(events), writer, options, lambda state: report(state.events, None, _rate(state))
-            )
+        events: LiveSource | FileSource | FollowSource
+        if live:
+            events = live_source(str(source), decoding, settings, url)
+        else:
+            events = _source(source, decoding, settings, report, follow=follow)
+        with ingestion(
+            SinglePartition(events), settings, options, lambda state: report(state.events, None, _rate(state))
+        ) as running:
             try:
-                run.run()
+                running.run.run()
             except KeyboardInterrupt:
                 interrupted = True
-            result = run.result()
+            result = running.run.result()
+            projected = running.drain(0.0 if interrupted else settings.influxdb.drain_s)
+    if projected is not None and not projected.drained:
+        say(f"note: {projected.waiting:,} snapshots are not in InfluxDB yet; they wait in the store for the next run")
     for note in events.notes:
         say(f"note: {note}")
     reject_file = _write_rejects(result, settings.store.url, decoding.graph, source)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from itertools import chain
 from typing import Any
 
@@ -39,6 +39,8 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("no valid JSON: not UTF-8 text") from None
     except RecursionError:
         raise ValueError("no valid JSON: nested too deeply") from None
+    except InvalidOperation:
+        raise ValueError("no valid JSON: a number whose exponent is too large") from None
     except ValueError as error:
         raise ValueError(f"no valid JSON: {error}") from None
 
@@ -180,7 +182,7 @@ def _decode(numbers: Sequence[int], texts: Sequence[str | bytes], columns: Mappi
         objects = list(map(_JSON.decode, texts))
         if set(map(type, objects)) <= {dict}:
             return _object_columns(objects, numbers, texts, columns, [])
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError, InvalidOperation):
         objects = []
     objects.clear()
     bad: list[BadRecord] = []

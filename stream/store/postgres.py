@@ -16,10 +16,9 @@ from psycopg.abc import Buffer, DumperKey
 from infra.errors import StoreError
 from stream.events import IntArray
 from stream.store.postgres_server import ADVISORY, address, connect, explain, make_tables
-from stream.store.sql.database import Column, Row
+from stream.store.sql.database import Column, ReadDatabase, Row
 from stream.store.sql.tables import on_conflict
 
-_FETCH_ROWS = 8192
 # Node ids are taken from the sequence in blocks of this size, which its statement in `postgres_server` does not know.
 _BLOCK_IDS = 1024
 # How long another process waits for one that hangs inside a transaction before the server ends that session.
@@ -56,18 +55,28 @@ class PostgresReadDatabase:
         """Run a query with a condition on many integers."""
         return self.fetch(sql.format(keys="= ANY(?)"), (*parameters, keys))
 
-    def pages(self, sql: str, parameters: Sequence[object]) -> Iterator[list[Row]]:
-        """Yield the rows of a query in bounded lists."""
+    def pages(self, sql: str, parameters: Sequence[object], size: int = 8192) -> Iterator[list[Row]]:
+        """Yield the rows of a query in lists of at most `size`."""
         with self._using() as connection, connection.cursor(binary=True) as cursor:
-            size = _FETCH_ROWS if capabilities.has_stream_chunked() else 1
+            # Chunks need a newer client library; one row at a time is only slower.
+            chunk = size if capabilities.has_stream_chunked() else 1
             page: list[Row] = []
-            for row in cursor.stream(_translated(sql), parameters, size=size):
+            for row in cursor.stream(_translated(sql), parameters, size=chunk):
                 page.append(row)
-                if len(page) == _FETCH_ROWS:
+                if len(page) == size:
                     yield page
                     page = []
             if page:
                 yield page
+
+    @contextmanager
+    def frozen(self) -> Iterator[ReadDatabase]:
+        """Lend a connection of its own that sees one moment of the store."""
+        other = _FrozenDatabase(self._url)
+        try:
+            yield other
+        finally:
+            other.close()
 
     def elect(self, role: str) -> bool:
         """Return whether this process has a role that one at a time can have; it keeps it while it is connected."""
@@ -108,6 +117,14 @@ class PostgresReadDatabase:
             connection.close()
             raise
         self._idle.append(connection)
+
+
+class _FrozenDatabase(PostgresReadDatabase):
+    """One connection inside one transaction."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.fetch("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 
 
 class PostgresDatabase(PostgresReadDatabase):
@@ -196,6 +213,20 @@ class PostgresDatabase(PostgresReadDatabase):
             self._node_ids = np.concatenate((self._node_ids, ids))
         taken, self._node_ids = self._node_ids[:count], self._node_ids[count:]
         return taken
+
+    def skip_ids(self) -> None:
+        """Set the sequences above the largest ids."""
+        for table in ("graphs", "sources", "open_chunks", "feeders", "dead_letters", "outbox"):
+            self.fetch(
+                f"SELECT setval(pg_get_serial_sequence('{table}', 'id'), max(id)) FROM {table} HAVING max(id) > 0"
+            )
+        self.fetch(f"SELECT setval('node_blocks', max(id) / {_BLOCK_IDS} + 1) FROM nodes HAVING max(id) > 0")
+        self._node_ids = self._node_ids[:0]
+
+    def scrub(self) -> bool:
+        """Remove deleted rows from the tables; the server's log and backups keep them for as long as they are kept."""
+        self.fetch("VACUUM nodes, dead_letters, rejects")
+        return True
 
     def alive(self, number: int) -> bool:
         """Return whether the session of the writer of that number is there."""

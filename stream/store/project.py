@@ -1,7 +1,6 @@
 """A store and its projector: made from the settings, and run in the foreground by `graphtide store project`."""
 
 from collections.abc import Callable
-from typing import Protocol
 
 from infra.errors import StoreError
 from infra.settings import InfluxDBSettings
@@ -12,10 +11,6 @@ from stream.store.projector import PROJECTION, Projector, ProjectorStatus
 from stream.store.writer import StoreWriter
 
 _TELL_S = 0.5
-
-
-class ProjectingWriter(StoreWriter, Projections, Protocol):
-    """A store of record that can be projected."""
 
 
 def make_projector(store_url: str, settings: InfluxDBSettings) -> Projector | None:
@@ -30,14 +25,36 @@ def make_projector(store_url: str, settings: InfluxDBSettings) -> Projector | No
     return Projector(lambda: open_outbox(store_url), lambda: open_reader(store_url), address)
 
 
-def mark_projected(writer: Projections, projector: Projector) -> None:
-    """Note in the writer's transaction, which is open, what the projector has written."""
+class Projection:
+    """Notes with each commit of ingestion what a running projector has written; a `stream.ingest.Companion`."""
+
+    def __init__(self, projector: Projector) -> None:
+        self._projector = projector
+        self._numbers: list[int] = []
+
+    def has_news(self) -> bool:
+        """Return whether there is anything to note."""
+        return bool(self._projector.acknowledged())
+
+    def commit(self, writer: StoreWriter) -> None:
+        """Note what was written."""
+        self._numbers = mark_projected(writer, self._projector)
+
+    def committed(self) -> None:
+        """Let the projector look for what was committed."""
+        self._projector.noted(self._numbers)
+        self._numbers = []
+
+
+def mark_projected(writer: Projections, projector: Projector) -> list[int]:
+    """Note in the writer's transaction, which is open, what the projector has written; return it for `noted`."""
     if numbers := projector.acknowledged():
         writer.projected(PROJECTION, numbers)
+    return numbers
 
 
 def project_all(
-    writer: ProjectingWriter, projector: Projector, on_status: Callable[[ProjectorStatus], None] | None = None
+    writer: StoreWriter, projector: Projector, on_status: Callable[[ProjectorStatus], None] | None = None
 ) -> ProjectorStatus:
     """Wait until a running projector has written all that the store has, through outages of any length.
 
@@ -53,7 +70,8 @@ def project_all(
         status = projector.drain(_TELL_S)
         if projector.acknowledged():
             with writer.transaction():
-                mark_projected(writer, projector)
+                numbers = mark_projected(writer, projector)
+            projector.noted(numbers)
         if on_status is not None:
             on_status(status)
         if status.refused:

@@ -7,7 +7,7 @@ note in a transaction of its own; a crash in between repeats writes, which chang
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Self
@@ -84,6 +84,8 @@ class Projector:
         self._status = ProjectorStatus()
         # Changes that InfluxDB has and the outbox still lists, with their numbers of snapshots.
         self._acknowledged: dict[int, int] = {}
+        # Those of them that the ingesting thread says it has crossed out since.
+        self._noted: set[int] = set()
         self._rounds_begun = 0
         self._last_clean_round = 0
 
@@ -99,13 +101,19 @@ class Projector:
             self._changed.notify_all()
 
     def acknowledged(self) -> list[int]:
-        """Return the numbers of the changes that are durably in InfluxDB and that the outbox still lists.
+        """Return the numbers of the changes that are durably in InfluxDB and are not `noted` yet.
 
-        The ingesting thread passes them to `projected` in its next transaction. They are returned until the projector
-        sees that the outbox no longer has them, so a transaction that is rolled back loses none.
+        The ingesting thread passes them to `projected` in its next transaction, and to `noted` after it: what a
+        transaction that was rolled back has not noted is returned again.
         """
         with self._changed:
-            return sorted(self._acknowledged)
+            return sorted(self._acknowledged.keys() - self._noted)
+
+    def noted(self, numbers: Iterable[int]) -> None:
+        """Be told that the outbox no longer lists changes, and look for what was committed with that."""
+        with self._changed:
+            self._noted |= self._acknowledged.keys() & set(numbers)
+        self.wake()
 
     def status(self) -> ProjectorStatus:
         """Return how the projection is doing."""
@@ -181,6 +189,8 @@ class Projector:
         with self._changed:
             self._rounds_begun += 1
             number = self._rounds_begun
+        if not outbox.elect(PROJECTION):
+            return self._follow(outbox, shown, number)
         # Read before the changes: every snapshot that the facts count is then in this round, or was in one before.
         facts = reader.graphs()
         changes, is_all = self._pending(outbox)
@@ -205,6 +215,7 @@ class Projector:
         shown.clear()
         with self._changed:
             self._acknowledged.clear()
+            self._noted.clear()
         self._look(outbox)
         self._succeed(leads=False, clean_round=number)
         return True
@@ -221,6 +232,7 @@ class Projector:
             with self._changed:
                 for number in gone:
                     del self._acknowledged[number]
+                self._noted -= gone
         return [change for change in listed if change.number not in known], is_all
 
     def _acknowledge(self, changes: Sequence[Change]) -> None:
@@ -234,7 +246,8 @@ class Projector:
         """Count what waits."""
         listed = outbox.waiting(PROJECTION)
         with self._changed:
-            waiting = max(listed - sum(self._acknowledged.values()), 0)
+            written = sum(n for number, n in self._acknowledged.items() if number not in self._noted)
+            waiting = max(listed - written, 0)
             self._status = replace(self._status, waiting=waiting)
 
     def _succeed(self, *, leads: bool, clean_round: int | None) -> None:

@@ -3,7 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,10 @@ import numpy as np
 from infra.errors import StoreError
 from stream.events import IntArray
 from stream.store.lock import WriterLock
-from stream.store.sql.database import Column, Row
+from stream.store.sql.database import Column, ReadDatabase, Row
 from stream.store.sql.tables import on_conflict
 from stream.store.sqlite_file import connect_reader, connect_writer, explain, translated
 
-_FETCH_ROWS = 8192
 _IN_KEYS = "IN (SELECT value FROM json_each(?))"
 _FIND_NAMES = (
     "SELECT json_each.key, nodes.id FROM json_each(?) CROSS JOIN nodes"
@@ -54,12 +53,22 @@ class SqliteReadDatabase:
         """Run a query with a condition on many integers."""
         return self.fetch(sql.format(keys=_IN_KEYS), (*parameters, json.dumps(keys.tolist())))
 
-    def pages(self, sql: str, parameters: Sequence[object]) -> Iterator[list[Row]]:
-        """Yield the rows of a query in bounded lists."""
+    def pages(self, sql: str, parameters: Sequence[object], size: int = 8192) -> Iterator[list[Row]]:
+        """Yield the rows of a query in lists of at most `size`."""
         with translated(self._path):
             cursor = self._connection.execute(sql, parameters)
-            while rows := cursor.fetchmany(_FETCH_ROWS):
+            while rows := cursor.fetchmany(size):
                 yield rows
+
+    @contextmanager
+    def frozen(self) -> Iterator[ReadDatabase]:
+        """Lend a connection of its own that sees one moment of the store."""
+        other = SqliteReadDatabase(self._path)
+        try:
+            other.fetch("BEGIN")
+            yield other
+        finally:
+            other.close()
 
     def elect(self, role: str) -> bool:
         """Return True: only the one process that writes the store does what there are roles for."""
@@ -151,6 +160,16 @@ class SqliteDatabase(SqliteReadDatabase):
         first = self._next_node_id
         self._next_node_id += count
         return np.arange(first, first + count, dtype=np.int64)
+
+    def skip_ids(self) -> None:
+        """Look again which id is the largest; SQLite itself does so for rows."""
+        self._next_node_id = None
+
+    def scrub(self) -> bool:
+        """Write the whole file anew and empty the write-ahead log; False where a reader keeps the log in use."""
+        # Moving rows between pages has left copies of them in unused parts of pages: only a new file has none.
+        self.fetch("VACUUM")
+        return bool(self.fetch("PRAGMA wal_checkpoint(TRUNCATE)")[0][0] == 0)
 
     def alive(self, number: int) -> bool:
         """Return whether `number` is this writer's: there is no other."""

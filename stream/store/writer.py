@@ -7,6 +7,7 @@ from typing import Protocol, Self
 
 from stream.events import FloatArray, IntArray, Reject
 from stream.store.known import BoolArray
+from stream.store.outbox import Projections
 from stream.store.records import EdgeRows, Feeder, GraphState, PartitionState, SourceState
 
 
@@ -18,7 +19,7 @@ class Closed:
     values: FloatArray
 
 
-class StoreWriter(Protocol):
+class StoreWriter(Projections, Protocol):
     """One process's right to change a store.
 
     Every change but `claim` and `release` happens inside `transaction`; what it changed is there as a whole after it,

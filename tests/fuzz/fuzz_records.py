@@ -9,9 +9,13 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import atheris
+
+# An editable installation has an importer of its own, whose modules atheris cannot follow: it would fuzz blindly.
+sys.meta_path.sort(key=lambda finder: finder is not PathFinder)
 
 with atheris.instrument_imports(include=["stream"]):
     from tests.fuzz.invariants import (
@@ -24,7 +28,7 @@ with atheris.instrument_imports(include=["stream"]):
         outcome,
         records_of,
     )
-from tests.fuzz.samples import samples
+from tests.fuzz.samples import samples  # noqa: E402
 
 _FILE = "file:"
 # A decoder is used for this many inputs before a fresh one takes over, so that what it keeps stays small.

@@ -171,7 +171,8 @@ def _mastodon_records() -> list[Record]:
     }
     reblog = {**status, "reblog": {"id": "7", "account": {"acct": "bob@b.example"}}, "mentions": []}
     envelope = {"stream": ["public"], "event": "update", "payload": json.dumps(status)}
-    return [as_json(envelope), as_json(reblog), as_json({"event": "delete", "payload": "110"})]
+    deletion = Record(b"110", headers=(("event", b"delete"),))
+    return [as_json(envelope), as_json(reblog), as_json({"event": "delete", "payload": "110"}), deletion]
 
 
 def _wikimedia_records() -> list[Record]:

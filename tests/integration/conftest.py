@@ -11,11 +11,11 @@ from typing import TypeVar
 
 import pytest
 
+from forecasting.bench.servers.base import MissingServerError, Server
 from stream.ingest import IngestOptions, ingest
 from stream.simulation.config import SimulationConfig
 from stream.sources.simulate import SimulatedSource
 from tests.conftest import lacking
-from tests.servers.base import MissingServerError, Server
 from tests.servers.influxdb import InfluxDatabase, InfluxDBServer
 from tests.servers.kafka import KafkaServer
 from tests.servers.postgres import PostgresServer

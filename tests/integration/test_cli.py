@@ -100,7 +100,7 @@ def test_wrong_names_are_corrected(graphtide: Cli, toy_store: str, arguments: tu
 def test_unexpected_error_is_one_line_with_a_hint(
     graphtide: Cli, toy_store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(_url: str) -> None:
+    def broken(*_: object) -> None:
         raise ZeroDivisionError("division by zero")
 
     monkeypatch.setattr("stream.store.open_reader", broken)

@@ -1,7 +1,6 @@
 """InfluxDB as a projection and as a store that is read from: a real server, outages, requests that fail."""
 
 import itertools
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -37,6 +36,7 @@ def address_of(database: InfluxDatabase, url: str | None = None) -> InfluxAddres
         batch_points=50,
         max_wait_s=0.1,
         timeout_s=5,
+        settle_s=0.01,
     )
 
 
@@ -146,7 +146,7 @@ def test_what_is_not_there_is_said_with_what_is_near(store: MemoryStore, influxd
 
 @pytest.mark.parametrize("how", ["kill", "pause"])
 def test_an_outage_in_the_middle_loses_nothing(store: MemoryStore, influxdb: InfluxDatabase, how: str) -> None:
-    address = replace(address_of(influxdb), timeout_s=1.0)
+    address = replace(address_of(influxdb), timeout_s=1.0, settle_s=1.0)
     with projector_of(store, address) as projector:
         until(lambda: projector.status().written > 0)
         getattr(influxdb.server, how)()
@@ -314,14 +314,10 @@ def test_a_wrong_token_is_said_without_showing_it(store: MemoryStore, guarded: I
     assert_equal(store, address_of(guarded))
 
 
-def test_a_century_of_days_is_read_quickly(influxdb: InfluxDatabase) -> None:
+def test_a_history_of_several_pages_is_read_whole(influxdb: InfluxDatabase) -> None:
     store = MemoryStore()
     store.add(some_snapshots("long", 36_500))
     address = replace(address_of(influxdb), batch_points=5000)
-    began = time.monotonic()
     with projector_of(store, address) as projector:
         assert projector.drain(PATIENCE_S).drained
-    written = time.monotonic()
     assert_equal(store, address)
-    if os.environ.get("GRAPHTIDE_SHOW_TIMES"):
-        print(f"36,500 snapshots: written in {written - began:.2f} s, read in {time.monotonic() - written:.2f} s")  # noqa: T201

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import psycopg
@@ -11,11 +12,12 @@ import pytest
 from infra.errors import StoreError, UsageError
 from infra.steps import HOUR_US
 from stream.store import open_outbox, open_reader, open_writer
+from stream.store.copy import compare_stores, copy_store
 from stream.store.records import Feeder, PartitionState, SourceState
 from stream.store.sql.writer import SqlWriter
 from stream.windows import Clock
 from tests.servers.postgres import PostgresServer
-from tests.unit.stream import store_contract
+from tests.unit.stream import copy_cases, store_contract
 from tests.unit.stream.store_contract import close, ints, listed, rows
 
 
@@ -45,6 +47,10 @@ class TestOutbox(store_contract.OutboxContract):
 
 
 class TestDeadLetters(store_contract.DeadLetterContract):
+    pass
+
+
+class TestErasure(store_contract.ErasureContract):
     pass
 
 
@@ -145,7 +151,7 @@ class TestSharing:
                 graph = one.add_graph("g", HOUR_US)
                 one.link(source, "t-0", graph)
             with psycopg.connect(url, autocommit=True) as connection:
-                pid = one._database._connection.info.backend_pid  # type: ignore[attr-defined]
+                pid = one.database._connection.info.backend_pid  # type: ignore[attr-defined]
                 connection.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
             with pytest.raises(StoreError, match="cannot be reached"), one.transaction():
                 pass
@@ -239,7 +245,7 @@ class TestServer:
         threads = [run_behind(lambda: writers.append(open_writer(url))) for _ in range(4)]
         for thread in threads:
             thread.join(30)
-        assert len({writer._database.number for writer in writers}) == 4
+        assert len({writer.database.number for writer in writers}) == 4
         for writer in writers:
             writer.close()
 
@@ -322,3 +328,15 @@ class TestServer:
         with open_reader(url) as reader, ThreadPoolExecutor(4) as pool:
             digests = set(pool.map(lambda _: reader.snapshots("g").digest(), range(12)))
         assert len(digests) == 1
+
+
+def test_a_store_moves_to_postgres_and_back(url: str, tmp_path: Path) -> None:
+    first, last = (f"sqlite:///{tmp_path / name}" for name in ("first.db", "last.db"))
+    copy_cases.fill(first)
+    for source, target in ((first, url), (url, last)):
+        with open_reader(source) as reader, open_writer(target) as writer:
+            assert copy_store(reader, writer).whole
+        with open_reader(first) as one, open_reader(target) as two:
+            assert [comparison.difference for comparison in compare_stores(one, two)] == [None, None]
+    for target in (url, last):
+        copy_cases.check_whole(target)

@@ -15,7 +15,7 @@ from influxdb_client import InfluxDBClient, Point
 from influxdb_client.client.write_api import SYNCHRONOUS
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 
-from tests.servers.base import MissingServerError, Server, ServerFailedError
+from forecasting.bench.servers.base import MissingServerError, Server, ServerFailedError
 from tests.servers.influxdb import InfluxDatabase, InfluxDBServer
 from tests.servers.kafka import KafkaServer
 from tests.servers.postgres import PostgresServer

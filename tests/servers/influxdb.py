@@ -13,7 +13,7 @@ from typing import ClassVar
 
 import httpx
 
-from tests.servers.base import MissingServerError, Server, free_port, servers_folder
+from forecasting.bench.servers.base import MissingServerError, Server, free_port, servers_folder
 
 CONFIGURATION = """\
 reporting-disabled = true

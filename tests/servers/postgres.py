@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
-from tests.servers.base import MissingServerError, Server, ServerFailedError, as_user, servers_folder
+from forecasting.bench.servers.base import MissingServerError, Server, ServerFailedError, as_user, servers_folder
 
 SUPERUSER = "graphtide"
 UNPRIVILEGED = ("postgres", "nobody")

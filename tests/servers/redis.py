@@ -3,7 +3,7 @@
 import socket
 from typing import ClassVar
 
-from tests.servers.base import Server, find_program
+from forecasting.bench.servers.base import Server, find_program
 
 
 class RedisServer(Server):

@@ -21,7 +21,7 @@ from stream.decoders.records.gharchive import GH_ARCHIVE
 from stream.decoders.records.jetstream import JetstreamExtract
 from stream.decoders.records.json import JsonReader
 from stream.decoders.records.mapping import parse_mapping
-from stream.decoders.records.mastodon import MastodonExtract
+from stream.decoders.records.mastodon import MastodonExtract, StatusCodec
 from stream.decoders.records.objects import Objects, dict_objects
 from stream.decoders.records.registry import SchemaRegistry, SchemaSource
 from stream.decoders.records.wikimedia import RecentChangeExtract
@@ -153,7 +153,7 @@ class _Readers:
             "confluent": lambda: ConfluentReader(self._codec, columns=self._columns),
             "activitystreams": lambda: ExtractReader(activities, ActivityExtract()),
             "jetstream": lambda: ExtractReader(json, JetstreamExtract(), times=TimeReader("us", self._rules)),
-            "mastodon": lambda: ExtractReader(json, MastodonExtract()),
+            "mastodon": lambda: ExtractReader(StatusCodec(json), MastodonExtract()),
             "wikimedia": lambda: ExtractReader(json, RecentChangeExtract()),
         }
         return makers[name]()

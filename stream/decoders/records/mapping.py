@@ -129,7 +129,7 @@ def _places(name: str, key: str, given: str | Sequence[str]) -> tuple[Place, ...
     try:
         return tuple(parse_place(text) for text in texts if text.strip())
     except ValueError as error:
-        raise UsageError(f"formats.{name}.{key}: {error}", fix="see docs/formats.md, Your own format") from None
+        raise UsageError(f"formats.{name}.{key}: {error}", fix="see docs/producers.md, A format of your own") from None
 
 
 def _conditions(name: str, key: str, given: Mapping[str, Any]) -> tuple[Condition, ...]:

@@ -5,15 +5,38 @@ Source of the format: https://docs.joinmastodon.org/methods/streaming. Over WebS
 record's header `event`. Everything but `update` is no interaction.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from stream.decoders.ndjson import parse_object
-from stream.decoders.records.base import Record, header
+from stream.decoders.records.base import BadEvent, Record, header
 from stream.decoders.records.extract import Row, text_at
+from stream.decoders.records.objects import Objects
 from stream.events import InvalidEventError, shown
 
 _NEW_STATUS = "update"
+
+
+class StatusCodec:
+    """Leaves out the records whose header `event` tells something else than a new status: a deletion is a bare number.
+
+    Args:
+        codec: payloads to objects.
+    """
+
+    def __init__(self, codec: Callable[[Sequence[Record]], Objects]) -> None:
+        self._codec = codec
+
+    def __call__(self, records: Sequence[Record]) -> Objects:
+        """Return the objects of the other records."""
+        kept = [at for at, record in enumerate(records) if header(record, "event") in (None, _NEW_STATUS.encode())]
+        if len(kept) == len(records):
+            return self._codec(records)
+        objects = self._codec([records[at] for at in kept])
+        objects.record = [kept[at] for at in objects.record]
+        objects.bad = [BadEvent(kept[at], reason, stage) for at, reason, stage in objects.bad]
+        objects.skipped += len(records) - len(kept)
+        return objects
 
 
 class MastodonExtract:
@@ -27,7 +50,7 @@ class MastodonExtract:
 
     def rows(self, fields: dict[str, Any], record: Record) -> list[Row]:
         """Return the events of a message; see `Extract`."""
-        status = _status(fields, record)
+        status = _status(fields)
         if status is None:
             return []
         if not isinstance(status.get("account"), dict):
@@ -51,11 +74,10 @@ class MastodonExtract:
         return rows
 
 
-def _status(fields: dict[str, Any], record: Record) -> dict[str, Any] | None:
+def _status(fields: dict[str, Any]) -> dict[str, Any] | None:
     """Return the new status of a message, None if it tells something else."""
     if "event" not in fields:
-        event = header(record, "event")
-        return fields if event is None or event == _NEW_STATUS.encode() else None
+        return fields
     if fields["event"] != _NEW_STATUS:
         return None
     payload = fields.get("payload")

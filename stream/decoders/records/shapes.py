@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from operator import attrgetter
 from typing import Any
 
@@ -14,7 +14,8 @@ from stream.decoders.base import REQUIRED_ROLES, fields_of_roles
 _MAX_KEYS = 128
 # A struct can have no such field.
 _NO_FIELD = re.compile(r'[\x00-\x1f"\\]')
-JSON_ERRORS = (ValueError, RecursionError)  # msgspec's own errors and UnicodeDecodeError are ValueErrors
+# msgspec's own errors and UnicodeDecodeError are ValueErrors; a Decimal refuses an exponent of too many digits.
+JSON_ERRORS = (ValueError, RecursionError, InvalidOperation)
 
 
 class ObjectShape:

@@ -25,6 +25,7 @@ class InfluxAddress:
         timeout_s: how long a request may take.
         batch_points: points in one write, at most.
         max_wait_s: longest wait between two tries.
+        settle_s: how long a request that was given up may still be at work in the server.
     """
 
     url: str
@@ -34,6 +35,7 @@ class InfluxAddress:
     timeout_s: float = 10.0
     batch_points: int = 5000
     max_wait_s: float = 30.0
+    settle_s: float = 10.0
 
     @property
     def place(self) -> str:
@@ -114,6 +116,7 @@ def _address(url: str, org: str, bucket: str, settings: InfluxDBSettings) -> Inf
         timeout_s=settings.timeout_s,
         batch_points=settings.batch_points,
         max_wait_s=settings.max_wait_s,
+        settle_s=settings.timeout_s,
     )
 
 

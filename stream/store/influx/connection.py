@@ -9,14 +9,16 @@ from influxdb_client.client.write_api import SYNCHRONOUS
 from influxdb_client.domain.dialect import Dialect
 from influxdb_client.domain.write_precision import WritePrecision
 from influxdb_client.rest import ApiException
-from urllib3.exceptions import HTTPError, LocationValueError
+from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationValueError, NewConnectionError
 
 from infra.errors import StoreError
 from stream.store.influx.address import TOKEN_VARIABLE, InfluxAddress
 
 _TRY_LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
-# What InfluxDB 1.8 answers with code 500 although no later try can do better.
-_NOT_FOUND = ("retention policy not found", "database not found", "no database")
+_GIVEN_UP_BY_PROXY = frozenset({502, 504})
+_NEVER_SENT = (ConnectTimeoutError, NewConnectionError)
+# What InfluxDB 1.8 answers with code 500, and version 2 with 400.
+_NOT_FOUND = ("retention policy not found", "database not found", "no database", "organization name")
 # The client's types say nothing of these.
 _DIALECT: Any = Dialect(header=True, annotations=[], delimiter=",", date_time_format="RFC3339")  # type: ignore[no-untyped-call]
 _MICROSECONDS: Any = WritePrecision.US
@@ -28,11 +30,13 @@ class UnavailableError(StoreError):
 
     Args:
         retry_after_s: how long the server asks to wait, 0 where it says nothing.
+        may_go_on: the server may still be at work on the request.
     """
 
-    def __init__(self, message: str, *, fix: str, retry_after_s: float = 0.0) -> None:
+    def __init__(self, message: str, *, fix: str, retry_after_s: float = 0.0, may_go_on: bool = False) -> None:
         super().__init__(message, fix=fix)
         self.retry_after_s = retry_after_s
+        self.may_go_on = may_go_on
 
 
 class TooLargeError(StoreError):
@@ -101,6 +105,7 @@ class Connection:
         return UnavailableError(
             f"{failed}: {self._without_token(_reason(error))}",
             fix="start InfluxDB, or check host, port and TLS; nothing is lost, it is tried again",
+            may_go_on=not isinstance(error, _NEVER_SENT),
         )
 
     def _without_token(self, text: str) -> str:
@@ -114,15 +119,18 @@ def _refusal(error: ApiException, said: str, failed: str) -> StoreError:
         return StoreError(
             failed, fix=f"check the token in {TOKEN_VARIABLE} or in the file of [influxdb] token_file, and its rights"
         )
-    if error.status == 404 or (error.status == 500 and any(words in said for words in _NOT_FOUND)):
+    if error.status == 404 or any(words in said for words in _NOT_FOUND):
         return StoreError(
-            failed, fix="make the bucket, without an end of retention; of InfluxDB 1.8 it is database/autogen"
+            failed,
+            fix="check the organisation, and make the bucket, without an end of retention; of InfluxDB 1.8 it is database/autogen",
         )
     if error.status == 413:
         return TooLargeError(failed, fix="lower [influxdb] batch_points, or raise the limit of the server")
     if error.status in _TRY_LATER:
         fix = "look at the log of InfluxDB; nothing is lost, it is tried again"
-        return UnavailableError(failed, fix=fix, retry_after_s=_wait(error))
+        return UnavailableError(
+            failed, fix=fix, retry_after_s=_wait(error), may_go_on=error.status in _GIVEN_UP_BY_PROXY
+        )
     return StoreError(
         failed,
         fix="let nobody else write the measurements graphtide_*, and give the bucket no end of retention;"

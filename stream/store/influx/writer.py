@@ -43,6 +43,8 @@ class InfluxWriter:
         self._stop = stop or threading.Event()
         self._on_try = on_try
         self._connection = Connection(address)
+        # Whether the server may still be at work on an earlier try of the batch that is being sent.
+        self._may_go_on = False
 
     def write(self, lines: Iterable[str]) -> int:
         """Write all points and return how many; return only when InfluxDB has acknowledged every one.
@@ -95,10 +97,15 @@ class InfluxWriter:
             sleep=sleep_using_event(self._stop),
             reraise=True,
         )
+        self._may_go_on = False
         try:
             retrying(self._once, body)
         except UnavailableError:
             raise StoppedError from None
+        # A server that hung and came back works on all that it was sent meanwhile, in any order. Newer revisions of the
+        # same points wait, so that an older try of these cannot come after them.
+        if self._may_go_on:
+            self._stop.wait(self._address.settle_s)
 
     def _once(self, body: bytes) -> None:
         if self._stop.is_set():
@@ -106,6 +113,7 @@ class InfluxWriter:
         try:
             self._connection.write(body)
         except StoreError as error:
+            self._may_go_on |= isinstance(error, UnavailableError) and error.may_go_on
             self._note(error)
             raise
         self._note(None)

@@ -6,6 +6,7 @@ import numpy as np
 
 from infra.schema import METRIC_INDEX, METRIC_NAMES, METRICS, Kind
 from stream.events import FloatArray, IntArray
+from stream.store.base import SnapshotTable
 from stream.store.edge_blobs import EdgeBlobs
 from stream.store.outbox import CHANGE_STEPS
 from stream.store.records import EdgeRows, GraphState
@@ -52,25 +53,38 @@ class ClosedSteps(Part):
             "step_start_us": step_start_us,
             "revision": np.zeros(len(graph_id), dtype=np.int64),
         }
-        self._database.insert("snapshots", columns | _metric_columns(metrics))
-        self._database.insert("step_edges", self._edge_columns(edges))
+        self.database.insert("snapshots", columns | _metric_columns(metrics))
+        self.database.insert("step_edges", self._edge_columns(edges))
         self._note(graph_id, step_start_us)
+
+    def import_snapshots(self, graph: GraphState, table: SnapshotTable) -> None:
+        """Write snapshots that another store has, with their revisions; they follow what the graph has."""
+        if not len(table):
+            return
+        columns: dict[str, Column] = {
+            "graph_id": np.full(len(table), graph.id, dtype=np.int64),
+            "step_start_us": table.step_start_us,
+            "revision": table.revision,
+        }
+        values = {name: table.values[:, at] for at, name in enumerate(table.metrics)}
+        self.database.insert("snapshots", columns | _metric_columns(values))
+        self._note(np.full(len(table), graph.id, dtype=np.int64), table.step_start_us)
 
     def closed(self, graph: GraphState, start_us: int) -> Closed:
         """Return the closed steps of a graph from `start_us` on."""
         steps, values = [np.zeros(0, dtype=np.int64)], [np.zeros((0, len(METRIC_NAMES)))]
-        for rows in self._database.pages(CLOSED_FROM, (graph.id, start_us)):
+        for rows in self.database.pages(CLOSED_FROM, (graph.id, start_us)):
             steps.append(np.array([row[0] for row in rows], dtype=np.int64))
             values.append(np.array([row[1:] for row in rows], dtype=np.float64))
         return Closed(np.concatenate(steps), np.concatenate(values))
 
     def step_edges(self, graph: GraphState, step_start_us: IntArray) -> EdgeRows:
         """Return the edges of closed steps, in order of step and pair; those that are no longer kept are not there."""
-        rows = sorted(self._database.fetch_in(EDGES_OF_STEPS, (graph.id,), step_start_us))
+        rows = sorted(self.database.fetch_in(EDGES_OF_STEPS, (graph.id,), step_start_us))
         try:
             pair, events, counts = self._blobs.decode([edges for _, edges in rows])
         except ValueError as error:
-            raise damaged(self._database.name, error) from error
+            raise damaged(self.database.name, error) from error
         step_us = np.repeat(np.array([step_us for step_us, _ in rows], dtype=np.int64), counts)
         return EdgeRows(np.full(len(pair), graph.id, dtype=np.int64), step_us, pair, events)
 
@@ -90,25 +104,25 @@ class ClosedSteps(Part):
         }
         values = {name: np.ascontiguousarray(steps.values[:, column]) for name, column in METRIC_INDEX.items()}
         key = ("graph_id", "step_start_us")
-        self._database.upsert(
+        self.database.upsert(
             "snapshots", columns | _metric_columns(values), key, instead={"revision": "snapshots.revision + 1"}
         )
-        self._database.upsert("step_edges", self._edge_columns(edges), key)
+        self.database.upsert("step_edges", self._edge_columns(edges), key)
         self._note(graph_id, steps.step_start_us)
 
     def expire(self, graph: GraphState, *, edges_before_us: int) -> None:
         """Drop the edges of closed steps before a time, and remember in `graph` and the store that they are gone."""
         if graph.edges_from_us is not None and graph.edges_from_us >= edges_before_us:
             return
-        self._database.fetch(EDGES_BEFORE, (graph.id, edges_before_us))
-        self._database.fetch("UPDATE graphs SET edges_from_us = ? WHERE id = ?", (edges_before_us, graph.id))
+        self.database.fetch(EDGES_BEFORE, (graph.id, edges_before_us))
+        self.database.fetch("UPDATE graphs SET edges_from_us = ? WHERE id = ?", (edges_before_us, graph.id))
         graph.edges_from_us = edges_before_us
 
     def enable_projection(self, name: str) -> None:
         """Note changes for a projection from now on, and all snapshots that are there already; no change if it is."""
-        execute = self._database.fetch
+        execute = self.database.fetch
         # Otherwise what another process is just committing would be neither noted by it nor found here.
-        self._database.lock_snapshots()
+        self.database.lock_snapshots()
         if not execute("INSERT INTO projections (name) VALUES (?) ON CONFLICT DO NOTHING RETURNING name", (name,)):
             return
         self._projections = None
@@ -121,21 +135,21 @@ class ClosedSteps(Part):
 
     def disable_projection(self, name: str) -> None:
         """Note no more changes for a projection, and forget those that wait."""
-        self._database.lock_snapshots()
-        self._database.fetch("DELETE FROM projections WHERE name = ?", (name,))
-        self._database.fetch("DELETE FROM outbox WHERE projection = ?", (name,))
+        self.database.lock_snapshots()
+        self.database.fetch("DELETE FROM projections WHERE name = ?", (name,))
+        self.database.fetch("DELETE FROM outbox WHERE projection = ?", (name,))
         self._projections = None
 
     def projected(self, name: str, numbers: Sequence[int]) -> None:
         """Note that the projection has durably written these changes."""
         for number in numbers:
-            self._database.fetch("DELETE FROM outbox WHERE id = ? AND projection = ?", (number, name))
+            self.database.fetch("DELETE FROM outbox WHERE id = ? AND projection = ?", (number, name))
 
     def _note(self, graph_id: IntArray, step_start_us: IntArray) -> None:
         """Note the snapshots [n] that were just written for every enabled projection."""
         # Asked after they were written: who enables a projection waits for that, or is waited for.
-        if self._projections is None or not self._database.exclusive:
-            self._projections = [name for (name,) in self._database.fetch("SELECT name FROM projections ORDER BY name")]
+        if self._projections is None or not self.database.exclusive:
+            self._projections = [name for (name,) in self.database.fetch("SELECT name FROM projections ORDER BY name")]
         if not self._projections:
             return
         for graph in np.unique(graph_id).tolist():
@@ -144,7 +158,7 @@ class ClosedSteps(Part):
             for begin in range(0, len(steps_us), CHANGE_STEPS):
                 part = steps_us[begin : begin + CHANGE_STEPS]
                 for projection in self._projections:
-                    self._database.fetch(NOTE, (projection, graph, int(part[0]), int(part[-1])))
+                    self.database.fetch(NOTE, (projection, graph, int(part[0]), int(part[-1])))
 
     def _edge_columns(self, edges: EdgeRows) -> dict[str, Column]:
         starts = step_runs(edges)

@@ -1,6 +1,7 @@
 """What a store needs of an SQL database; `stream.store.sqlite_file` and `stream.store.postgres` provide it."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from stream.events import FloatArray, IntArray
@@ -30,8 +31,12 @@ class ReadDatabase(Protocol):
         """Run a query such as `SELECT … WHERE a = ? AND key {keys}`, true where `key` is one of `keys` [n]."""
         ...
 
-    def pages(self, sql: str, parameters: Sequence[object]) -> Iterator[list[Row]]:
-        """Yield the rows of a query in bounded lists."""
+    def pages(self, sql: str, parameters: Sequence[object], size: int = 8192) -> Iterator[list[Row]]:
+        """Yield the rows of a query in lists of at most `size`."""
+        ...
+
+    def frozen(self) -> AbstractContextManager["ReadDatabase"]:
+        """Lend access that sees one moment of the store, whatever is committed meanwhile; for one thread."""
         ...
 
     def elect(self, role: str) -> bool:
@@ -94,6 +99,14 @@ class Database(ReadDatabase, Protocol):
         """Return ids [count], ascending, that no node of the store has or will get otherwise."""
         ...
 
+    def skip_ids(self) -> None:
+        """Number further rows and nodes above those that were inserted with their ids."""
+        ...
+
+    def scrub(self) -> bool:
+        """Overwrite what was deleted, outside a transaction, as far as the database can; False where readers hinder."""
+        ...
+
     def alive(self, number: int) -> bool:
         """Return whether the writer of that number may still commit."""
         ...
@@ -111,7 +124,7 @@ class Part:
     """A part of a writer: what it keeps in memory is forgotten when a transaction is undone or others may write."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self.database = database
 
     def _forget(self) -> None:
         """Drop everything that may differ from what the store has."""

@@ -80,7 +80,7 @@ class Dictionary(Part):
 
     def set_first_steps(self, node: IntArray, node_step_us: IntArray, pair: IntArray, pair_step_us: IntArray) -> None:
         """Write the closed step where nodes and pairs were first seen; pairs may be new, nodes have their ids."""
-        upsert = self._database.upsert
+        upsert = self.database.upsert
         # In order of keys, neighbours in the tables are written together.
         for known, keys, steps_us, table, column in (
             (self._closed_nodes, node, node_step_us, "node_steps", "id"),
@@ -100,19 +100,19 @@ class Dictionary(Part):
         if not self._holds_all(self._ids_of_names, "nodes"):
             for graph in np.unique(graph_id).tolist():
                 own = np.flatnonzero(graph_id == graph)
-                ids[own] = self._database.find_names(graph, [names[index] for index in own.tolist()])
+                ids[own] = self.database.find_names(graph, [names[index] for index in own.tolist()])
         new = np.flatnonzero(ids == 0)
         if len(new):
-            new_ids = self._database.next_node_ids(len(new))
+            new_ids = self.database.next_node_ids(len(new))
             if new_ids[-1] > MAX_NODE_ID:
                 raise StoreError(
-                    f"the store {self._database.name} is full: it holds {MAX_NODE_ID} nodes", fix="use another store"
+                    f"the store {self.database.name} is full: it holds {MAX_NODE_ID} nodes", fix="use another store"
                 )
             ids[new] = new_ids
             new_names = names if len(new) == len(names) else [names[index] for index in new.tolist()]
             # In order of names, neighbours in the index are written together.
             order = sorted(range(len(new)), key=new_names.__getitem__)
-            self._database.insert(
+            self.database.insert(
                 "nodes",
                 {
                     "id": new_ids[order],
@@ -124,21 +124,21 @@ class Dictionary(Part):
 
     def _holds_all(self, known: KeySet | KeyMap, table: str) -> bool:
         if known.complete is None:
-            known.complete = self._database.exclusive and not self._database.fetch(f"SELECT 1 FROM {table} LIMIT 1")
+            known.complete = self.database.exclusive and not self.database.fetch(f"SELECT 1 FROM {table} LIMIT 1")
         return known.complete
 
     def _unseen(self, keys: IntArray, known: KeySet, table: str, select: str) -> BoolArray:
         unseen = ~known.contains(keys)
         asked = keys[unseen]
         if len(asked) and not self._holds_all(known, table):
-            found = np.sort(np.array([row[0] for row in self._database.fetch_in(select, (), asked)], dtype=np.int64))
+            found = np.sort(np.array([row[0] for row in self.database.fetch_in(select, (), asked)], dtype=np.int64))
             known.add(found)
             unseen[unseen] = ~np.isin(asked, found)
         return unseen
 
     def _first(self, keys: IntArray, select: str) -> IntArray:
         steps_us = np.full(len(keys), NEVER_US, dtype=np.int64)
-        rows = np.array(self._database.fetch_in(select, (), keys) if len(keys) else [], dtype=np.int64).reshape(-1, 2)
+        rows = np.array(self.database.fetch_in(select, (), keys) if len(keys) else [], dtype=np.int64).reshape(-1, 2)
         if len(rows):
             rows = rows[np.argsort(rows[:, 0])]
             place = np.minimum(np.searchsorted(rows[:, 0], keys), len(rows) - 1)

@@ -34,7 +34,7 @@ class EventIds(Part):
         held: dict[_Key, list[int]] = {}
         for graph in np.unique(graph_id).tolist():
             asked = np.unique(high[graph_id == graph])
-            for same_high, same_low, same_us in self._database.fetch_in(SAME_IDS, (graph,), asked):
+            for same_high, same_low, same_us in self.database.fetch_in(SAME_IDS, (graph,), asked):
                 held.setdefault((graph, same_high, same_low), []).append(same_us)
         # Only ids that are held, or come more than once, can have been seen: few, and the order among them matters.
         keys = np.stack((graph_id, high, low), axis=1)[order]
@@ -53,11 +53,11 @@ class EventIds(Part):
             else:
                 times.append(at_us)
         new = order[~seen[order]]
-        self._database.insert(
+        self.database.insert(
             "event_ids", {"graph_id": graph_id[new], "high": high[new], "low": low[new], "ts_us": ts_us[new]}
         )
         return seen
 
     def forget_ids(self, before_us: int) -> None:
         """Forget the ids of this process's graphs' events before a time."""
-        self._database.fetch(FORGET_IDS, (before_us, self._database.number))
+        self.database.fetch(FORGET_IDS, (before_us, self.database.number))

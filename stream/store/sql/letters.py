@@ -26,9 +26,9 @@ class Letters(Part):
         sample = [reject for reject in rejects if reject.record_of is None]
         if not sample:
             return
-        held = self._database.fetch("SELECT count(*) FROM rejects WHERE source_id = ?", (source.id,))[0][0]
+        held = self.database.fetch("SELECT count(*) FROM rejects WHERE source_id = ?", (source.id,))[0][0]
         sample = sample[: max(keep - held, 0)]
-        self._database.insert(
+        self.database.insert(
             "rejects",
             {
                 "source_id": [source.id] * len(sample),
@@ -42,7 +42,7 @@ class Letters(Part):
 
     def rejects_of(self, source: SourceState) -> list[Reject]:
         """Return the sample of a source's rejects, without those that have their whole record."""
-        return [Reject(*row) for row in self._database.fetch(REJECTS_OF, (source.id,))]
+        return [Reject(*row) for row in self.database.fetch(REJECTS_OF, (source.id,))]
 
     def letters_delivered(self, numbers: Sequence[int]) -> None:
         """Note that the dead letter target has durably taken these letters."""
@@ -55,12 +55,12 @@ class Letters(Part):
     def _mark(self, column: str, numbers: Sequence[int]) -> None:
         now_us = self._now_us()
         for number in numbers:
-            self._database.fetch(f"UPDATE dead_letters SET {column} = ? WHERE id = ?", (now_us, number))
+            self.database.fetch(f"UPDATE dead_letters SET {column} = ? WHERE id = ?", (now_us, number))
 
     def _add_letters(self, source: SourceState, rejects: list[Reject]) -> None:
         now_us = self._now_us() if rejects else 0
         rows = [(reject, reject.record_of) for reject in rejects if reject.record_of is not None]
-        self._database.insert(
+        self.database.insert(
             "dead_letters",
             {
                 "source_id": [source.id] * len(rows),

@@ -17,7 +17,7 @@ from stream.store.sql.database import Database, Part, Row
 HELD_ROWS = 1_000_000
 
 OPEN_BEFORE = "SELECT step_start_us, edges FROM open_chunks WHERE graph_id = ? AND step_start_us < ?"
-_DELETE_BEFORE = "DELETE FROM open_chunks WHERE graph_id = ? AND step_start_us < ?"
+DELETE_BEFORE = "DELETE FROM open_chunks WHERE graph_id = ? AND step_start_us < ?"
 OPEN_ROWS = "SELECT sum(n) FROM open_chunks WHERE graph_id = ?"
 _ALWAYS_US = 2**63 - 1
 
@@ -59,7 +59,7 @@ class OpenSteps(Part):
         rows = _in_order(rows)
         starts = step_runs(rows)
         self._whole(int(rows.graph_id[0]))  # before anything is there that memory has not
-        self._database.insert(
+        self.database.insert(
             "open_chunks",
             {
                 "graph_id": rows.graph_id[starts],
@@ -85,7 +85,7 @@ class OpenSteps(Part):
         """Remove and return the events of a graph's open steps that start before `before_us`, in any order."""
         held = self._whole(graph.id)
         if held is None:
-            taken = self._read(graph.id, self._database.fetch(OPEN_BEFORE, (graph.id, before_us)))
+            taken = self._read(graph.id, self.database.fetch(OPEN_BEFORE, (graph.id, before_us)))
         elif held.earliest_us >= before_us:
             return _none()
         else:
@@ -94,24 +94,24 @@ class OpenSteps(Part):
             self._held[graph.id] = _Held()
             self._held[graph.id].add(rows.where(rows.step_start_us >= before_us))
         if len(taken):
-            self._database.fetch(_DELETE_BEFORE, (graph.id, before_us))
+            self.database.fetch(DELETE_BEFORE, (graph.id, before_us))
         return taken
 
     def _whole(self, graph_id: int) -> _Held | None:
         """Return all open rows of a graph, loaded if they are not too many; None where they are."""
         if self._holds_all_open is None:
-            self._holds_all_open = self._database.exclusive and not self._database.fetch(
+            self._holds_all_open = self.database.exclusive and not self.database.fetch(
                 "SELECT 1 FROM open_chunks LIMIT 1"
             )
         if graph_id in self._held:
             return self._held[graph_id]
         held = _Held()
         if not self._holds_all_open:
-            n_rows = int(self._database.fetch(OPEN_ROWS, (graph_id,))[0][0] or 0)
+            n_rows = int(self.database.fetch(OPEN_ROWS, (graph_id,))[0][0] or 0)
             if n_rows + sum(other.rows for other in self._held.values()) > HELD_ROWS:
                 return None
             if n_rows:
-                held.add(self._read(graph_id, self._database.fetch(OPEN_BEFORE, (graph_id, _ALWAYS_US))))
+                held.add(self._read(graph_id, self.database.fetch(OPEN_BEFORE, (graph_id, _ALWAYS_US))))
         self._held[graph_id] = held
         return held
 
@@ -119,7 +119,7 @@ class OpenSteps(Part):
         try:
             pair, events, counts = self._open_blobs.decode([edges for _, edges in chunks])
         except ValueError as error:
-            raise damaged(self._database.name, error) from error
+            raise damaged(self.database.name, error) from error
         steps_us = np.array([step_us for step_us, _ in chunks], dtype=np.int64)
         return EdgeRows(np.full(len(pair), graph_id, dtype=np.int64), np.repeat(steps_us, counts), pair, events)
 

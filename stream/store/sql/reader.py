@@ -28,11 +28,11 @@ class SqlSnapshots:
     """A `SnapshotReader` over any database; it may be used from several threads."""
 
     def __init__(self, database: ReadDatabase) -> None:
-        self._database = database
+        self.database = database
 
     def graphs(self) -> list[GraphInfo]:
         """Return all graphs, by name."""
-        return [_info(row) for row in self._database.fetch(f"SELECT {_GRAPH_COLUMNS} FROM graphs ORDER BY name")]
+        return [_info(row) for row in self.database.fetch(f"SELECT {_GRAPH_COLUMNS} FROM graphs ORDER BY name")]
 
     def graph(self, name: str) -> GraphInfo:
         """Return one graph.
@@ -40,9 +40,9 @@ class SqlSnapshots:
         Raises:
             StoreError: there is no such graph; the message names the nearest ones.
         """
-        rows = self._database.fetch(f"SELECT {_GRAPH_COLUMNS} FROM graphs WHERE name = ?", (name,))
+        rows = self.database.fetch(f"SELECT {_GRAPH_COLUMNS} FROM graphs WHERE name = ?", (name,))
         if not rows:
-            raise unknown_graph(name, [info.name for info in self.graphs()], self._database.name)
+            raise unknown_graph(name, [info.name for info in self.graphs()], self.database.name)
         return _info(rows[0])
 
     def snapshots(
@@ -65,7 +65,7 @@ class SqlSnapshots:
         sql, parameters = range_query(columns, name, start_us=start_us, end_us=end_us, last=last)
         none = np.zeros(0, dtype=np.int64)
         steps, revisions, values = [none], [none], [np.zeros((0, len(columns)))]
-        for rows in self._database.pages(sql, parameters):
+        for rows in self.database.pages(sql, parameters):
             steps.append(np.array([row[0] for row in rows], dtype=np.int64))
             revisions.append(np.array([row[1] for row in rows], dtype=np.int64))
             values.append(np.array([row[2:] for row in rows], dtype=np.float64))
@@ -81,12 +81,12 @@ class SqlSnapshots:
 
     def rejects(self) -> list[Reject]:
         """Return the sample of rejected records and late events that the store keeps, in their order."""
-        rows = self._database.fetch("SELECT place, record, reason, stage FROM rejects ORDER BY source_id, number")
+        rows = self.database.fetch("SELECT place, record, reason, stage FROM rejects ORDER BY source_id, number")
         return [Reject(*row) for row in rows]
 
     def close(self) -> None:
         """Release the connection."""
-        self._database.close()
+        self.database.close()
 
     def __enter__(self) -> Self:
         return self

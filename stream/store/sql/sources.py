@@ -27,7 +27,7 @@ class Sources(Part):
 
     def source(self, name: str) -> SourceState | None:
         """Return a source without partitions, None if there is none of that name."""
-        rows = self._database.fetch("SELECT id, name, split_by_type, ended FROM sources WHERE name = ?", (name,))
+        rows = self.database.fetch("SELECT id, name, split_by_type, ended FROM sources WHERE name = ?", (name,))
         if not rows:
             return None
         source_id, _, split_by_type, ended = rows[0]
@@ -35,7 +35,7 @@ class Sources(Part):
 
     def add_source(self, name: str, *, split_by_type: bool) -> SourceState:
         """Add a source that was never read; if another process was first, return what it added."""
-        rows = self._database.fetch(
+        rows = self.database.fetch(
             "INSERT INTO sources (name, split_by_type, ended) VALUES (?, ?, 0) ON CONFLICT (name) DO NOTHING"
             " RETURNING id",
             (name, int(split_by_type)),
@@ -44,17 +44,17 @@ class Sources(Part):
             return SourceState(rows[0][0], name, split_by_type)
         found = self.source(name)
         if found is None:
-            raise StoreError(f"the source {name} was deleted from {self._database.name} while it was read")
+            raise StoreError(f"the source {name} was deleted from {self.database.name} while it was read")
         return found
 
     def end_source(self, source: SourceState) -> None:
         """Note that a bounded source was read to its end."""
-        self._database.fetch("UPDATE sources SET ended = 1 WHERE id = ?", (source.id,))
+        self.database.fetch("UPDATE sources SET ended = 1 WHERE id = ?", (source.id,))
         source.ended = True
 
     def _claim(self, source: SourceState, partitions: Sequence[str]) -> dict[str, PartitionState]:
         """Take over partitions, inside a transaction."""
-        execute = self._database.fetch
+        execute = self.database.fetch
         states = {}
         # In one order everywhere, so that two processes do not wait for each other.
         for name in sorted(partitions):
@@ -62,7 +62,7 @@ class Sources(Part):
                 "INSERT INTO partitions (source_id, name, owner, watermark_us, max_ts_us, events, late, duplicates,"
                 " rejected, idle) VALUES (?, ?, ?, ?, ?, 0, 0, 0, 0, 0) ON CONFLICT (source_id, name)"
                 f" DO UPDATE SET owner = excluded.owner RETURNING {_STATE}",
-                (source.id, name, self._database.number, *astuple(Clock())),
+                (source.id, name, self.database.number, *astuple(Clock())),
             )
             states[name] = _partition(rows[0])
         return states
@@ -70,34 +70,34 @@ class Sources(Part):
     def _release(self, source: SourceState, partitions: Sequence[str]) -> None:
         """Give partitions up, inside a transaction; those that another process has taken stay its own."""
         for name in sorted(partitions):
-            self._database.fetch(
+            self.database.fetch(
                 "UPDATE partitions SET owner = NULL WHERE source_id = ? AND name = ? AND owner = ?",
-                (source.id, name, self._database.number),
+                (source.id, name, self.database.number),
             )
 
     def _check_claims(self) -> None:
         """Make sure that no other process has taken over a claimed partition, nor does so in this transaction."""
         if not self._claimed:
             return
-        rows = self._database.fetch(OWNED, (self._database.number,))
+        rows = self.database.fetch(OWNED, (self.database.number,))
         lost = self._claimed - {(source_id, name) for source_id, name in rows}
         if lost:
             names = ", ".join(repr(name) for _, name in sorted(lost)[:5])
             raise StoreError(
                 f"another process has taken over partition {names}; this one writes nothing any more",
-                place=self._database.name,
+                place=self.database.name,
                 fix="nothing is lost: the other process goes on from the last commit; start this one again to share",
             )
 
     def save_partitions(self, source: SourceState, partitions: Mapping[str, PartitionState]) -> None:
         """Write the states of claimed partitions."""
         states = list(partitions.values())
-        self._database.upsert(
+        self.database.upsert(
             "partitions",
             {
                 "source_id": [source.id] * len(states),
                 "name": list(partitions),
-                "owner": [self._database.number] * len(states),
+                "owner": [self.database.number] * len(states),
                 "position": [None if s.position is None else json.dumps(s.position) for s in states],
                 "watermark_us": [s.clock.watermark_us for s in states],
                 "max_ts_us": [s.clock.max_ts_us for s in states],
@@ -117,7 +117,7 @@ class Sources(Part):
         """
         states = [
             _partition(row)
-            for row in self._database.fetch(f"SELECT {_STATE} FROM partitions WHERE source_id = ?", (source.id,))
+            for row in self.database.fetch(f"SELECT {_STATE} FROM partitions WHERE source_id = ?", (source.id,))
         ]
         if not states:
             return PartitionState()
@@ -132,14 +132,14 @@ class Sources(Part):
 
     def graph(self, name: str) -> GraphState | None:
         """Return a graph, None if there is none of that name."""
-        rows = self._database.fetch(f"SELECT {_GRAPH} FROM graphs WHERE name = ?", (name,))
+        rows = self.database.fetch(f"SELECT {_GRAPH} FROM graphs WHERE name = ?", (name,))
         return GraphState(*rows[0]) if rows else None
 
     def graphs_of(self, source: SourceState, partitions: Collection[str] | None = None) -> list[GraphState]:
         """Return the graphs that (these partitions of) a source feeds, by name."""
-        rows = self._database.fetch("SELECT graph_id, partition_name FROM feeders WHERE source_id = ?", (source.id,))
+        rows = self.database.fetch("SELECT graph_id, partition_name FROM feeders WHERE source_id = ?", (source.id,))
         ids = {graph_id for graph_id, partition in rows if partitions is None or partition in partitions}
-        found = (self._database.fetch(f"SELECT {_GRAPH} FROM graphs WHERE id = ?", (graph_id,)) for graph_id in ids)
+        found = (self.database.fetch(f"SELECT {_GRAPH} FROM graphs WHERE id = ?", (graph_id,)) for graph_id in ids)
         return sorted((GraphState(*rows[0]) for rows in found if rows), key=lambda graph: graph.name)
 
     def feeders(self, graph: GraphState) -> list[Feeder]:
@@ -147,15 +147,15 @@ class Sources(Part):
 
         Inside a transaction, other processes that ask the same wait for its end, and see what it linked.
         """
-        self._database.lock_graph(graph.id)
-        rows = self._database.fetch(FEEDERS, (graph.id,))
+        self.database.lock_graph(graph.id)
+        rows = self.database.fetch(FEEDERS, (graph.id,))
         return [
             Feeder(source, bool(ended), partition, elsewhere=self._is_elsewhere(owner))
             for source, ended, partition, owner in rows
         ]
 
     def _is_elsewhere(self, owner: int | None) -> bool:
-        database = self._database
+        database = self.database
         if owner is None or database.exclusive or owner == database.number:
             return False
         return database.alive(owner)
@@ -166,7 +166,7 @@ class Sources(Part):
         Raises:
             StoreError: another process has added it since it was asked for.
         """
-        rows = self._database.fetch(
+        rows = self.database.fetch(
             "INSERT INTO graphs (name, step_us, snapshots, events, total_nodes, total_edges, late)"
             " VALUES (?, ?, 0, 0, 0, 0, 0) ON CONFLICT (name) DO NOTHING RETURNING id",
             (name, step_us),
@@ -174,7 +174,7 @@ class Sources(Part):
         if not rows:
             raise StoreError(
                 f"graph {name!r} has events in partitions that two processes read",
-                place=self._database.name,
+                place=self.database.name,
                 fix="key the records by graph, so that each graph has one partition, or read all partitions in one"
                 " process",
             )
@@ -184,13 +184,23 @@ class Sources(Part):
         """Write everything of graphs but id, name and step size."""
         changes = ", ".join(f"{column} = ?" for column in _SAVED)
         for graph in graphs:
-            self._database.fetch(
+            self.database.fetch(
                 f"UPDATE graphs SET {changes} WHERE id = ?", (*(getattr(graph, column) for column in _SAVED), graph.id)
             )
 
     def link(self, source: SourceState, partition: str, graph: GraphState) -> None:
-        """Note that a partition has events of a graph; nothing changes if that was noted before."""
-        self._database.fetch(
+        """Note that a partition has events of a graph; nothing changes if that was noted before.
+
+        Raises:
+            StoreError: the graph has snapshots but no nodes, so that no event can be added to it.
+        """
+        if graph.total_nodes and not self.database.fetch("SELECT 1 FROM nodes WHERE graph_id = ? LIMIT 1", (graph.id,)):
+            raise StoreError(
+                f"graph {graph.name!r} was rebuilt from snapshots alone: which of its nodes are new cannot be told",
+                place=self.database.name,
+                fix="give these events another --graph, or ingest all of its events into a new store",
+            )
+        self.database.fetch(
             "INSERT INTO feeders (graph_id, source_id, partition_name) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
             (graph.id, source.id, partition),
         )

@@ -1,5 +1,6 @@
 """The tables of a store, schema 2, for any SQL database."""
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -43,6 +44,15 @@ def statements(types: Types) -> list[str]:
         metrics=metrics,
     )
     return [statement.strip() for statement in text.split(";\n") if statement.strip()]
+
+
+def table_columns() -> dict[str, list[str]]:
+    """Return the columns of every table, in the order of the statements that make them."""
+    made = _TABLES.replace("{metrics}", ",\n    ".join(f"{metric.name} -" for metric in METRICS))
+    return {
+        name: re.findall(r"^    ([a-z]\w*) ", body, re.MULTILINE)
+        for name, body in re.findall(r"CREATE TABLE (\w+) \((.*?)\n\)", made, re.DOTALL)
+    }
 
 
 def on_conflict(columns: Collection[str], key: Sequence[str], instead: Mapping[str, str] | None) -> str:
@@ -167,7 +177,9 @@ CREATE TABLE dead_letters (              -- whole records that were not counted,
     replayed_us {int}                    -- to the topic, on request
 ){table};
 CREATE INDEX dead_letters_to_deliver ON dead_letters (id) WHERE delivered_us IS NULL;
-CREATE TABLE projections (name {text} PRIMARY KEY){table};
+CREATE TABLE projections (
+    name {text} PRIMARY KEY
+){table};
 CREATE TABLE outbox (                    -- snapshots that a projection has not written, see stream.store.outbox
     id {id},
     projection {text} NOT NULL,

@@ -8,13 +8,13 @@ from stream.store.records import PartitionState, SourceState
 from stream.store.sql.closed_steps import ClosedSteps
 from stream.store.sql.database import Database
 from stream.store.sql.dictionary import Dictionary
+from stream.store.sql.erasure import Erasure
 from stream.store.sql.event_ids import EventIds
 from stream.store.sql.letters import Letters
 from stream.store.sql.open_steps import OpenSteps
-from stream.store.sql.sources import Sources
 
 
-class SqlWriter(Sources, Dictionary, OpenSteps, ClosedSteps, EventIds, Letters):
+class SqlWriter(Erasure, Dictionary, OpenSteps, ClosedSteps, EventIds, Letters):
     """A `StoreWriter` and its `Projections`, over any database.
 
     Args:
@@ -30,7 +30,7 @@ class SqlWriter(Sources, Dictionary, OpenSteps, ClosedSteps, EventIds, Letters):
     @property
     def exclusive(self) -> bool:
         """Whether no other process can write the store."""
-        return self._database.exclusive
+        return self.database.exclusive
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -39,7 +39,7 @@ class SqlWriter(Sources, Dictionary, OpenSteps, ClosedSteps, EventIds, Letters):
         Raises:
             StoreError: the database failed, or another process has taken over what this one writes.
         """
-        database = self._database
+        database = self.database
         try:
             database.begin()
             if not database.exclusive:
@@ -71,7 +71,7 @@ class SqlWriter(Sources, Dictionary, OpenSteps, ClosedSteps, EventIds, Letters):
 
     def close(self) -> None:
         """Close the store; a new one that nothing was written to goes away."""
-        self._database.close()
+        self.database.close()
 
     def __enter__(self) -> Self:
         return self

@@ -1,5 +1,6 @@
 """What every store of record promises, as tests: a subclass gives the fixture `url` of an empty store."""
 
+import json
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -16,6 +17,7 @@ from stream.store import open_dead_letters, open_outbox, open_reader, open_write
 from stream.store.outbox import CHANGE_STEPS, Change
 from stream.store.records import PAIR_BITS, EdgeRows, Feeder, GraphState, PartitionState, SourceState
 from stream.store.sql import dictionary, open_steps
+from stream.store.sql.erasure import Erased
 from stream.store.sql.writer import SqlWriter
 from stream.store.writer import Closed
 from stream.windows import NEVER_US, Clock
@@ -207,7 +209,7 @@ class DictionaryContract(StoreContract):
         with pytest.MonkeyPatch.context() as patch:
             for name in ("KNOWN_NAMES", "KNOWN_NODES", "KNOWN_EDGES"):
                 patch.setattr(dictionary, name, known)
-            writer = SqlWriter(writer._database)
+            writer = SqlWriter(writer.database)
         with pytest.raises(KeyError), writer.transaction():
             for new_nodes, new_pairs in batches:
                 writer.set_first_steps(
@@ -458,3 +460,40 @@ class DeadLetterContract(StoreContract):
             assert letters.letters(limit=9, topic="t") == [first, third]
             assert letters.letters(limit=9, topic="u", only_unreplayed=True) == []
             assert letters.letters(limit=9, numbers=[numbers[2], numbers[0], 10**9]) == [first, third]
+
+
+class ErasureContract(StoreContract):
+    def test_a_name_leaves_everything_but_counts(self, url: str, writer: SqlWriter, source: SourceState) -> None:
+        name = 'José "Pepe"'
+        texts = [
+            json.dumps({"src": name, "dst": "b"}),
+            json.dumps({"src": name, "dst": "b"}, ensure_ascii=False),
+            f"a,{name},7",
+            json.dumps({"src": f"{name}x", "dst": "Jos"}),
+        ]
+        records = [Record(text.encode(), topic="t", offset=at) for at, text in enumerate(texts)]
+        records += [Record(b"", name.encode()), Record(b"\xff" + b"xx" + name.encode() + b"xx"), Record(b"\xffJos")]
+        with writer.transaction():
+            graph, other = writer.add_graph("g", HOUR_US), writer.add_graph("h", HOUR_US)
+            before = writer.node_ids(ints(graph.id, graph.id, other.id), ints(0, 1, 0), [name, "b"])
+            close(writer, graph, [1], rows((graph.id, 1, int(before[0]) << PAIR_BITS | int(before[1]), 1)))
+            writer.add_rejects(source, [Reject("", "", "late", "", record) for record in records], keep=9)
+            writer.add_rejects(source, [Reject("", texts[0], "late"), Reject("", texts[3], f"{name}!")], keep=9)
+            writer.add_rejects(source, [Reject("", "a,b", "late")], keep=9)
+        edges = listed(writer.step_edges(graph, ints(HOUR_US)))
+        with writer.transaction():
+            assert writer.erase(graph, name) == Erased(nodes=1, dead_letters=5, rejects=2)
+        assert writer.database.scrub()
+        with open_dead_letters(url) as letters:
+            assert [letter.record for letter in letters.letters(limit=9)] == [records[3], records[6]]
+        assert writer.rejects_of(source) == [
+            Reject("", "", "erased"),
+            Reject("", "", "erased"),
+            Reject("", "a,b", "late"),
+        ]
+        assert listed(writer.step_edges(graph, ints(HOUR_US))) == edges
+        with writer.transaction():
+            after = writer.node_ids(ints(graph.id, graph.id, other.id), ints(0, 1, 0), [name, "b"])
+            assert after[1:].tolist() == before[1:].tolist()
+            assert after[0] > before.max()
+            assert writer.erase(graph, "nobody") == Erased(0, 0, 0)

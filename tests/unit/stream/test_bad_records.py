@@ -6,8 +6,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from stream.decoders.builder import DecodeOptions, EventBuilder
+from stream.decoders.log import LogReader
 from stream.decoders.records.base import EVENT_STAGE, HEADER_STAGE, VALUE_STAGE, Record
 from stream.decoders.records.formats import RECORD_FORMATS
+from stream.events import Interner
 from tests.fuzz.invariants import decoder
 from tests.fuzz.samples import EVENT, OWN_FORMATS, arrow, as_json, framed, samples
 
@@ -28,6 +31,8 @@ BAD: list[tuple[str, Record, str, str]] = [
     ("json", Record(b""), "empty", VALUE_STAGE),
     ("json", Record(b"{"), "JSON", VALUE_STAGE),
     ("json", Record(b"\xff\xfe"), "JSON", VALUE_STAGE),
+    ("json", Record(b'{"src":"a","dst":"b","ts":1E' + b"2" * 90 + b"}"), "exponent", VALUE_STAGE),
+    ("json", Record(b"2E" + b"2" * 90), "exponent", VALUE_STAGE),
     ("json", Record(b"7"), "no object", VALUE_STAGE),
     ("json", as_json({**EVENT, "dst": None}), "dst is missing", EVENT_STAGE),
     ("json", as_json({**EVENT, "ts": "x"}), "neither a number nor ISO 8601", EVENT_STAGE),
@@ -37,6 +42,7 @@ BAD: list[tuple[str, Record, str, str]] = [
     ("json", as_json({**EVENT, "src": "a\x00"}), "control character", EVENT_STAGE),
     ("json", as_json([EVENT, {"src": "a"}]), "dst is missing", EVENT_STAGE),
     ("ndjson", Record(json.dumps(EVENT).encode() + b"\nno\n"), "line 2: ", VALUE_STAGE),
+    ("ndjson", Record(json.dumps(EVENT).encode() + b'\n{"w":1E' + b"2" * 90 + b"}\n"), "line 2: ", VALUE_STAGE),
     ("ndjson", Record(b'{"src":"a","dst":"b"}\n'), "ts is missing", EVENT_STAGE),
     ("arrow", Record(b"\xff\xff\xff\xff\x00"), "no valid Arrow IPC", VALUE_STAGE),
     ("arrow", Record(samples("arrow")[0].value[:-40]), "no valid Arrow IPC", VALUE_STAGE),
@@ -63,6 +69,7 @@ BAD: list[tuple[str, Record, str, str]] = [
     ("jetstream", jet(), "commit.record is missing", EVENT_STAGE),
     ("jetstream", jet(commit={**COMMIT, "record": {"subject": "at://"}}), "names no account", EVENT_STAGE),
     ("jetstream", jet(commit={**COMMIT, "record": {}}), "dst is missing", EVENT_STAGE),
+    ("mastodon", Record(b"no", headers=(("event", b"update"),)), "JSON", VALUE_STAGE),
     ("mastodon", Record(b"no"), "JSON", VALUE_STAGE),
     ("mastodon", as_json({"id": "1"}), "account is missing", EVENT_STAGE),
     ("mastodon", as_json({"event": "update", "payload": "{"}), "payload: ", EVENT_STAGE),
@@ -107,3 +114,27 @@ def test_bad_records_have_a_reason_and_a_stage_and_their_neighbours_count(
 
 def test_every_format_has_bad_records_here() -> None:
     assert {name for name, *_ in BAD} == {*RECORD_FORMATS, *OWN_FORMATS}
+
+
+def test_what_a_stream_of_mastodon_tells_beside_statuses_is_skipped_whatever_it_holds() -> None:
+    update, delete = ((("event", name),) for name in (b"update", b"delete"))
+    status = {**STATUS, "reblog": {"account": {"acct": "bob"}}}
+    records = [
+        Record(b"110", headers=delete),
+        as_json(status, headers=update),
+        Record(b"x", headers=update),
+        Record(b"y", headers=delete),
+    ]
+    decoded = decoder("mastodon").decode(records)
+    assert decoded.record.tolist() == [1]
+    assert [bad.record for bad in decoded.bad] == [2]
+    assert decoded.skipped == 2
+
+
+def test_a_file_with_an_exponent_of_too_many_digits_is_read_past_it() -> None:
+    lines = b'{"src":"a","dst":"b","ts":1}\n{"src":"a","dst":"b","ts":1,"w":1E' + b"2" * 90 + b"}\n"
+    for name in ("ndjson", "json", "auto"):
+        reader = LogReader("log", EventBuilder(Interner(), DecodeOptions(format=name)))
+        batches = reader.feed(lines) + reader.finish()
+        assert sum(map(len, batches)) == 1
+        assert reader.rejects.count == 1

@@ -23,7 +23,14 @@ def influx() -> Iterator[FakeInflux]:
 
 def address_of(influx: FakeInflux) -> InfluxAddress:
     return InfluxAddress(
-        url=influx.url, org="o", bucket="b", token="secret", batch_points=10, max_wait_s=0.05, timeout_s=5
+        url=influx.url,
+        org="o",
+        bucket="b",
+        token="secret",
+        batch_points=10,
+        max_wait_s=0.05,
+        timeout_s=5,
+        settle_s=0.01,
     )
 
 
@@ -94,10 +101,27 @@ def test_the_wait_that_a_server_asks_for_is_bounded(influx: FakeInflux) -> None:
         assert writer.write(LINES[:1]) == 1
 
 
+@pytest.mark.parametrize(("status", "settles"), [(503, False), (429, False), (504, True)])
+def test_what_follows_a_try_that_may_still_be_at_work_waits(influx: FakeInflux, status: int, settles: bool) -> None:
+    stop = threading.Event()
+    waits: list[float | None] = []
+    usual = stop.wait
+
+    def wait(timeout: float | None = None) -> bool:
+        waits.append(timeout)
+        return usual(min(timeout or 0, 0.01))
+
+    stop.wait = wait  # type: ignore[method-assign]
+    influx.answers = lambda number: (204 if number else status, {})
+    with InfluxWriter(replace(address_of(influx), settle_s=1234), stop=stop) as writer:
+        assert writer.write(LINES[:15]) == 15
+    assert waits.count(1234) == settles
+
+
 def test_a_stop_ends_a_long_wait(influx: FakeInflux) -> None:
     influx.answers = lambda number: (503, {"Retry-After": "3600"})
     stop, failed = threading.Event(), threading.Event()
-    patient = replace(address_of(influx), max_wait_s=3600)
+    patient = replace(address_of(influx), max_wait_s=3600, settle_s=0.01)
     ended: list[type[BaseException]] = []
 
     def write() -> None:

@@ -24,10 +24,12 @@ from infra.errors import InputError, UsageError
 from infra.settings import LiveSettings
 from stream.decoders.builder import DecodeOptions
 from stream.sources.live import LIVE_SOURCES, LiveSource, open_live
-from stream.sources.live.connection import DroppedError, Message, refusal, retry_after_s
+from stream.sources.live.connection import Address, DroppedError, Limits, Message, refusal, retry_after_s
 from stream.sources.live.feed import Backoff
 from stream.sources.live.jetstream import JetstreamTrack
 from stream.sources.live.recent import Recent
+from stream.sources.live.sse import SseConnection
+from stream.sources.live.wikimedia import WikimediaTrack
 
 SERVERS = {"wikimedia": sse_server, "jetstream": jetstream_server}
 SCRIPTS = {"wikimedia": wikimedia_script, "jetstream": jetstream_script}
@@ -304,3 +306,30 @@ def test_recent_identities_survive_as_text() -> None:
     assert Recent(2).add((b"a", b"b")) and not Recent(2, recent.text()).add((b"d",))
     with pytest.raises(ValueError, match="whole number of digests"):
         Recent(3, "YWJj")
+
+
+def test_wikimedia_tells_when_the_server_can_no_longer_have_everything() -> None:
+    day_us = 86_400 * 1_000_000
+    track = WikimediaTrack("https://h/s", user_agent="t", remember=5, position=None)
+    track.connected(0)
+    track.is_new(Message(b"{}", id="[1]"), 10)
+    for away_us, notes in ((6 * day_us, 0), (8 * day_us, 1)):
+        resumed = WikimediaTrack("https://h/s", user_agent="t", remember=5, position=track.position())
+        assert resumed.address().headers["Last-Event-ID"] == "[1]"
+        resumed.connected(10 + away_us)
+        assert len(resumed.notes()) == notes
+
+
+def test_streams_are_asked_for_unpacked_and_ids_may_hold_any_character() -> None:
+    stage = Stage(wikimedia_script(10, 1))
+    asked: list[bytes] = []
+    with sse_server(stage) as url:
+        address = Address(url, {"Last-Event-ID": '[{"offset": 4, "topic": "ü"}]'})
+        connection = SseConnection(address, Limits())
+        for message in connection.messages():
+            if message.value is not None:
+                asked.append(message.value)
+            if len(asked) == 5:
+                break
+    assert stage.requests[0]["accept-encoding"] == "identity"
+    assert asked == [sent.value.encode() for sent in stage.script[5:]]

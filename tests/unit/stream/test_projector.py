@@ -34,7 +34,9 @@ def store() -> MemoryStore:
 
 
 def projector_of(store: MemoryStore, influx: FakeInflux, *, idle_s: float = 0.01) -> Projector:
-    address = InfluxAddress(url=influx.url, org="o", bucket="b", batch_points=10, max_wait_s=0.02, timeout_s=5)
+    address = InfluxAddress(
+        url=influx.url, org="o", bucket="b", batch_points=10, max_wait_s=0.02, timeout_s=5, settle_s=0.01
+    )
     return Projector(lambda: store, lambda: store, address, idle_s=idle_s)
 
 
@@ -69,6 +71,24 @@ def test_all_that_waits_is_written_and_shown_until_it_is_marked(store: MemorySto
         store.projected(projector.acknowledged())
         until(lambda: projector.acknowledged() == [])
         assert projector.status().written == 37
+
+
+def test_what_is_noted_is_not_shown_again_while_influxdb_is_away(store: MemoryStore, influx: FakeInflux) -> None:
+    with projector_of(store, influx) as projector:
+        projector.drain(PATIENCE_S)
+        influx.answers = lambda number: (503, {})
+        store.revise("a", 3)
+        until(lambda: projector.status().error is not None)
+        numbers = projector.acknowledged()
+        assert numbers == [1, 2]
+        store.projected(numbers)
+        projector.noted(numbers)
+        assert projector.acknowledged() == []
+        until(lambda: projector.status().waiting == 1)
+        influx.answers = lambda number: (204, {})
+        assert projector.drain(PATIENCE_S).drained
+        assert projector.acknowledged() == [3]
+        assert held(influx) == lines_of(store)
 
 
 def test_what_changes_later_is_written_too(store: MemoryStore, influx: FakeInflux) -> None:
@@ -182,7 +202,7 @@ def test_a_new_projector_repeats_what_was_not_marked_and_changes_nothing(
 
 
 def test_closing_while_idle_ends_at_once(store: MemoryStore, influx: FakeInflux) -> None:
-    address = InfluxAddress(url=influx.url, org="o", bucket="b", max_wait_s=3600)
+    address = InfluxAddress(url=influx.url, org="o", bucket="b", max_wait_s=3600, settle_s=0.01)
     for _ in range(5):
         projector = Projector(lambda: store, lambda: store, address, idle_s=3600).start()
         assert projector.drain(PATIENCE_S).drained
@@ -192,7 +212,7 @@ def test_closing_while_idle_ends_at_once(store: MemoryStore, influx: FakeInflux)
 
 def test_closing_in_an_outage_ends_at_once_and_leaves_the_rest(store: MemoryStore, influx: FakeInflux) -> None:
     influx.answers = lambda number: (503, {})
-    address = InfluxAddress(url=influx.url, org="o", bucket="b", max_wait_s=3600)
+    address = InfluxAddress(url=influx.url, org="o", bucket="b", max_wait_s=3600, settle_s=0.01)
     projector = Projector(lambda: store, lambda: store, address).start()
     until(lambda: projector.status().error is not None)
     projector.close()

@@ -34,3 +34,7 @@ class TestOutbox(store_contract.OutboxContract):
 
 class TestDeadLetters(store_contract.DeadLetterContract):
     pass
+
+
+class TestErasure(store_contract.ErasureContract):
+    pass

@@ -246,3 +246,31 @@ class TestWriting:
                 pass
         finally:
             connection.close()
+
+    def test_an_erased_name_is_in_no_file_any_more(self, store: Path) -> None:
+        with open_writer(url(store)) as writer:
+            with writer.transaction():
+                graph = writer.add_graph("g", HOUR_US)
+                names = [f"somebody-{number}" for number in range(2000)]
+                writer.node_ids(np.full(2000, graph.id), np.arange(2000), names)
+            with writer.transaction():
+                assert writer.erase(graph, "somebody-777").nodes == 1
+            with open_reader(url(store)) as reader:
+                assert reader.graphs()
+            assert writer.database.scrub()
+            for file in store.parent.iterdir():
+                assert b"somebody-777" not in file.read_bytes()
+            assert b"somebody-778" in store.read_bytes()
+
+    def test_a_reader_in_the_way_of_an_erasure_is_told(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("stream.store.sqlite_file.BUSY_TIMEOUT_S", 0.05)
+        fill(store, range(3))
+        with open_writer(url(store)) as writer:
+            reader = sqlite3.connect(store, isolation_level=None)
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM graphs").fetchall()
+            with writer.transaction():
+                writer.add_graph("more", HOUR_US)
+            assert not writer.database.scrub()
+            reader.close()
+            assert writer.database.scrub()

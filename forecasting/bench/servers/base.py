@@ -1,4 +1,4 @@
-"""What all servers of the tests share: where they are installed, free ports, processes, readiness, a sure end."""
+"""What all servers share: where they are installed, free ports, processes, readiness, a sure end."""
 
 import os
 import pwd
@@ -17,7 +17,7 @@ import psutil
 
 LOG_TAIL_LINES = 30
 POLL_S = 0.05
-# Kills the server's process group when this end of the pipe closes without a word, as it does when the tests' process
+# Kills the server's process group when this end of the pipe closes without a word, as it does when this process
 # is killed and can clean up nothing itself.
 WATCH = 'read -r word || kill -KILL "-$1"'
 
@@ -51,7 +51,7 @@ def find_program(name: str, *, server: str) -> Path:
 
 
 def as_user(user: str | None) -> dict[str, Any]:
-    """Return the arguments with which `subprocess` runs a command as `user`, or as the user of the tests for None."""
+    """Return the arguments with which `subprocess` runs a command as `user`, or as this user for None."""
     if user is None:
         return {}
     return {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
@@ -89,7 +89,7 @@ class Server(ABC):
 
     name: ClassVar[str]
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
-    # Whom the server runs as and where it starts, where these are not those of the tests.
+    # Whom the server runs as and where it starts, where these are not those of the caller.
     user: str | None = None
     working_folder: Path | None = None
     start_timeout_s: ClassVar[float] = 60.0
