@@ -106,13 +106,7 @@ def test_a_topic_made_again_is_not_mistaken_for_the_old_one(kafka: KafkaServer, 
     with opened(topic, claims=FakeClaims(store)) as run:
         run.read()
     kafka.delete_topic(topic)
-    for attempt in range(50):
-        try:
-            kafka.create_topic(name=topic)
-            break
-        except Exception:
-            assert attempt < 49
-            time.sleep(0.1)
+    kafka.create_topic(name=topic)
     send(kafka, topic, map(event, range(5)))
     with opened(topic, claims=FakeClaims(store)) as run, pytest.raises(InputError, match="was deleted and made again"):
         run.read()
@@ -125,7 +119,7 @@ def test_a_log_that_is_shorter_than_what_was_read_stops_the_run(kafka: KafkaServ
     store = Store(positions={f"{topic}/0": {"offset": 3, "topic_id": ""}})
     with (
         opened(topic, claims=FakeClaims(store)) as run,
-        pytest.raises(InputError, match="ends at offset 1, but was read up to 3"),
+        pytest.raises(InputError, match="but was read up to 3"),
     ):
         run.read()
 
@@ -149,7 +143,7 @@ def test_a_missing_topic_is_told_with_those_of_a_similar_name(kafka: KafkaServer
     with pytest.raises(InputError, match="there is no topic") as caught, opened(topic[:-1]):
         pass
     assert topic in str(caught.value.fix)
-    with pytest.raises(InputError, match="no topic of Kafka at .* matches"), opened("^nothing-.*"):
+    with pytest.raises(InputError, match=r"no topic of Kafka at .* matches"), opened("^nothing-.*"):
         pass
 
 
@@ -173,6 +167,7 @@ def test_a_broker_that_goes_away_midway_is_waited_for_and_idles_nothing(kafka: K
     idle = []
     with opened(topic, follow=True, idle_timeout_s=1000.0) as run:
         restarting: list[threading.Thread] = []
+        failed: list[Exception] = []
 
         def watched(batch: PartitionedBatch) -> bool:
             idle.extend(part.partition for part in batch.parts if part.idle)
@@ -180,15 +175,19 @@ def test_a_broker_that_goes_away_midway_is_waited_for_and_idles_nothing(kafka: K
                 kafka.kill()
                 restarting.append(threading.Thread(target=come_back))
                 restarting[0].start()
+            assert not failed
             return len(run.claims.store.events) == 20
 
         def come_back() -> None:
-            end_s = time.monotonic() + 60
-            while not any("has not answered" in line for line in run.said):
-                assert time.monotonic() < end_s
-                time.sleep(0.05)
-            kafka.restart()
-            send(kafka, topic, map(event, range(10, 20)), 2)
+            try:
+                end_s = time.monotonic() + 60
+                while not any("has not answered" in line for line in run.said):
+                    assert time.monotonic() < end_s
+                    time.sleep(0.05)
+                kafka.restart()
+                send(kafka, topic, map(event, range(10, 20)), 2)
+            except Exception as error:  # noqa: BLE001 - told by the test's own thread
+                failed.append(error)
 
         try:
             run.read(watched, polls=1000)

@@ -69,7 +69,7 @@ class Polled:
 
     Attributes:
         chunks: records, those of one partition in the order of their offsets.
-        moved: where partitions go on that moved without a record: what stood there is not meant for readers.
+        moved: where partitions go on, behind their chunks, if what stands before is not meant for readers.
         assigned: all partitions of this process where the group has just shared them out anew, else None. Nothing of
             them is read until `start` says from where; there are no chunks then.
     """

@@ -218,7 +218,7 @@ class ConfluentClient:
 
     def _metadata(self) -> Any:
         with self._asking():
-            return self._consumer.list_topics(timeout=ASK_TIMEOUT_S)
+            return self._admin.list_topics(timeout=ASK_TIMEOUT_S)
 
     def _list_offsets(self, partitions: Sequence[Partition], spec: Any) -> dict[Partition, int]:
         with self._asking():
@@ -254,6 +254,7 @@ class ConfluentClient:
         try:
             yield
         except (KafkaException, TimeoutError) as exception:
+            self._admin.poll(0)  # calls back with what went wrong with the connections
             if self._refused is not None:
                 raise self._refusal(self._refused) from None
             error = exception.args[0] if exception.args else None

@@ -10,6 +10,7 @@ from uuid import UUID
 import kafka
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
+from kafka.net.compat import KafkaNetClient
 from kafka.structs import OffsetAndMetadata
 
 from infra.errors import InputError, UsageError
@@ -69,14 +70,9 @@ class KafkaPythonClient:
             "allow_auto_create_topics": False,
         }
         admin = {name: value for name, value in config.items() if name in KafkaAdminClient.DEFAULT_CONFIG}
-        with self._asking():
-            try:
-                self._admin = KafkaAdminClient(**{**admin, "request_timeout_ms": ASK_TIMEOUT_MS})
-            except (AssertionError, TypeError, ValueError, OSError, kafka_errors.KafkaConfigurationError) as error:
-                raise UsageError(f"kafka-python refuses its options: {error}", fix="check [kafka.options]") from None
+        self._admin = self._made(KafkaAdminClient, {**admin, "request_timeout_ms": ASK_TIMEOUT_MS})
         try:
-            with self._asking():
-                self._consumer = KafkaConsumer(**config)
+            self._consumer = self._made(KafkaConsumer, config)
         except BaseException:
             self._admin.close()
             raise
@@ -85,6 +81,42 @@ class KafkaPythonClient:
             hook(self._consumer._fetcher, self._room)
         else:
             logger.warning("kafka-python %s is read record by record, more slowly", kafka.__version__)
+
+    def _made(self, kind: Any, config: dict[str, Any]) -> Any:
+        """Return a client of the library, connected; one that is not leaves no thread behind."""
+        inner: list[Any] = []
+        refusals: list[Exception] = []
+
+        def note(error: Exception) -> None:
+            if isinstance(error, kafka_errors.SaslAuthenticationFailedError):
+                refusals.append(error)
+
+        def remembered(**options: Any) -> Any:
+            client = KafkaNetClient(**options)
+            inner.append(client)
+            connect = client._manager.get_connection
+
+            def watched(*args: Any, **more: Any) -> Any:
+                connection = connect(*args, **more)
+                connection.init_future.add_errback(note)
+                return connection
+
+            client._manager.get_connection = watched
+            return client
+
+        try:
+            with self._asking():
+                return kind(**config, kafka_client=remembered)
+        except (AssertionError, TypeError, ValueError, OSError, kafka_errors.KafkaConfigurationError) as error:
+            raise UsageError(f"kafka-python refuses its options: {error}", fix="check [kafka.options]") from None
+        except UnavailableError:
+            # The library goes on trying with a wrong password, and in the end says only that its time is over.
+            for client in inner:
+                client.close()
+                client._manager._net.stop()
+            if refusals:
+                raise self._refusal(refusals[0]) from None
+            raise
 
     @property
     def name(self) -> str:
@@ -216,6 +248,8 @@ class KafkaPythonClient:
             yield
         except (kafka_errors.SaslAuthenticationFailedError, kafka_errors.AuthorizationError) as error:
             raise self._refusal(error) from None
+        except kafka_errors.KafkaConfigurationError:
+            raise
         except (kafka_errors.KafkaError, ConnectionError, TimeoutError) as error:
             raise UnavailableError(str(error) or type(error).__name__) from None
 

@@ -127,12 +127,10 @@ class KafkaSource:
             polled = self._poll()
             if polled.assigned is not None:
                 self._take(claims, polled.assigned)
-            for partition, offset in polled.moved.items():
-                self._move(partition, offset)
-            yield from self._hand_over(self._batch(polled.chunks))
+            yield from self._hand_over(self._batch(polled))
             if self._now_s() - self._probed_s >= self._options.probe_every_s:
                 self._probe(claims)
-        yield from self._hand_over(replace(self._batch([]), end=self._options.close_at_end))
+        yield from self._hand_over(replace(self._batch(Polled()), end=self._options.close_at_end))
         self._commit(now=True)
         claims.release([str(each) for each in self._readings])
 
@@ -230,14 +228,17 @@ class KafkaSource:
 
     # What is handed over.
 
-    def _batch(self, chunks: Sequence[Chunk]) -> PartitionedBatch:
-        """Return the events of chunks and what else is new of the partitions."""
-        taken = [kept for chunk in chunks for kept in [self._new_of(chunk)] if kept is not None]
+    def _batch(self, polled: Polled) -> PartitionedBatch:
+        """Return the events of what was polled, and what else is new of the partitions."""
+        taken = [kept for chunk in polled.chunks for kept in [self._new_of(chunk)] if kept is not None]
         taken = in_partitions(taken)
         now_s = self._now_s()
         for chunk in taken:
             reading = self._readings[chunk.partition]
             self._say_gap(reading, reading.offset, reading.take(chunk, now_s))
+        # Only now: where a partition moved without records lies behind the records that came with it.
+        for partition, offset in polled.moved.items():
+            self._move(partition, offset)
         positions = {chunk.partition: self._readings[chunk.partition].position() for chunk in taken}
         batch = self._decoder.decode(taken, positions) if taken else self._nothing
         others = []
