@@ -122,8 +122,8 @@ def _refusal(error: ApiException, said: str, failed: str) -> StoreError:
     if error.status == 404 or any(words in said for words in _NOT_FOUND):
         return StoreError(
             failed,
-            fix="check the organisation, and make the bucket, without an end of retention; of InfluxDB 1.8 it is"
-            " database/autogen",
+            fix="check the organisation, and make the bucket, without an end of retention;"
+            " of InfluxDB 1.8 it is database/autogen",
         )
     if error.status == 413:
         return TooLargeError(failed, fix="lower [influxdb] batch_points, or raise the limit of the server")
