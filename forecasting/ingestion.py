@@ -70,6 +70,7 @@ class Ingestion:
         if projection.has_news():
             with self.writer.transaction():
                 projection.commit(self.writer)
+            projection.committed()
         return status
 
 

@@ -1,6 +1,8 @@
 """The Kafka client on confluent-kafka, the C library: the extra `fast`."""
 
+import base64
 import logging
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -131,7 +133,7 @@ class ConfluentClient:
                     if error.args[0].code() not in _GONE:
                         raise
                 else:
-                    found[name] = Topic(str(topic.topic_id or ""), len(topic.partitions))
+                    found[name] = Topic(_topic_id(topic.topic_id), len(topic.partitions))
         return found
 
     def bounds(self, partitions: Sequence[Partition]) -> dict[Partition, Bounds]:
@@ -273,6 +275,15 @@ class ConfluentClient:
         return InputError(
             f"Kafka at {self._where} cannot be read: {error.str()}", fix="check the brokers, then run it again"
         )
+
+
+def _topic_id(id_: Any) -> str:
+    """Return a topic's id as Kafka's tools and the other client write it; the library's own form has other letters."""
+    if id_ is None:
+        return ""
+    high, low = id_.get_most_significant_bits(), id_.get_least_significant_bits()
+    raw = struct.pack(">qq", high, low)
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=") if any(raw) else ""
 
 
 def _place(message: Message) -> tuple[int, str]:
