@@ -111,6 +111,8 @@ class Ingest:
         self._rules = options.time_rules
         self._on_progress = on_progress
         self._unchanged = False
+        # Steps may have become due because other partitions are waited for now, without any event.
+        self._waits_for_others = False
         self._interner: Interner | None = None
         self._meter = Meter()
         self._ids_from_us = NEVER_US
@@ -179,6 +181,7 @@ class Ingest:
                 self._add_source()
         self._state.partitions |= self._writer.claim(self._state, partitions)
         self._graphs.reload()
+        self._waits_for_others = True
         return {name: self._state.partitions[name].position for name in partitions}
 
     def release(self, partitions: Sequence[str]) -> None:
@@ -188,6 +191,7 @@ class Ingest:
         if self._state.id:
             self._writer.release(self._state, partitions)
             self._graphs.reload()
+            self._waits_for_others = True
 
     def _fed_graphs(self) -> FedGraphs:
         return FedGraphs(self._writer, self._state, step_us=self._options.step_us, backfill=self._options.backfill)
@@ -213,6 +217,7 @@ class Ingest:
             len(batch.events) > 0
             or bool(batch.rejects)
             or batch.end
+            or self._waits_for_others
             or any(
                 part.rejected
                 or part.position != self._state.partitions[part.partition].position
@@ -226,6 +231,7 @@ class Ingest:
         if self._state.id == 0:
             self._add_source()
         writer, options, partitions = self._writer, self._options, self._state.partitions
+        self._waits_for_others = False
         verdict = judge(batch, partitions, self._rules)
         fresh, closed = self._edge_rows(batch, verdict)
         count_verdicts(batch, verdict, partitions)
@@ -376,7 +382,8 @@ class Ingest:
                 if before_us - kept_from_us >= max(options.step_us, options.keep_edges_us // _EXPIRY_SHARE):
                     self._writer.expire(graph, edges_before_us=before_us)
         self._writer.save_graphs(moved)
-        ids_from_us = final_us - options.dedup_window_us
+        # An event that still counts may be as early as the step that is not final yet.
+        ids_from_us = boundary_us - options.dedup_window_us
         if options.dedup_window_us and ids_from_us - self._ids_from_us >= options.dedup_window_us // _EXPIRY_SHARE:
             self._writer.forget_ids(ids_from_us)
             self._ids_from_us = ids_from_us

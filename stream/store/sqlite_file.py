@@ -18,6 +18,7 @@ _HEADER = b"SQLite format 3\0"
 
 TYPES = Types(
     id="INTEGER PRIMARY KEY",
+    serial="INTEGER PRIMARY KEY AUTOINCREMENT",
     int="INTEGER",
     real="REAL",
     text="TEXT",

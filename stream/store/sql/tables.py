@@ -15,12 +15,14 @@ class Types:
 
     Attributes:
         id: type of a primary key that numbers rows by itself.
+        serial: the same where no number is ever given again, not even that of the last row after it was deleted.
         int, real, text, bytes: column types; text sorts by code point.
         table: what follows a table's columns.
         clustered: the same where the rows are kept in the order of the primary key, if the database can.
     """
 
     id: str
+    serial: str
     int: str
     real: str
     text: str
@@ -36,6 +38,7 @@ def statements(types: Types) -> list[str]:
     )
     text = _TABLES.format(
         id=types.id,
+        serial=types.serial,
         int=types.int,
         text=types.text,
         bytes=types.bytes,
@@ -160,7 +163,7 @@ CREATE TABLE rejects (                   -- a sample of each source's, of those 
     PRIMARY KEY (source_id, number)
 ){clustered};
 CREATE TABLE dead_letters (              -- whole records that were not counted, or not wholly
-    id {id},
+    id {serial},
     source_id {int} NOT NULL,
     topic {text} NOT NULL,
     partition_number {int} NOT NULL,
@@ -181,7 +184,7 @@ CREATE TABLE projections (
     name {text} PRIMARY KEY
 ){table};
 CREATE TABLE outbox (                    -- snapshots that a projection has not written, see stream.store.outbox
-    id {id},
+    id {serial},                         -- a projector may still hold the number of a change that is gone
     projection {text} NOT NULL,
     graph_id {int} NOT NULL,
     first_step_us {int} NOT NULL,

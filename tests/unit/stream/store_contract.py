@@ -416,6 +416,20 @@ class OutboxContract(StoreContract):
                 assert changes[1].first_step_us == changes[0].last_step_us + HOUR_US
                 assert changes[1].last_step_us == hours[-1] * HOUR_US
 
+    def test_the_number_of_a_change_is_not_given_again(self, url: str, writer: SqlWriter, graph: GraphState) -> None:
+        # A projector may still hold the number of a change that is gone, and would take the new one for written.
+        with writer.transaction():
+            writer.enable_projection("influxdb")
+            close(writer, graph, [1])
+        with open_outbox(url) as outbox:
+            (first,) = outbox.pending("influxdb", 10)
+            with writer.transaction():
+                writer.projected("influxdb", [first.number])
+            with writer.transaction():
+                close(writer, graph, [2])
+            (second,) = outbox.pending("influxdb", 10)
+            assert second.number > first.number
+
     def test_what_is_undone_does_not_wait(self, url: str, writer: SqlWriter, graph: GraphState) -> None:
         with pytest.raises(ZeroDivisionError), writer.transaction():
             writer.enable_projection("influxdb")

@@ -16,7 +16,8 @@ from ingest_cases import ListSource, at, counts_in_store, cut, ingest_list, make
 
 from infra.errors import StoreError
 from infra.steps import HOUR_US, step_start_us
-from stream.events import Event
+from stream.events import Event, EventBatch, Interner
+from stream.sources.base import Claims, PartitionedBatch
 from stream.windows import NEVER_US
 
 Log = Sequence[Event]
@@ -173,6 +174,20 @@ class TestRevisions:
         assert [rows[hour * HOUR_US]["events"] for hour in (2, 3, 59)] == [1, 1, 1]
 
 
+def test_steps_that_only_waited_for_a_partition_close_when_it_is_gone(tmp_path: Path) -> None:
+    class Handing(ListSource):
+        def batches(self, claims: Claims) -> Iterator[PartitionedBatch]:
+            yield from super().batches(claims)
+            claims.release(["1"])
+            yield PartitionedBatch(EventBatch.from_events([], Interner()), ())
+
+    batches = [("1", [at(1, "a", "b", "h")]), ("0", [at(1, "a", "b"), at(5, "a", "b")])]
+    ingest_list(Handing(batches, bounded=False), tmp_path / "s.db")
+    assert query(tmp_path / "s.db", "SELECT name, count(*) FROM snapshots JOIN graphs ON graph_id = id GROUP BY 1") == [
+        ("g", 4)
+    ]
+
+
 class TestFuture:
     def test_a_clock_in_the_future_does_not_make_the_others_late(self, tmp_path: Path) -> None:
         log = [at(1, "a", "b"), at(900, "x", "y"), at(2, "a", "b"), at(3.5, "a", "c")]
@@ -209,6 +224,13 @@ class TestDuplicates:
         with pytest.raises(KeyboardInterrupt):
             ingest_list(ListSource(batches, fail_after=1), tmp_path / "s.db")
         assert ingest_list(ListSource(batches), tmp_path / "s.db").duplicates == 2
+
+    def test_they_are_known_as_long_as_their_step_takes_events(self, tmp_path: Path) -> None:
+        # The watermark is past the window of the id, in the middle of the step that the event belongs to.
+        event = self.event
+        log = [event(1.1, "x"), event(1.9, "y"), event(1.1, "x")]
+        result = run(tmp_path / "s.db", cut(log, 1), dedup_window_us=HOUR_US // 10)
+        assert (result.duplicates, result.late) == (1, 0)
 
     def test_ids_can_be_left_alone(self, tmp_path: Path) -> None:
         assert run(tmp_path / "s.db", cut([self.event(1, "x")] * 3, 9), dedup_window_us=0).duplicates == 0

@@ -1,0 +1,101 @@
+"""One seed from its plan to the verdict."""
+
+import random
+import tempfile
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.simulator import oracle
+from tests.simulator.bugs import BUGS
+from tests.simulator.disk import copy_template, make_template
+from tests.simulator.faults import Plan
+from tests.simulator.history import make_histories
+from tests.simulator.sink import simulated_connections
+from tests.simulator.world import World
+
+_MEMORY = Path("/dev/shm")  # a store that is lost with the machine is all that a simulation needs
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        seed: the run.
+        problem: what was wrong, None if nothing was.
+        digest: of the trace.
+        events: records in the logs.
+        faults: how many faults struck.
+        commits: how many transactions took effect.
+        trace: what happened.
+    """
+
+    seed: int
+    problem: str | None
+    digest: str
+    events: int
+    faults: int
+    commits: int
+    trace: list[str] = field(repr=False)
+
+    @property
+    def replay(self) -> str:
+        """The command that repeats the run and shows its trace."""
+        return f"python -m tests.simulator --seed {self.seed} --trace"
+
+
+class Simulator:
+    """Runs seeds, one after the other, in a folder of its own.
+
+    Args:
+        bug: the name of a bug of `tests.simulator.bugs` that is planted in each run.
+    """
+
+    def __init__(self, bug: str | None = None) -> None:
+        self._bug: Callable[[], AbstractContextManager[object]] = nullcontext if bug is None else BUGS[bug]
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="graphtide-sim-", dir=_MEMORY if _MEMORY.is_dir() else None, ignore_cleanup_errors=True
+        )
+        self._root = Path(self._folder.name)
+        make_template(self._root / "template.db")
+
+    def run(self, seed: int) -> Outcome:
+        """Run one seed; whatever goes wrong is in the outcome."""
+        plan = Plan.of(seed)
+        random.seed(seed)  # waits between retries are drawn from the module's own generator
+        histories = make_histories(plan)
+        store, undisturbed = self._root / "store.db", self._root / "undisturbed.db"
+        copy_template(self._root / "template.db", store)
+        copy_template(self._root / "template.db", undisturbed)
+        world = World(plan, histories, store)
+        problem = None
+        try:
+            with simulated_connections(), self._bug():
+                world.run()
+            expected = oracle.judge(plan, histories)
+            metrics = oracle.undisturbed(plan, expected.events, undisturbed)
+            oracle.check(expected, metrics, store, world.sink)
+        except Exception as error:  # noqa: BLE001 - whatever escapes the code under test is a finding
+            problem = f"{type(error).__name__}: {error}"
+            world.trace.note("verdict", problem)
+        return Outcome(
+            seed,
+            problem,
+            world.trace.digest(),
+            sum(len(history.sent) for history in histories),
+            len(world.struck),
+            world.invariants.commits,
+            world.trace.lines,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._folder.cleanup()

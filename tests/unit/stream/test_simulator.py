@@ -1,0 +1,64 @@
+"""The simulator of faulty ingestion: its runs pass, repeat exactly, and find bugs that are planted."""
+
+import pytest
+
+from tests.simulator.batch import outcomes
+from tests.simulator.bugs import BUGS
+from tests.simulator.faults import MIN_EVENTS, MIN_FAULTS
+from tests.simulator.run import Simulator
+
+# The first seed that finds each bug, and some more, since other changes move it.
+SEEDS_UNTIL_FOUND = {
+    "positions-apart": 4,
+    "lateness-by-all": 4,
+    "outbox-emptied-early": 60,
+    "first-seen-stays": 8,
+    "ids-in-memory": 4,
+    "claims-unchecked": 12,
+}
+
+
+def failures(seeds: range, processes: int = 1) -> list[str]:
+    return [
+        f"seed {outcome.seed}: {outcome.problem}; {outcome.replay}"
+        for outcome in outcomes(seeds, processes=processes)
+        if outcome.problem is not None
+    ]
+
+
+def found_by(bug: str, seeds: range) -> int | None:
+    return next((outcome.seed for outcome in outcomes(seeds, bug=bug) if outcome.problem is not None), None)
+
+
+def test_runs_end_as_an_undisturbed_one() -> None:
+    assert failures(range(20)) == []
+
+
+@pytest.mark.slow
+def test_many_runs_end_as_an_undisturbed_one() -> None:
+    assert failures(range(500), processes=2) == []
+
+
+def test_a_seed_repeats_its_run_exactly() -> None:
+    with Simulator() as one, Simulator() as other:
+        for seed in (1, 3):
+            assert one.run(seed).digest == other.run(seed).digest
+
+
+def test_runs_are_as_large_and_as_faulty_as_promised() -> None:
+    for outcome in outcomes(range(4)):
+        assert outcome.events >= MIN_EVENTS
+        assert outcome.faults >= MIN_FAULTS
+
+
+@pytest.mark.parametrize("bug", sorted(BUGS))
+def test_planted_bugs_are_found(bug: str) -> None:
+    if SEEDS_UNTIL_FOUND[bug] > 20:
+        pytest.skip("found by the slow test")
+    assert found_by(bug, range(SEEDS_UNTIL_FOUND[bug])) is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("bug", sorted(BUGS))
+def test_planted_bugs_are_found_within_500_seeds(bug: str) -> None:
+    assert found_by(bug, range(500)) is not None
