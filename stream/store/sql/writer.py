@@ -30,7 +30,7 @@ class SqlWriter(Erasure, Dictionary, OpenSteps, ClosedSteps, EventIds, Letters):
     @property
     def exclusive(self) -> bool:
         """Whether no other process can write the store."""
-        return self._database.exclusive
+        return self.database.exclusive
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
