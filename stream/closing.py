@@ -1,6 +1,8 @@
 """Closing steps: from the distinct edges of steps to snapshots, the metrics that need the graph's past included."""
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,34 +67,51 @@ def close_steps(writer: StoreWriter, spans: Sequence[Span], rows: EdgeRows, limi
     _refuse_gaps(spans, layout, at, limits.max_empty_steps)
 
     src, dst = rows.pair >> PAIR_BITS, rows.pair & _DST_MASK
-    node, node_at = _first_seen(np.concatenate((src, dst)), np.concatenate((at, at)), writer.new_nodes)
+    ends = np.stack((src, dst), axis=1).reshape(-1)
+    node, node_at = _first_seen(ends, np.repeat(at, 2), writer.new_nodes)
     edge, edge_at = _first_seen(rows.pair, at, writer.new_edges)
-    writer.set_first_steps(node, layout.step_start_us(node_at), edge, layout.step_start_us(edge_at))
+    first_steps = (node, layout.step_start_us(node_at), edge, layout.step_start_us(edge_at))
     # Cumulative counts are differences of ranks among the sorted indices of first sights.
     node_at, edge_at = np.sort(node_at), np.sort(edge_at)
     nodes_before = np.array([span.graph.total_nodes for span in spans]) - np.searchsorted(node_at, layout.offset)
     edges_before = np.array([span.graph.total_edges for span in spans]) - np.searchsorted(edge_at, layout.offset)
 
-    for begin, end in _chunks(at, layout.n_steps):
-        index = np.arange(begin, end)
-        low, high = np.searchsorted(at, (begin, end))
-        metrics = step_metrics(at[low:high] - begin, src[low:high], dst[low:high], rows.events[low:high], end - begin)
-        of_span = layout.span_of(index)
-        for new, total, seen_at, before in (
-            ("new_nodes", "total_nodes", node_at, nodes_before),
-            ("new_edges", "total_edges", edge_at, edges_before),
-        ):
-            seen = np.searchsorted(seen_at, index, side="right")
-            metrics[new] = (seen - np.searchsorted(seen_at, index)).astype(np.float64)
-            metrics[total] = (seen + before[of_span]).astype(np.float64)
-        edges = rows.where(slice(low, high))
-        writer.add_snapshots(layout.graph_id[of_span], layout.step_start_us(index), metrics, edges)
+    with _beside(lambda: writer.set_first_steps(*first_steps)) as written:
+        for begin, end in _chunks(at, layout.n_steps):
+            index = np.arange(begin, end)
+            low, high = np.searchsorted(at, (begin, end))
+            metrics = step_metrics(
+                at[low:high] - begin, src[low:high], dst[low:high], rows.events[low:high], end - begin
+            )
+            of_span = layout.span_of(index)
+            for new, total, seen_at, before in (
+                ("new_nodes", "total_nodes", node_at, nodes_before),
+                ("new_edges", "total_edges", edge_at, edges_before),
+            ):
+                seen = np.searchsorted(seen_at, index, side="right")
+                metrics[new] = (seen - np.searchsorted(seen_at, index)).astype(np.float64)
+                metrics[total] = (seen + before[of_span]).astype(np.float64)
+            written()
+            edges = rows.where(slice(low, high))
+            writer.add_snapshots(layout.graph_id[of_span], layout.step_start_us(index), metrics, edges)
 
     _advance(spans, layout, at, rows, node_at, edge_at)
     for span in spans:
         _refuse_growth(span.graph, limits)
     writer.save_graphs([span.graph for span in spans])
     return layout.n_steps
+
+
+@contextmanager
+def _beside(work: Callable[[], None]) -> Iterator[Callable[[], None]]:
+    """Run `work` in a thread of its own; yield what waits for its end and raises what it raised.
+
+    Databases write while the metrics are computed. Nothing else may use the writer before the wait is over.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        done = thread.submit(work)
+        yield done.result
+        done.result()
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +151,16 @@ class _Layout:
 
 
 def _first_seen(keys: IntArray, at: IntArray, unseen: Callable[[IntArray], BoolArray]) -> tuple[IntArray, IntArray]:
-    """Return the distinct keys that are new to the store, and the number of the step where each comes first."""
-    order = np.lexsort((at, keys))
-    distinct, first = np.unique(keys[order], return_index=True)
+    """Return the distinct keys that are new to the store, and the number of the step where each comes first.
+
+    Args:
+        keys: [n].
+        at: [n] the number of the step of each, ascending.
+        unseen: tells which of distinct keys no closed step has seen.
+    """
+    distinct, first = np.unique(keys, return_index=True)
     new = unseen(distinct)
-    return distinct[new], at[order][first[new]]
+    return distinct[new], at[first[new]]
 
 
 def _chunks(at: IntArray, n_steps: int) -> Iterator[tuple[int, int]]:

@@ -13,6 +13,7 @@ from stream.windows import Clock
 # An edge is one number: the node id of src in the upper bits, that of dst in the lower.
 PAIR_BITS = 32
 MAX_NODE_ID = 2**31 - 1
+_FEW_STEPS = 32
 
 
 @dataclass(slots=True)
@@ -117,10 +118,21 @@ class EdgeRows:
             np.concatenate([getattr(part, name) for part in parts])
             for name in ("graph_id", "step_start_us", "pair", "events")
         )
-        order = np.lexsort((pair, step, graph_id))
+        order = _order(graph_id, step, pair)
         graph_id, step, pair, events = graph_id[order], step[order], pair[order], events[order]
         first = np.ones(len(pair), dtype=np.bool_)
         first[1:] = (pair[1:] != pair[:-1]) | (step[1:] != step[:-1]) | (graph_id[1:] != graph_id[:-1])
         starts = np.flatnonzero(first)
         summed = np.add.reduceat(events, starts) if len(starts) else events
         return cls(graph_id[starts], step[starts], pair[starts], summed)
+
+
+def _order(graph_id: IntArray, step: IntArray, pair: IntArray) -> IntArray:
+    """Return the order by graph, step and pair; that of equal rows is any."""
+    if len(pair) and (graph_id == graph_id[0]).all():
+        steps = np.unique(step)
+        if len(steps) <= _FEW_STEPS:
+            # One sort by a single key for each step takes a third of the time of one by all keys.
+            rows = [np.flatnonzero(step == one) for one in steps.tolist()]
+            return np.concatenate([own[np.argsort(pair[own])] for own in rows])
+    return np.lexsort((pair, step, graph_id))

@@ -17,6 +17,8 @@ from stream.store.sql.tables import on_conflict
 from stream.store.sqlite_file import connect_reader, connect_writer, explain, translated
 
 _IN_KEYS = "IN (SELECT value FROM json_each(?))"
+# From here on a statement of its own is worth its parsing.
+_MANY_ROWS = 1000
 _FIND_NAMES = (
     "SELECT json_each.key, nodes.id FROM json_each(?) CROSS JOIN nodes"
     " ON nodes.graph_id = ? AND nodes.name = json_each.value"
@@ -144,7 +146,29 @@ class SqliteDatabase(SqliteReadDatabase):
         self, table: str, columns: Mapping[str, Column], key: Sequence[str], instead: Mapping[str, str] | None = None
     ) -> None:
         """Insert rows whose `key` columns are new, and overwrite the other columns of those that are there."""
+        if instead is None and self._upsert_alike(table, columns, key):
+            return
         self._many(_insert(table, columns) + on_conflict(columns, key, instead), columns)
+
+    def _upsert_alike(self, table: str, columns: Mapping[str, Column], key: Sequence[str]) -> bool:
+        """Upsert pairs of whole numbers where few values belong to many keys; return whether these are such.
+
+        One statement for each value: Python's other threads go on meanwhile, which they cannot for each row.
+        """
+        (name, keys), *others = columns.items()
+        if len(others) != 1 or [name] != list(key) or len(keys) < _MANY_ROWS:
+            return False
+        other, values = others[0]
+        if not (isinstance(keys, np.ndarray) and isinstance(values, np.ndarray)):
+            return False
+        distinct = np.unique(values)
+        if len(distinct) * _MANY_ROWS > len(keys):
+            return False
+        sql = f"INSERT INTO {table} ({name}, {other}) SELECT value, ? FROM json_each(?) WHERE true"
+        sql += on_conflict(columns, key, instead=None)
+        for value in distinct.tolist():
+            self.fetch(sql, (value, json.dumps(keys[values == value].tolist())))
+        return True
 
     def find_names(self, graph_id: int, names: Sequence[str]) -> IntArray:
         """Return the node ids of distinct names [n] in a graph, 0 where there is none."""

@@ -103,11 +103,13 @@ def _merge(batches: list[EventBatch], owners: list[IntArray], builder: EventBuil
     if len(batches) == 1:
         return batches[0], owners[0]
     record = np.concatenate(owners)
-    order = np.argsort(record, kind="stable")
+    # Blocks of a reader usually follow each other.
+    in_order = bool((record[1:] >= record[:-1]).all())
+    order = slice(None) if in_order else np.argsort(record, kind="stable")
     ids: list[str | None] | None = None
     if any(batch.ids is not None for batch in batches):
         joined = [each for batch in batches for each in (batch.ids if batch.ids is not None else [None] * len(batch))]
-        ids = [joined[at] for at in order.tolist()]
+        ids = joined if isinstance(order, slice) else [joined[at] for at in order.tolist()]
     columns = {
         name: np.concatenate([getattr(batch, name) for batch in batches])[order]
         for name in ("graph", "type", "src", "dst", "ts_us", "weight")

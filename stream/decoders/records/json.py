@@ -1,6 +1,6 @@
 """JSON records: an object, an array, or one object a line, with our own names of fields or aliases of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,8 @@ from stream.decoders.records.base import Read, Record, Rows, no_place, payloads
 from stream.decoders.records.objects import Layout, Places, shaped_objects
 from stream.decoders.records.shapes import ObjectShape
 from stream.decoders.template import TemplateReader
+
+_BLOCK_BYTES = 1 << 20
 
 
 class JsonReader:
@@ -44,12 +46,27 @@ class JsonReader:
         The result is that of `read`, several times as fast.
         """
         texts = payloads(records)
-        found = self._alike.read(texts)
-        if found is None or but in self._alike.keys:
-            return None
-        values, record = found
-        if self._layout == "document" and len(record) != len(texts):
-            return None
-        columns: dict[str, Any] = {role: [None] * len(record) for role in REQUIRED_ROLES if role not in values}
-        place = no_place if len(record) == len(texts) else Places(texts, "lines", record)
-        return Read(rows=[Rows(columns=columns | values, record=record, place=place)])
+        blocks: list[Rows] = []
+        for begin, end in _blocks(texts):
+            found = self._alike.read(texts[begin:end])
+            if found is None or but in self._alike.keys:
+                return None
+            values, record = found
+            plain = len(record) == end - begin
+            if self._layout == "document" and not plain:
+                return None
+            columns: dict[str, Any] = {role: [None] * len(record) for role in REQUIRED_ROLES if role not in values}
+            place = no_place if plain else Places(texts[begin:end], "lines", record)
+            blocks.append(Rows(columns=columns | values, record=record + begin, place=place))
+        return Read(rows=blocks)
+
+
+def _blocks(texts: Sequence[bytes]) -> Iterator[tuple[int, int]]:
+    """Cut texts into ranges of about `_BLOCK_BYTES`: what is made of them stays in the processor's caches."""
+    ends = np.cumsum(np.fromiter(map(len, texts), dtype=np.int64, count=len(texts)))
+    begin = 0
+    while begin < len(texts):
+        done = int(ends[begin - 1]) if begin else 0
+        end = max(begin + 1, int(np.searchsorted(ends, done + _BLOCK_BYTES, side="right")))
+        yield begin, end
+        begin = end

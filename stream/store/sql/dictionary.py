@@ -30,12 +30,15 @@ class Dictionary(Part):
     def __init__(self, database: Database) -> None:
         super().__init__(database)
         self._ids_of_names = KeyMap(KNOWN_NAMES)
+        # Of the graph that came last, by code; 0 is unknown. What it has, the map need not have.
+        self._last_graph = 0
+        self._ids_of_codes: IntArray = np.zeros(0, dtype=np.int64)
         self._closed_nodes = KeySet(KNOWN_NODES)
         self._closed_edges = KeySet(KNOWN_EDGES)
 
     def _forget(self) -> None:
         super()._forget()
-        self._ids_of_names.clear()
+        self.forget_codes()
         self._closed_nodes.clear()
         self._closed_edges.clear()
 
@@ -49,6 +52,9 @@ class Dictionary(Part):
             code: [n] indices into `names`; until `forget_codes` the same code means the same name.
             names: the names of all codes.
         """
+        if len(code) and (graph_id == graph_id[0]).all():
+            return self._ids_in_graph(int(graph_id[0]), code, names)
+        self._keep_last_graph()
         key = (graph_id << PAIR_BITS) | code
         distinct, first, inverse = np.unique(key, return_index=True, return_inverse=True)
         ids, known = self._ids_of_names.get(distinct)
@@ -65,6 +71,7 @@ class Dictionary(Part):
     def forget_codes(self) -> None:
         """Forget what codes mean: a source started a new interner."""
         self._ids_of_names.clear()
+        self._ids_of_codes = np.zeros(0, dtype=np.int64)
 
     def new_nodes(self, ids: IntArray) -> BoolArray:
         """Return which of the distinct node `ids` [n] no closed step has seen."""
@@ -93,6 +100,34 @@ class Dictionary(Part):
             self._holds_all(known, table)
             upsert(table, {column: keys[order], "first_step_us": steps_us[order]}, key=(column,))
             known.add(keys[~known.contains(keys)])
+
+    def _ids_in_graph(self, graph: int, code: IntArray, names: Sequence[str]) -> IntArray:
+        """Return the node ids of names of one graph, as `node_ids` does."""
+        if graph != self._last_graph:
+            self._keep_last_graph()
+            self._last_graph = graph
+        if len(names) > len(self._ids_of_codes):
+            self._ids_of_codes = np.pad(self._ids_of_codes, (0, 2 * len(names) - len(self._ids_of_codes)))
+        ids: IntArray = self._ids_of_codes[code]
+        missing = np.flatnonzero(ids == 0)
+        if len(missing):
+            new, first = np.unique(code[missing], return_index=True)
+            new = new[np.argsort(first)]
+            new_ids, known = self._ids_of_names.get(graph << PAIR_BITS | new)
+            asked = new[~known]
+            if len(asked):
+                new_ids[~known] = self._ids(np.full(len(asked), graph), [names[index] for index in asked.tolist()])
+            self._ids_of_codes[new] = new_ids
+            ids[missing] = self._ids_of_codes[code[missing]]
+        return ids
+
+    def _keep_last_graph(self) -> None:
+        """Move what is known of the last graph to the map of all graphs."""
+        codes = np.flatnonzero(self._ids_of_codes)
+        keys = self._last_graph << PAIR_BITS | codes
+        unknown = ~self._ids_of_names.get(keys)[1]
+        self._ids_of_names.add(keys[unknown], self._ids_of_codes[codes[unknown]])
+        self._ids_of_codes = np.zeros(0, dtype=np.int64)
 
     def _ids(self, graph_id: IntArray, names: list[str]) -> IntArray:
         """Return the ids of distinct names [n] of graphs that memory has not; new ones in the order of the arrays."""
