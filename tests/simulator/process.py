@@ -136,7 +136,8 @@ class Process:
                 self.client.close()
 
     def _start_projector(self) -> SimulatedProjector:
-        fiber = Fiber(projector.live)
+        # The projector's address needs the fiber that runs the projector.
+        fiber = Fiber(lambda: projector.live())  # noqa: PLW0108
         address = SimulatedAddress(
             url="http://simulated",
             org="o",
