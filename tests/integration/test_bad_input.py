@@ -164,7 +164,7 @@ def test_full_store_keeps_what_was_committed(graphtide: Cli, tmp_path: Path, mon
 
     def small(*arguments: object, **options: object) -> sqlite3.Connection:
         connection = connect(*arguments, **options)  # type: ignore[call-overload]
-        connection.execute("PRAGMA max_page_count = 120")
+        connection.execute("PRAGMA max_page_count = 90")
         return connection  # type: ignore[no-any-return]
 
     monkeypatch.setenv("GRAPHTIDE_INGEST__BATCH_ROWS", "1000")

@@ -14,6 +14,9 @@ from stream.sources.kafka.options import Connection
 from tests.integration.kafka_cases import FakeClaims, Opener, Store, event, number_of, send
 from tests.servers.kafka import SASL_PASSWORD, SASL_USER, KafkaServer
 
+# What either client waits for an answer.
+LONGEST_QUESTION_S = 5.0
+
 
 @pytest.fixture(params=["kafka-python", "confluent"])
 def opened(kafka: KafkaServer, request: pytest.FixtureRequest) -> Opener:
@@ -154,7 +157,8 @@ def test_a_broker_that_is_down_at_the_start_is_waited_for_and_given_up(kafka: Ka
     with pytest.raises(InputError, match="has not answered for 1 s") as caught, opened(topic, connect_timeout_s=1.0):
         pass
     assert "--bootstrap-servers" in str(caught.value.fix)
-    with after(0.5, kafka.restart), opened(topic, connect_timeout_s=60.0) as run:
+    # Later than the first question is given up, so that there is something to say.
+    with after(LONGEST_QUESTION_S + 1.0, kafka.restart), opened(topic, connect_timeout_s=60.0) as run:
         run.read()
     assert run.said
     assert "does not answer" in run.said[0]

@@ -94,7 +94,9 @@ def query(store: Path, sql: str) -> list[tuple[object, ...]]:
 def dump(store: Path) -> dict[str, list[tuple[object, ...]]]:
     """Return every row of every table, sorted, but the numbers of the writers, which count processes."""
     rows = {}
-    for (table,) in query(store, "SELECT name FROM sqlite_schema WHERE type = 'table' AND name <> 'writer'"):
+    for (table,) in query(
+        store, "SELECT name FROM sqlite_schema WHERE type = 'table' AND name <> 'writer' AND name NOT LIKE 'sqlite_%'"
+    ):
         names = [str(row[1]) for row in query(store, f"PRAGMA table_info({table})") if row[1] != "owner"]
         rows[str(table)] = sorted(query(store, f"SELECT {', '.join(names)} FROM {table}"), key=repr)
     return rows

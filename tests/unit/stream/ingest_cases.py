@@ -122,10 +122,10 @@ def snapshot_rows(store: Path) -> list[tuple[object, ...]]:
 def dump(store: Path) -> dict[str, list[tuple[object, ...]]]:
     """Return every row of every table, sorted, but the numbers of the writers, which count processes."""
     tables = [str(row[0]) for row in query(store, "SELECT name FROM sqlite_schema WHERE type = 'table'")]
+    tables = [table for table in tables if table != "writer" and not table.startswith("sqlite_")]
     columns = {
         table: [str(row[1]) for row in query(store, f"PRAGMA table_info({table})") if row[1] != "owner"]
         for table in tables
-        if table != "writer"
     }
     return {
         table: sorted(query(store, f"SELECT {', '.join(names)} FROM {table}"), key=repr)
