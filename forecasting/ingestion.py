@@ -1,17 +1,20 @@
 """Ingestion as the settings want it: its options, and the store with all that works beside it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from infra.settings import Settings
 from infra.steps import SECOND_US
 from stream.closing import Limits
 from stream.companion import Companion
+from stream.deadletters import FileTarget, Target, TopicTarget
+from stream.delivery import Delivery
 from stream.ingest import Ingest, IngestOptions
 from stream.progress import IngestProgress
 from stream.sources.base import PartitionedSource
-from stream.store import open_writer
+from stream.store import open_dead_letters, open_writer
 from stream.store.project import Projection, make_projector
 from stream.store.projector import PROJECTION, Projector, ProjectorStatus
 from stream.store.writer import StoreWriter
@@ -51,11 +54,17 @@ class Ingestion:
     Attributes:
         run: to be run, and asked for its result.
         projector: projects the store to InfluxDB meanwhile; None where no InfluxDB is set.
+        delivery: delivers dead letters to their target meanwhile; None where there is none but the store.
     """
 
     run: Ingest
     writer: StoreWriter
     projector: Projector | None
+    delivery: Delivery | None
+
+    def deliver(self, timeout_s: float) -> bool:
+        """Wait until the dead letters that were committed are delivered, and mark them; return whether all are."""
+        return self.delivery is None or self.delivery.drain(self.writer, timeout_s)
 
     def drain(self, timeout_s: float) -> ProjectorStatus | None:
         """Wait until all that was committed is in InfluxDB and note it; return what is left, None without InfluxDB.
@@ -80,8 +89,17 @@ def ingestion(
     settings: Settings,
     options: IngestOptions,
     on_progress: Callable[[IngestProgress], None] | None = None,
+    *,
+    kafka_options: Sequence[str] = (),
 ) -> Iterator[Ingestion]:
     """Open the store of record for a run of `source`, and start what works beside it.
+
+    Args:
+        source: what is read.
+        settings: all settings.
+        options: how events become snapshots.
+        on_progress: told after each commit.
+        kafka_options: options of Kafka's own, as `key=value`, for dead letters that go to a topic.
 
     Raises:
         UsageError: the settings name no store, or no InfluxDB, properly.
@@ -95,4 +113,29 @@ def ingestion(
             with writer.transaction():
                 writer.enable_projection(PROJECTION)
             companions.append(Projection(stack.enter_context(projector)))
-        yield Ingestion(Ingest(source, writer, options, on_progress, companions), writer, projector)
+        delivery = _delivery(settings, kafka_options)
+        if delivery is not None:
+            with writer.transaction():
+                pass  # the store has to be there for the delivery to read
+            companions.append(stack.enter_context(delivery))
+        yield Ingestion(Ingest(source, writer, options, on_progress, companions), writer, projector, delivery)
+
+
+def _delivery(settings: Settings, kafka_options: Sequence[str]) -> Delivery | None:
+    kind, _, name = settings.dead_letters.target.partition(":")
+    if not kind:
+        return None
+    if kind == "file":
+        return Delivery(lambda: open_dead_letters(settings.store.url), lambda: FileTarget(Path(name)))
+    # A client of Kafka is slow to import, and few runs need one here.
+    from stream.sources.kafka.options import connection_of  # noqa: PLC0415
+    from stream.sources.kafka.sender import KafkaSender  # noqa: PLC0415
+
+    connection = connection_of(settings.kafka, kafka_options)
+
+    @contextmanager
+    def open_topic() -> Iterator[Target]:
+        with KafkaSender(connection) as sender:
+            yield TopicTarget(sender, name)
+
+    return Delivery(lambda: open_dead_letters(settings.store.url), open_topic)

@@ -225,6 +225,13 @@ class KafkaSettings(_Section):
     options: Annotated[dict[str, OptionValue], BeforeValidator(_flat_options)] = {}
 
 
+class DeadLetterSettings(_Section):
+    """Where dead letters are delivered, beside the store."""
+
+    target: str = Field(default="", pattern=r"^(|topic:[A-Za-z0-9._-]{1,249}|file:.+)$")
+    drain_s: float = Field(default=30.0, ge=0)
+
+
 class SchemaRegistrySettings(_Section):
     """Where the schemas of framed records are found."""
 
@@ -283,6 +290,7 @@ class Settings(BaseSettings):
     backtest: BacktestSettings = BacktestSettings()
     data: DataSettings = DataSettings()
     kafka: KafkaSettings = KafkaSettings()
+    dead_letters: DeadLetterSettings = DeadLetterSettings()
     schema_registry: SchemaRegistrySettings = SchemaRegistrySettings()
     live: LiveSettings = LiveSettings()
     influxdb: InfluxDBSettings = InfluxDBSettings()

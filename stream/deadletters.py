@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 from infra.errors import GraphtideError, UsageError
 from infra.steps import format_time
@@ -57,20 +57,14 @@ class Target(Protocol):
         ...
 
 
-class Marks(Protocol):
-    """What a `StoreWriter` also offers for dead letters; each inside its `transaction`."""
-
-    def letters_delivered(self, numbers: Sequence[int]) -> None:
-        """Note that the dead letter target has durably taken these letters."""
-        ...
-
-    def letters_replayed(self, numbers: Sequence[int]) -> None:
-        """Note that the records of these letters were sent to their topics again."""
-        ...
-
-
 class TopicTarget:
     """A topic that gets the records as they were, with headers that say what was wrong."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Leave the sender to its owner."""
 
     def __init__(self, sender: Sender, topic: str) -> None:
         self._sender = sender
@@ -121,6 +115,12 @@ class FileTarget:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
     def _failed(self, error: OSError) -> GraphtideError:
         return GraphtideError(

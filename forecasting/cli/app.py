@@ -16,6 +16,7 @@ from forecasting.cli import (
     backtest,
     bench,
     datasets,
+    deadletters,
     demo,
     doctor,
     forecast,
@@ -23,6 +24,7 @@ from forecasting.cli import (
     replay,
     schema,
     store,
+    store_admin,
     store_influx,
     train,
 )
@@ -52,12 +54,13 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (demo, ingest, replay, store, train, forecast, backtest, bench, datasets, schema, doctor):
+for group in (demo, ingest, replay, deadletters, store, train, forecast, backtest, bench, datasets, schema, doctor):
     group.register(app)
 store_commands = typer.Typer(
     name="store", help="Look after stores: copy, compare, project, restore.", no_args_is_help=True
 )
 store_influx.register(store_commands)
+store_admin.register(app, store_commands)
 app.add_typer(store_commands)
 
 

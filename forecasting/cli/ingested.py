@@ -51,6 +51,7 @@ def run_to_end(
     options: "IngestOptions",
     on_progress: "Callable[[IngestProgress], None]",
     on_open: "Callable[[Ingestion], None]" = lambda _: None,
+    kafka_options: "Sequence[str]" = (),
 ) -> "tuple[IngestResult, bool, list[str]]":
     """Ingest until the source ends or Ctrl-C; return the result, whether it was Ctrl-C, and what is left undone.
 
@@ -60,7 +61,7 @@ def run_to_end(
     from forecasting.ingestion import ingestion  # noqa: PLC0415 - numpy is not needed for --help
 
     interrupted, notes = False, []
-    with ingestion(source, settings, options, on_progress) as running:
+    with ingestion(source, settings, options, on_progress, kafka_options=kafka_options) as running:
         on_open(running)
         try:
             running.run.run()
@@ -68,6 +69,9 @@ def run_to_end(
             interrupted = True
         result = running.run.result()
         projected = running.drain(0.0 if interrupted else settings.influxdb.drain_s)
+        if not running.deliver(0.0 if interrupted else settings.dead_letters.drain_s):
+            why = "" if running.delivery is None or running.delivery.error is None else f" ({running.delivery.error})"
+            notes.append(f"dead letters are not all delivered yet{why}; they wait in the store for the next run")
     if projected is not None and not projected.drained:
         notes.append(
             f"{projected.waiting:,} snapshots are not in InfluxDB yet; they wait in the store for the next run"

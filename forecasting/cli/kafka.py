@@ -92,7 +92,9 @@ def run_kafka(
         )
         with source, Watch(f"Ingesting {name}", metrics_port=flags.metrics_port) as watch:
             watched = _Watched(source, lambda: watch.polled(source.status()))
-            result, interrupted, notes = run_to_end(watched, settings, options, watch.committed, watch.opened)
+            result, interrupted, notes = run_to_end(
+                watched, settings, options, watch.committed, watch.opened, flags.options
+            )
             gaps = _gaps(source)
     return Ran(name, KAFKA_NAME, result, interrupted, [*notes, *gaps])
 

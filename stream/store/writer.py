@@ -197,6 +197,14 @@ class StoreWriter(Projections, Protocol):
         """Return the sample of a source's rejects, without those that have their whole record."""
         ...
 
+    def letters_delivered(self, numbers: Sequence[int]) -> None:
+        """Note that the dead letter target has durably taken these letters."""
+        ...
+
+    def letters_replayed(self, numbers: Sequence[int]) -> None:
+        """Note that the records of these letters were sent to their topics again."""
+        ...
+
     def close(self) -> None:
         """Close the store; a new one that nothing was written to goes away."""
         ...
