@@ -15,10 +15,12 @@ from infra.steps import format_time
 
 if TYPE_CHECKING:
     from forecasting.ingestion import Ingestion
+    from stream.metrics import IngestMetrics
     from stream.progress import IngestProgress
     from stream.sources.kafka.reading import KafkaStatus
 
 _TERMINAL_INTERVAL_S = 0.25
+_METRICS_INTERVAL_S = 1.0
 # Over so long the rate is taken, so that it tells what happens now.
 _RATE_WINDOW_S = 5.0
 
@@ -43,17 +45,17 @@ class Watch:
         self._progress: IngestProgress | None = None
         self._committed_s: float | None = None
         self._shown_s = time.monotonic()
+        self._measured_s = 0.0
         # (when, events) of the last commits, oldest first.
         self._history: list[tuple[float, int]] = [(time.monotonic(), 0)]
-        self._observe = None
+        self._metrics: IngestMetrics | None = None
 
     def __enter__(self) -> Self:
         if self._metrics_port is not None:
             from stream.metrics import IngestMetrics  # noqa: PLC0415 - only who asks for metrics waits for its import
 
-            metrics = IngestMetrics()
-            self._stack.enter_context(metrics.serve(self._metrics_port))
-            self._observe = metrics.observe
+            self._metrics = IngestMetrics()
+            self._stack.enter_context(self._metrics.serve(self._metrics_port))
         if sys.stderr.isatty():
             live = Live(console=Console(stderr=True), transient=True, refresh_per_second=4)
             self._live = self._stack.enter_context(live)
@@ -69,12 +71,19 @@ class Watch:
     def polled(self, status: "KafkaStatus") -> None:
         """Be told what the source does, often."""
         self._status = status
+        now_s = time.monotonic()
+        if self._metrics is not None and now_s - self._measured_s >= _METRICS_INTERVAL_S:
+            self._measured_s = now_s
+            projector = None if self._running is None else self._running.projector
+            self._metrics.observe_status(status, None if projector is None else projector.status())
         self._show()
 
     def committed(self, progress: "IngestProgress") -> None:
         """Be told of a commit."""
         now_s = time.monotonic()
         self._progress, self._committed_s = progress, now_s
+        if self._metrics is not None:
+            self._metrics.observe_commit(progress)
         self._history.append((now_s, progress.events))
         while len(self._history) > 2 and self._history[1][0] < now_s - _RATE_WINDOW_S:
             self._history.pop(0)
@@ -86,8 +95,6 @@ class Watch:
         if now_s - self._shown_s < interval_s:
             return
         self._shown_s = now_s
-        if self._observe is not None and self._status is not None:
-            self._observe(self._progress, self._status)
         facts = self._facts(now_s)
         if self._live is None:
             say(f"{self._title}: " + ", ".join(f"{value} {name}" for name, value in facts))
