@@ -9,7 +9,6 @@ from typing import Any
 
 from stream.decoders.builder import DecodeOptions
 from stream.decoders.records.formats import record_decoder
-from stream.events import Interner
 from stream.sources.base import PartitionedBatch, Position
 from stream.sources.kafka.clients import connector
 from stream.sources.kafka.decoding import BatchDecoder
@@ -102,9 +101,8 @@ class Opener:
         connection: Connection | None = None,
         **options: Any,
     ) -> Iterator[Run]:
-        interner, said = Interner(), []
+        said: list[str] = []
         connection = connection or Connection(self._kafka.bootstrap_servers)
-        decoder = record_decoder(decoding, interner=interner)
         chosen = {
             "where": connection.bootstrap_servers, "topics": topics, "probe_every_s": 0.3, "connect_timeout_s": 30.0,
             "idle_timeout_s": 0.0, **options,
@@ -112,7 +110,9 @@ class Opener:
         plan = KafkaOptions(**chosen)
         with KafkaSource(
             connector(self.client, connection, group=plan.group),
-            BatchDecoder(decoder, strict=strict), interner, plan, say=said.append,
+            BatchDecoder(lambda interner: record_decoder(decoding, interner=interner), strict=strict),
+            plan,
+            say=said.append,
         ) as source:  # fmt: skip
             yield Run(source, claims or FakeClaims(Store()), said)
 

@@ -1,7 +1,7 @@
 """From what one poll brought to a batch of events: all records of all partitions are decoded together."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, chain
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from infra.errors import InputError
 from stream.decoders.records.base import LazyRecords, Record, RecordDecoder
-from stream.events import Reject, shown
+from stream.events import EventBatch, Interner, Reject, shown
 from stream.sources.base import Part, PartitionedBatch, Position
 from stream.sources.kafka.client import Chunk, Partition
 
@@ -70,13 +70,24 @@ class BatchDecoder:
     """Decodes what one poll brought.
 
     Args:
-        decoder: of the records' format.
+        make_decoder: makes the decoder of the records' format, for an interner.
         strict: stop at the first record that is no valid event.
+        max_names: names that the interner of the batches holds at most, about; a new one follows, or a reader that
+            runs for months would remember everyone who ever was.
     """
 
-    def __init__(self, decoder: RecordDecoder, *, strict: bool = False) -> None:
-        self._decoder = decoder
+    def __init__(
+        self, make_decoder: Callable[[Interner], RecordDecoder], *, strict: bool = False, max_names: int = 2_000_000
+    ) -> None:
+        self._make_decoder = make_decoder
         self._strict = strict
+        self._max_names = max_names
+        self._interner = Interner()
+        self._decoder = make_decoder(self._interner)
+
+    def nothing(self) -> PartitionedBatch:
+        """Return a batch without events."""
+        return PartitionedBatch(EventBatch.from_events([], self._interner), ())
 
     def decode(self, chunks: Sequence[Chunk], positions: dict[Partition, Position]) -> PartitionedBatch:
         """Decode records of at least one chunk.
@@ -88,6 +99,9 @@ class BatchDecoder:
         Raises:
             InputError: something beside the records fails; or `strict`, and a record is no valid event.
         """
+        if len(self._interner) > self._max_names:
+            self._interner = Interner()
+            self._decoder = self._make_decoder(self._interner)
         records = FetchedRecords(chunks)
         decoded = self._decoder.decode(records)
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from infra.settings import Settings
 from stream.decoders.builder import DecodeOptions
+from stream.decoders.records.base import RecordDecoder
 from stream.decoders.records.formats import open_registry, record_decoder
 from stream.events import Interner
 from stream.sources.kafka.clients import connector
@@ -41,17 +42,14 @@ def kafka_source(
         InputError: a password cannot be read.
     """
     kafka = settings.kafka
-    interner = Interner()
-    decoder = record_decoder(
-        decoding,
-        interner=interner,
-        own_formats=settings.formats,
-        registry=open_registry(settings.schema_registry),
-    )
+    registry = open_registry(settings.schema_registry)
+
+    def make_decoder(interner: Interner) -> RecordDecoder:
+        return record_decoder(decoding, interner=interner, own_formats=settings.formats, registry=registry)
+
     return KafkaSource(
         connector(kafka.client, connection_of(kafka, given), group=group),
-        BatchDecoder(decoder, strict=decoding.strict),
-        interner,
+        BatchDecoder(make_decoder, strict=decoding.strict),
         KafkaOptions(
             where=kafka.bootstrap_servers,
             topics=tuple(topics),

@@ -7,7 +7,6 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from infra.errors import InputError
-from stream.events import EventBatch, Interner
 from stream.sources.base import Claims, Part, PartitionedBatch
 from stream.sources.kafka.client import (
     Bounds,
@@ -49,7 +48,6 @@ class KafkaSource:
     Args:
         connect: makes a client, and raises as the clients do.
         decoder: of the records.
-        interner: of the decoder's batches.
         options: what is read and how.
         say: tells the user what goes on, a line at a time.
     """
@@ -58,14 +56,12 @@ class KafkaSource:
         self,
         connect: Callable[[], KafkaClient],
         decoder: BatchDecoder,
-        interner: Interner,
         options: KafkaOptions,
         *,
         say: Callable[[str], None],
     ) -> None:
         self._connect = connect
         self._decoder = decoder
-        self._nothing = PartitionedBatch(EventBatch.from_events([], interner), ())
         self._options = options
         self._say = say
         self._choice = TopicChoice(options.topics)
@@ -240,7 +236,7 @@ class KafkaSource:
         for partition, offset in polled.moved.items():
             self._move(partition, offset)
         positions = {chunk.partition: self._readings[chunk.partition].position() for chunk in taken}
-        batch = self._decoder.decode(taken, positions) if taken else self._nothing
+        batch = self._decoder.decode(taken, positions) if taken else self._decoder.nothing()
         others = []
         for partition, reading in self._readings.items():
             if reading.unsaid and partition not in positions:
