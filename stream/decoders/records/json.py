@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from stream.decoders.base import REQUIRED_ROLES
-from stream.decoders.records.base import Read, Record, Rows, no_place, payloads
+from stream.decoders.records.base import BadEvent, Read, Record, Rows, no_place, payloads
 from stream.decoders.records.objects import Layout, Places, shaped_objects
 from stream.decoders.records.shapes import ObjectShape
 from stream.decoders.template import TemplateReader
@@ -28,17 +28,20 @@ class JsonReader:
         self._alike = TemplateReader(columns)
 
     def read(self, records: Sequence[Record]) -> Read:
-        """Read records into one block of rows."""
-        alike = self.read_alike(records)
-        if alike is not None:
-            return alike
-        objects = shaped_objects(records, self._layout, self._shape)
-        rows = Rows(
-            columns=self._shape.columns(objects.values),
-            record=np.array(objects.record, dtype=np.int64),
-            place=objects.place,
-        )
-        return Read(rows=[rows], bad=objects.bad, skipped=objects.skipped)
+        """Read records; those that are not written alike cost their own block the speed, and no other."""
+        texts = payloads(records)
+        read = Read()
+        for begin, end in _blocks(texts):
+            rows = self._alike_rows(texts[begin:end], begin)
+            if rows is not None:
+                read.rows.append(rows)
+                continue
+            objects = shaped_objects(texts[begin:end], self._layout, self._shape)
+            record = np.array(objects.record, dtype=np.int64) + begin
+            read.rows.append(Rows(self._shape.columns(objects.values), record, objects.place))
+            read.bad += [BadEvent(begin + at, reason, stage) for at, reason, stage in objects.bad]
+            read.skipped += objects.skipped
+        return read
 
     def read_alike(self, records: Sequence[Record], *, but: str = "") -> Read | None:
         """Read records whose objects are all written alike; None if they are not, or have the key `but`.
@@ -48,17 +51,24 @@ class JsonReader:
         texts = payloads(records)
         blocks: list[Rows] = []
         for begin, end in _blocks(texts):
-            found = self._alike.read(texts[begin:end])
-            if found is None or but in self._alike.keys:
+            rows = self._alike_rows(texts[begin:end], begin)
+            if rows is None or but in self._alike.keys:
                 return None
-            values, record = found
-            plain = len(record) == end - begin
-            if self._layout == "document" and not plain:
-                return None
-            columns: dict[str, Any] = {role: [None] * len(record) for role in REQUIRED_ROLES if role not in values}
-            place = no_place if plain else Places(texts[begin:end], "lines", record)
-            blocks.append(Rows(columns=columns | values, record=record + begin, place=place))
+            blocks.append(rows)
         return Read(rows=blocks)
+
+    def _alike_rows(self, texts: Sequence[bytes], first: int) -> Rows | None:
+        """Return the rows of a block that begins with record `first`; None if its objects are not written alike."""
+        found = self._alike.read(texts)
+        if found is None:
+            return None
+        values, record = found
+        plain = len(record) == len(texts)
+        if self._layout == "document" and not plain:
+            return None
+        columns: dict[str, Any] = {role: [None] * len(record) for role in REQUIRED_ROLES if role not in values}
+        place = no_place if plain else Places(texts, "lines", record)
+        return Rows(columns=columns | values, record=record + first, place=place)
 
 
 def _blocks(texts: Sequence[bytes]) -> Iterator[tuple[int, int]]:

@@ -74,9 +74,8 @@ def dict_objects(records: Sequence[Record], layout: Layout) -> Objects:
     return gather([parse(text, layout) for text in texts])
 
 
-def shaped_objects(records: Sequence[Record], layout: Layout, shape: ObjectShape) -> Objects:
-    """Return the objects of records as `shape` gives them; `shape` learns the keys that it lacks."""
-    texts = payloads(records)
+def shaped_objects(texts: Sequence[bytes], layout: Layout, shape: ObjectShape) -> Objects:
+    """Return the objects of payloads as `shape` gives them; `shape` learns the keys that it lacks."""
     try:
         if layout != "lines":
             return Objects(values=shape.each(texts), record=list(range(len(texts))))

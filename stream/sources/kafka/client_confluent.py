@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
-from itertools import groupby
+from itertools import pairwise
 from typing import Any
 
 import confluent_kafka
@@ -34,6 +34,8 @@ ASK_TIMEOUT_S = 5.0
 FIRST_WAIT_S = 0.1
 FIRST_MESSAGES = 500
 MAX_MESSAGES = 10_000
+# Sizes are looked at in one of so many messages: bounds are kept roughly.
+_SAMPLE_EVERY = 16
 # The library insists on a group; nothing is committed to this one.
 NO_GROUP = "graphtide-without-a-group"
 CREATE_TIME_UNKNOWN = 0
@@ -172,9 +174,9 @@ class ConfluentClient:
                     break
                 continue
             messages += got
-            got_bytes = sum(map(len, got))
-            size += got_bytes
-            self._record_bytes = got_bytes / len(got)
+            sample = got[::_SAMPLE_EVERY]
+            self._record_bytes = sum(map(len, sample)) / len(sample)
+            size += int(self._record_bytes * len(got))
             if len(got) < count:
                 break
         return self._sorted_out(messages)
@@ -191,7 +193,16 @@ class ConfluentClient:
             for message in messages:
                 self._take_event(message, moved)
             messages = [message for message in messages if message.error() is None]
-        return Polled([_chunk(list(run)) for _, run in groupby(messages, key=_place)], moved)
+        return Polled([_chunk(run) for run in self._runs(messages)], moved)
+
+    def _runs(self, messages: list[Message]) -> list[list[Message]]:
+        """Cut messages where the next one is of another partition."""
+        places = list(map(Message.partition, messages))
+        cuts = [at for at, (before, after) in enumerate(pairwise(places), 1) if before != after]
+        if len({each.topic for each in self._assigned}) > 1:
+            names = list(map(Message.topic, messages))
+            cuts = sorted({*cuts, *(at for at, (before, after) in enumerate(pairwise(names), 1) if before != after)})
+        return [messages[begin:end] for begin, end in pairwise((0, *cuts, len(messages))) if end > begin]
 
     def _take_event(self, message: Message, moved: dict[Partition, int]) -> None:
         error = message.error()
@@ -284,10 +295,6 @@ def _topic_id(id_: Any) -> str:
     high, low = id_.get_most_significant_bits(), id_.get_least_significant_bits()
     raw = struct.pack(">qq", high, low)
     return base64.urlsafe_b64encode(raw).decode().rstrip("=") if any(raw) else ""
-
-
-def _place(message: Message) -> tuple[int, str]:
-    return message.partition(), message.topic()
 
 
 def _chunk(messages: list[Message]) -> Chunk:

@@ -15,12 +15,17 @@ CLIENTS = ("auto", KAFKA_PYTHON, CONFLUENT)
 def choose_client(wanted: str) -> str:
     """Return the library that `auto` means here, or the one that is named.
 
+    `auto` is the faster one: kafka-python where its fetches can be decoded as whole batches (docs/benchmarks.md), else
+    confluent-kafka if it is installed.
+
     Raises:
         UsageError: it is unknown, or not installed.
     """
     is_there = find_spec("confluent_kafka") is not None
     if wanted == "auto":
-        return CONFLUENT if is_there else KAFKA_PYTHON
+        from stream.sources.kafka.fast_fetch import can_hook  # noqa: PLC0415 - imports the library
+
+        return CONFLUENT if is_there and not can_hook() else KAFKA_PYTHON
     if wanted not in CLIENTS:
         raise UsageError(f"unknown Kafka client {wanted!r}", fix=f"use one of {', '.join(CLIENTS)}")
     if wanted == CONFLUENT and not is_there:
