@@ -19,6 +19,7 @@ class GraphInfo:
         events: events counted in closed steps.
         first_step_us, last_step_us: starts of the first and the last closed step; None while none is closed.
         late: events dropped because they came behind the watermark.
+        final_us: no event can revise a step before this any more; None where the store does not know.
     """
 
     name: str
@@ -28,6 +29,7 @@ class GraphInfo:
     first_step_us: int | None
     last_step_us: int | None
     late: int
+    final_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""Bounded caches of integer keys, as sorted arrays: 8 to 16 bytes a key, looked up a whole batch at a time."""
+"""Bounded caches of integer keys, as sorted arrays: 8 to 16 bytes a key, looked up a whole batch at a time.
+
+`complete` says whether a cache holds every key that the store has; None where its user has not found out yet.
+"""
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +17,11 @@ class KeySet:
     Forgetting is safe where a miss is looked up in the store.
     """
 
-    __slots__ = ("_keys", "_limit")
+    __slots__ = ("_keys", "_limit", "complete")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self.complete: bool | None = None
         self._keys: IntArray = np.zeros(0, dtype=np.int64)
 
     def contains(self, keys: IntArray) -> BoolArray:
@@ -34,16 +38,18 @@ class KeySet:
 
     def clear(self) -> None:
         """Forget all keys."""
+        self.complete = None
         self._keys = np.zeros(0, dtype=np.int64)
 
 
 class KeyMap:
     """A map from int64 keys to int64 values that forgets everything when it grows beyond `limit`."""
 
-    __slots__ = ("_keys", "_limit", "_values")
+    __slots__ = ("_keys", "_limit", "_values", "complete")
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self.complete: bool | None = None
         self._keys: IntArray = np.zeros(0, dtype=np.int64)
         self._values: IntArray = np.zeros(0, dtype=np.int64)
 
@@ -66,6 +72,7 @@ class KeyMap:
 
     def clear(self) -> None:
         """Forget all keys."""
+        self.complete = None
         self._keys = np.zeros(0, dtype=np.int64)
         self._values = np.zeros(0, dtype=np.int64)
 

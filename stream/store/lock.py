@@ -16,19 +16,22 @@ class WriterLock:
     """
 
     def __init__(self, store: Path) -> None:
+        self._file: int | None = None
         self._path = store.with_name(store.name + ".lock")
         try:
             store.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._take(store)
-            os.ftruncate(self._file, 0)
-            os.pwrite(self._file, f"{os.getpid()}\n".encode(), 0)
+            file = self._file = self._take(store)
+            os.ftruncate(file, 0)
+            os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
         except OSError as error:
             raise unusable(store, error) from error
 
     def release(self) -> None:
-        """Let another process write the store."""
-        self._path.unlink(missing_ok=True)
-        os.close(self._file)
+        """Let another process write the store; a second call does nothing."""
+        if self._file is not None:
+            self._path.unlink(missing_ok=True)
+            os.close(self._file)
+            self._file = None
 
     def _take(self, store: Path) -> int:
         while True:

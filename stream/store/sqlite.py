@@ -1,163 +1,187 @@
-"""Reading snapshots from a SQLite store, beside a running ingest process."""
+"""SQLite as the database of a store: one process writes it, any number read it."""
 
-import difflib
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import Any
 
 import numpy as np
 
 from infra.errors import StoreError
-from infra.schema import METRIC_INDEX, METRIC_NAMES
-from stream.events import Reject
-from stream.store.base import GraphInfo, SnapshotTable
-from stream.store.sqlite_file import connect_reader, path_of_url, translated
+from stream.events import IntArray
+from stream.store.lock import WriterLock
+from stream.store.sql.database import Column, Row
+from stream.store.sql.tables import on_conflict
+from stream.store.sqlite_file import connect_reader, connect_writer, explain, translated
 
 _FETCH_ROWS = 8192
-_GRAPH_COLUMNS = "name, step_us, snapshots, events, first_step_us, next_step_us, late"
+_IN_KEYS = "IN (SELECT value FROM json_each(?))"
+_FIND_NAMES = (
+    "SELECT json_each.key, nodes.id FROM json_each(?) CROSS JOIN nodes"
+    " ON nodes.graph_id = ? AND nodes.name = json_each.value"
+)
 
 
-class SqliteSnapshots:
-    """A `SnapshotReader` over a SQLite store; it may be used from several threads.
+class SqliteReadDatabase:
+    """A `ReadDatabase` over a file that another process may be writing; it may be used from several threads.
 
     Raises:
-        StoreError: there is no store at `url`, or it cannot be read.
+        StoreError: there is no store at `path`, or it cannot be read.
     """
 
-    def __init__(self, url: str) -> None:
-        self._path: Path = path_of_url(url)
-        self._connection = connect_reader(self._path)
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._connection = self._open()
 
-    def graphs(self) -> list[GraphInfo]:
-        """Return all graphs, by name."""
+    def _open(self) -> sqlite3.Connection:
+        return connect_reader(self._path)
+
+    @property
+    def name(self) -> str:
+        """The path of the store."""
+        return str(self._path)
+
+    def fetch(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+        """Run a statement and return its rows."""
+        try:
+            return self._connection.execute(sql, parameters).fetchall()
+        except sqlite3.Error as error:
+            raise explain(error, self._path) from error
+
+    def fetch_in(self, sql: str, parameters: Sequence[object], keys: IntArray) -> list[Row]:
+        """Run a query with a condition on many integers."""
+        return self.fetch(sql.format(keys=_IN_KEYS), (*parameters, json.dumps(keys.tolist())))
+
+    def pages(self, sql: str, parameters: Sequence[object]) -> Iterator[list[Row]]:
+        """Yield the rows of a query in bounded lists."""
         with translated(self._path):
-            rows = self._connection.execute(f"SELECT {_GRAPH_COLUMNS} FROM graphs ORDER BY name").fetchall()
-        return [_info(row) for row in rows]
-
-    def graph(self, name: str) -> GraphInfo:
-        """Return one graph.
-
-        Raises:
-            StoreError: there is no such graph; the message names the nearest ones.
-        """
-        with translated(self._path):
-            row = self._connection.execute(f"SELECT {_GRAPH_COLUMNS} FROM graphs WHERE name = ?", (name,)).fetchone()
-        if row is None:
-            raise self._unknown(name)
-        return _info(row)
-
-    def snapshots(
-        self,
-        name: str,
-        *,
-        start_us: int | None = None,
-        end_us: int | None = None,
-        metrics: tuple[str, ...] | None = None,
-        last: int | None = None,
-    ) -> SnapshotTable:
-        """Return snapshots with `start_us <= step_start < end_us`, the newest `last` of them if given.
-
-        Raises:
-            StoreError: there is no such graph, or a metric is unknown.
-        """
-        info = self.graph(name)
-        columns = METRIC_NAMES if metrics is None else metrics
-        _check_metrics(columns)
-        sql, parameters = range_query(columns, start_us=start_us, end_us=end_us, last=last)
-        steps, revisions, values = [], [], []
-        with translated(self._path):
-            cursor = self._connection.execute(sql, {"name": name, **parameters})
+            cursor = self._connection.execute(sql, parameters)
             while rows := cursor.fetchmany(_FETCH_ROWS):
-                steps.append(np.array([row[0] for row in rows], dtype=np.int64))
-                revisions.append(np.array([row[1] for row in rows], dtype=np.int64))
-                values.append(np.array([row[2:] for row in rows], dtype=np.float64))
-        order = slice(None, None, -1) if last is not None else slice(None)
-        no_steps = np.zeros(0, dtype=np.int64)
-        return SnapshotTable(
-            graph=name,
-            step_us=info.step_us,
-            metrics=tuple(columns),
-            step_start_us=np.ascontiguousarray(np.concatenate([no_steps, *steps])[order]),
-            revision=np.ascontiguousarray(np.concatenate([no_steps, *revisions])[order]),
-            values=np.ascontiguousarray(np.concatenate([np.zeros((0, len(columns))), *values])[order]),
-        )
+                yield rows
 
-    def rejects(self) -> list[Reject]:
-        """Return the sample of rejected records and late events that the store keeps, in their order."""
-        with translated(self._path):
-            rows = self._connection.execute(
-                "SELECT place, record, reason FROM rejects ORDER BY source_id, number"
-            ).fetchall()
-        return [Reject(*row) for row in rows]
+    def elect(self, role: str) -> bool:
+        """Return True: only the one process that writes the store does what there are roles for."""
+        return True
 
     def close(self) -> None:
         """Release the connection."""
         self._connection.close()
 
-    def __enter__(self) -> Self:
-        return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.close()
+class SqliteDatabase(SqliteReadDatabase):
+    """A `Database`: the one read-write connection of a store.
 
-    def _unknown(self, name: str) -> StoreError:
-        names = [info.name for info in self.graphs()]
-        if not names:
-            return StoreError(
-                f"there is no graph {name!r}: the store is empty",
-                place=str(self._path),
-                fix="ingest events first: graphtide ingest",
-            )
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        known = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-        return StoreError(
-            f"there is no graph {name!r}; the store has {known}",
-            place=str(self._path),
-            fix=f"did you mean {' or '.join(near)}?" if near else "take one of these, or see: graphtide graphs",
-        )
-
-
-def range_query(
-    columns: tuple[str, ...], *, start_us: int | None, end_us: int | None, last: int | None
-) -> tuple[str, dict[str, int]]:
-    """Return the query of a range of snapshots, by primary key, and its parameters but `name`.
-
-    Its columns are step_start_us, revision and `columns`, in step order; newest first where `last` is given.
+    Raises:
+        StoreError: the store cannot be made or written, or another process writes it.
     """
-    conditions = ["graph_id = (SELECT id FROM graphs WHERE name = :name)"]
-    parameters = {}
-    if start_us is not None:
-        conditions.append("step_start_us >= :start")
-        parameters["start"] = start_us
-    if end_us is not None:
-        conditions.append("step_start_us < :end")
-        parameters["end"] = end_us
-    order = "ORDER BY step_start_us"
-    if last is not None:
-        order += " DESC LIMIT :last"
-        # A negative LIMIT would mean no limit.
-        parameters["last"] = max(last, 0)
-    selected = ", ".join(("step_start_us", "revision", *columns))
-    return f"SELECT {selected} FROM snapshots WHERE {' AND '.join(conditions)} {order}", parameters
 
+    exclusive = True
 
-def _check_metrics(names: tuple[str, ...]) -> None:
-    for name in names:
-        if name not in METRIC_INDEX:
-            near = difflib.get_close_matches(name, METRIC_NAMES, n=1)
+    def __init__(self, path: Path) -> None:
+        self._lock = WriterLock(path)
+        self._is_new = not path.exists()
+        # The epoch that this process has committed; None before its first commit.
+        self._epoch: int | None = None
+        self._number = 0
+        self._next_node_id: int | None = None
+        try:
+            super().__init__(path)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _open(self) -> sqlite3.Connection:
+        return connect_writer(self._path)
+
+    @property
+    def number(self) -> int:
+        """The epoch of this writer, known inside a transaction."""
+        return self._number
+
+    def begin(self) -> None:
+        """Begin a transaction; claim the store at the first, make sure at later ones that nobody has since."""
+        self.fetch("BEGIN IMMEDIATE")
+        epoch = int(self.fetch("SELECT epoch FROM writer")[0][0])
+        if self._epoch is None:
+            epoch += 1
+            self.fetch("UPDATE writer SET epoch = ?", (epoch,))
+        elif epoch != self._epoch:
             raise StoreError(
-                f"there is no metric {name!r}; there are {', '.join(METRIC_NAMES)}",
-                fix=f"did you mean {near[0]}?" if near else None,
+                f"another process has taken over writing the store {self._path}",
+                fix="let one ingest process write a store; on a network filesystem locks do not hold",
             )
+        self._number = epoch
+
+    def commit(self) -> None:
+        """Commit durably."""
+        self.fetch("COMMIT")
+        self._epoch = self._number
+
+    def rollback(self) -> None:
+        """Undo the transaction."""
+        self._next_node_id = None
+        # SQLite has rolled back by itself after some errors, such as a full disk.
+        if self._connection.in_transaction:
+            with suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+
+    def insert(self, table: str, columns: Mapping[str, Column]) -> None:
+        """Insert rows given as columns."""
+        self._many(_insert(table, columns), columns)
+
+    def upsert(
+        self, table: str, columns: Mapping[str, Column], key: Sequence[str], instead: Mapping[str, str] | None = None
+    ) -> None:
+        """Insert rows whose `key` columns are new, and overwrite the other columns of those that are there."""
+        self._many(_insert(table, columns) + on_conflict(columns, key, instead), columns)
+
+    def find_names(self, graph_id: int, names: Sequence[str]) -> IntArray:
+        """Return the node ids of distinct names [n] in a graph, 0 where there is none."""
+        ids = np.zeros(len(names), dtype=np.int64)
+        found = np.array(self.fetch(_FIND_NAMES, (json.dumps(names), graph_id)), dtype=np.int64).reshape(-1, 2)
+        ids[found[:, 0]] = found[:, 1]
+        return ids
+
+    def next_node_ids(self, count: int) -> IntArray:
+        """Return the ids [count] that follow the largest in the store."""
+        if self._next_node_id is None:
+            self._next_node_id = int(self.fetch("SELECT ifnull(max(id), 0) + 1 FROM nodes")[0][0])
+        first = self._next_node_id
+        self._next_node_id += count
+        return np.arange(first, first + count, dtype=np.int64)
+
+    def alive(self, number: int) -> bool:
+        """Return whether `number` is this writer's: there is no other."""
+        return number == self._number
+
+    def lock_graph(self, graph_id: int) -> None:
+        """Do nothing: there is no other writer."""
+
+    def lock_snapshots(self) -> None:
+        """Do nothing: there is no other writer."""
+
+    def close(self) -> None:
+        """Close the store and let another process write it; a new store that nothing was written to goes away."""
+        super().close()
+        if self._is_new and self._epoch is None:
+            self._path.unlink(missing_ok=True)
+        self._lock.release()
+
+    def _many(self, sql: str, columns: Mapping[str, Column]) -> None:
+        lists = [_listed(column) for column in columns.values()]
+        if not lists[0]:
+            return
+        try:
+            self._connection.executemany(sql, zip(*lists, strict=True))
+        except sqlite3.Error as error:
+            raise explain(error, self._path) from error
 
 
-def _info(row: tuple[str, int, int, int, int | None, int | None, int]) -> GraphInfo:
-    name, step_us, snapshots, events, first_step_us, next_step_us, late = row
-    return GraphInfo(
-        name=name,
-        step_us=step_us,
-        snapshots=snapshots,
-        events=events,
-        first_step_us=first_step_us,
-        last_step_us=None if next_step_us is None else next_step_us - step_us,
-        late=late,
-    )
+def _insert(table: str, columns: Mapping[str, Column]) -> str:
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+
+
+def _listed(column: Column) -> Sequence[Any]:
+    return column.tolist() if isinstance(column, np.ndarray) else column

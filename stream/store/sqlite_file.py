@@ -1,4 +1,4 @@
-"""The SQLite file of a store: its tables, how it is opened, and what SQLite's errors mean to a user."""
+"""The SQLite file of a store: how it is made and opened, and what SQLite's errors mean to a user."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -7,10 +7,8 @@ from pathlib import Path
 from urllib.parse import quote
 
 from infra.errors import StoreError, UsageError
-from infra.schema import METRICS, Kind
-from stream.store.records import PAIR_BITS
+from stream.store.sql.tables import STORE_SCHEMA, Types, statements
 
-STORE_SCHEMA = 1
 # "GrTi": tells a store from any other SQLite database.
 APPLICATION_ID = 0x47725469
 BUSY_TIMEOUT_S = 5.0
@@ -18,86 +16,24 @@ BUSY_TIMEOUT_S = 5.0
 _URL_PREFIX = "sqlite:///"
 _HEADER = b"SQLite format 3\0"
 
-_METRIC_COLUMNS = ",\n    ".join(
-    f"{metric.name} {'REAL' if metric.kind is Kind.SHARE else 'INTEGER'} NOT NULL" for metric in METRICS
+TYPES = Types(
+    id="INTEGER PRIMARY KEY",
+    int="INTEGER",
+    real="REAL",
+    text="TEXT",
+    bytes="BLOB",
+    table=" STRICT",
+    clustered=" STRICT, WITHOUT ROWID",
 )
-
-# Times are UTC microseconds. Node ids are unique over all graphs, so that a pair of them belongs to one graph.
-_TABLES = f"""
-CREATE TABLE graphs (
-    id INTEGER PRIMARY KEY,
-    name TEXT NOT NULL UNIQUE,
-    step_us INTEGER NOT NULL,
-    first_step_us INTEGER,                      -- NULL while no step is closed
-    next_step_us INTEGER,                       -- the first step that is not closed
-    snapshots INTEGER NOT NULL,
-    events INTEGER NOT NULL,                    -- in closed steps
-    total_nodes INTEGER NOT NULL,
-    total_edges INTEGER NOT NULL,
-    late INTEGER NOT NULL
-) STRICT;
-CREATE TABLE snapshots (
-    graph_id INTEGER NOT NULL,
-    step_start_us INTEGER NOT NULL,
-    revision INTEGER NOT NULL,
-    {_METRIC_COLUMNS},
-    PRIMARY KEY (graph_id, step_start_us)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE nodes (
-    id INTEGER PRIMARY KEY,
-    graph_id INTEGER NOT NULL,
-    name TEXT NOT NULL,
-    first_step_us INTEGER,                      -- NULL until the step closes
-    UNIQUE (graph_id, name)
-) STRICT;
-CREATE TABLE edges (
-    pair INTEGER PRIMARY KEY,
-    first_step_us INTEGER NOT NULL,
-    src INTEGER AS (pair >> {PAIR_BITS}),
-    dst INTEGER AS (pair & {2**PAIR_BITS - 1})
-) STRICT;
-CREATE TABLE open_edges (                       -- of steps that are not closed
-    graph_id INTEGER NOT NULL,
-    step_start_us INTEGER NOT NULL,
-    pair INTEGER NOT NULL,
-    events INTEGER NOT NULL,
-    PRIMARY KEY (graph_id, step_start_us, pair)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE sources (
-    id INTEGER PRIMARY KEY,
-    name TEXT NOT NULL UNIQUE,
-    split_by_type INTEGER NOT NULL,             -- it also feeds a graph for each event type
-    position TEXT,                              -- JSON
-    ended INTEGER NOT NULL,                     -- a bounded source was read to its end
-    rejected INTEGER NOT NULL
-) STRICT;
-CREATE TABLE partitions (
-    source_id INTEGER NOT NULL,
-    name TEXT NOT NULL,
-    watermark_us INTEGER NOT NULL,
-    max_ts_us INTEGER NOT NULL,
-    events INTEGER NOT NULL,                    -- valid ones, late ones included
-    late INTEGER NOT NULL,
-    PRIMARY KEY (source_id, name)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE source_graphs (
-    source_id INTEGER NOT NULL,
-    graph_id INTEGER NOT NULL,
-    PRIMARY KEY (source_id, graph_id)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE rejects (                          -- a sample of each source
-    source_id INTEGER NOT NULL,
-    number INTEGER NOT NULL,
-    place TEXT NOT NULL,
-    record TEXT NOT NULL,
-    reason TEXT NOT NULL,
-    PRIMARY KEY (source_id, number)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE writer (epoch INTEGER NOT NULL) STRICT;
-INSERT INTO writer VALUES (0);
-PRAGMA application_id = {APPLICATION_ID};
-PRAGMA user_version = {STORE_SCHEMA};
-"""
+_OWN_STATEMENTS = (
+    "CREATE TABLE writer (epoch INTEGER NOT NULL) STRICT",
+    "INSERT INTO writer VALUES (0)",
+    f"PRAGMA application_id = {APPLICATION_ID}",
+    f"PRAGMA user_version = {STORE_SCHEMA}",
+)
+# Pages beyond the write-ahead log's limit are copied into the store after a commit; memory for pages in KiB.
+_CHECKPOINT_PAGES = 8000
+_WRITER_CACHE_KIB = 32_000
 
 
 def path_of_url(url: str) -> Path:
@@ -110,7 +46,7 @@ def path_of_url(url: str) -> Path:
         raise UsageError(
             f"not a store that this version can open: {url!r}",
             place="[store] url",
-            fix="write sqlite:///relative/path or sqlite:////absolute/path",
+            fix="write sqlite:///relative/path, sqlite:////absolute/path or postgresql://user@host/database",
         )
     return Path(url.removeprefix(_URL_PREFIX))
 
@@ -150,9 +86,14 @@ def connect_writer(path: Path) -> sqlite3.Connection:
             schema = _schema(connection, path)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA cache_size = -16000")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+            connection.execute(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}")
+            connection.execute("PRAGMA temp_store = MEMORY")
             if schema == 0:
-                connection.executescript(f"BEGIN IMMEDIATE; {_TABLES} COMMIT;")
+                connection.execute("BEGIN IMMEDIATE")
+                for statement in (*statements(TYPES), *_OWN_STATEMENTS):
+                    connection.execute(statement)
+                connection.execute("COMMIT")
         except BaseException:
             connection.close()
             raise
@@ -165,7 +106,7 @@ def translated(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        raise _explain(error, path) from error
+        raise explain(error, path) from error
     except OSError as error:
         raise unusable(path, error) from error
 
@@ -211,9 +152,15 @@ def _schema(connection: sqlite3.Connection, path: Path) -> int:
         if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
             raise _foreign(path)
         return 0
+    if 0 < version < STORE_SCHEMA:
+        raise StoreError(
+            f"the store {path} has schema {version}, of a version before the first release; this one keeps schema"
+            f" {STORE_SCHEMA}",
+            fix="ingest the events again into a new store: move this one away, or name another with --store",
+        )
     if version > STORE_SCHEMA:
         raise StoreError(
-            f"the store {path} has schema {version}; this version of graphtide reads up to schema {STORE_SCHEMA}",
+            f"the store {path} has schema {version}; this version of graphtide keeps schema {STORE_SCHEMA}",
             fix="upgrade graphtide, or name another store with --store",
         )
     return version
@@ -244,7 +191,8 @@ _MEANINGS = (
 )
 
 
-def _explain(error: sqlite3.Error, path: Path) -> StoreError:
+def explain(error: sqlite3.Error, path: Path) -> StoreError:
+    """Return what an error of SQLite means to a user."""
     code = getattr(error, "sqlite_errorname", "")
     for prefix, message, fix in _MEANINGS:
         if code.startswith(prefix):

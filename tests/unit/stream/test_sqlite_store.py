@@ -1,3 +1,5 @@
+"""What is SQLite's own: its file, its one writer, readers beside it, and what its errors mean to a user."""
+
 import fcntl
 import sqlite3
 import threading
@@ -5,15 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ingest_cases import ListSource, at, counts_in_store, cut, dump, make_log, run
 
 from infra.errors import StoreError, UsageError
 from infra.schema import METRIC_NAMES
 from infra.steps import HOUR_US
-from stream.ingest import IngestOptions, ingest
-from stream.store import open_reader, open_writer, sqlite_writer
-from stream.store.sqlite import SqliteSnapshots, range_query
-from stream.store.sqlite_file import STORE_SCHEMA
+from stream.store import open_reader, open_writer, sqlite
+from stream.store.base import SnapshotTable
+from stream.store.sql.tables import STORE_SCHEMA
+from tests.unit.stream.store_contract import close, rows
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def store(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def filled(store: Path) -> Path:
-    run(store, cut([at(hour, "a", f"n{hour}") for hour in range(10, 30)], 7))
+    fill(store, range(10, 30))
     return store
 
 
@@ -31,93 +32,70 @@ def url(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
+def fill(store: Path, hours: range, *, at_once: int = 1000) -> None:
+    """Close `hours` of the graph `g`, `at_once` in a transaction, each with an edge of its own."""
+    with open_writer(url(store)) as writer:
+        for begin in range(hours.start, hours.stop, at_once):
+            part = range(begin, min(begin + at_once, hours.stop))
+            with writer.transaction():
+                graph = writer.graph("g") or writer.add_graph("g", HOUR_US)
+                names = [f"{'name' * 9}{hour}" for hour in part]
+                ids = writer.node_ids(np.full(len(part), graph.id), np.arange(len(part)), names)
+                close(writer, graph, part, rows(*((graph.id, h, int(n), 1) for h, n in zip(part, ids, strict=True))))
+                writer.forget_codes()
+
+
+def read(store: Path) -> SnapshotTable:
+    with open_reader(url(store)) as reader:
+        return reader.snapshots("g")
+
+
 class TestReading:
-    def test_a_range_is_half_open(self, filled: Path) -> None:
-        with open_reader(url(filled)) as reader:
-            table = reader.snapshots("g", start_us=12 * HOUR_US, end_us=15 * HOUR_US)
-        assert table.step_start_us.tolist() == [12 * HOUR_US, 13 * HOUR_US, 14 * HOUR_US]
-        assert table.metrics == METRIC_NAMES
-        assert table.values.shape == (3, len(METRIC_NAMES))
-        assert table.revision.tolist() == [0, 0, 0]
-
-    @pytest.mark.parametrize(("last", "hours"), [(0, []), (1, [19]), (3, [17, 18, 19]), (99, list(range(10, 20)))])
-    def test_the_newest_come_in_step_order(self, filled: Path, last: int, hours: list[int]) -> None:
-        with open_reader(url(filled)) as reader:
-            table = reader.snapshots("g", end_us=20 * HOUR_US, metrics=("total_nodes", "events"), last=last)
-        assert (table.step_start_us // HOUR_US).tolist() == hours
-        assert table.values.tolist() == [[hour - 8, 1] for hour in hours]
-
-    def test_a_range_is_read_by_primary_key(self, filled: Path) -> None:
-        for last in (None, 5):
-            sql, parameters = range_query(METRIC_NAMES, start_us=0, end_us=10**15, last=last)
-            connection = sqlite3.connect(filled)
-            plan = connection.execute(f"EXPLAIN QUERY PLAN {sql}", {"name": "g", **parameters}).fetchall()
-            connection.close()
-            steps = [row[3] for row in plan]
-            assert "SEARCH snapshots USING PRIMARY KEY (graph_id=? AND step_start_us>? AND step_start_us<?)" in steps
-            assert not any("SCAN" in step or "TEMP B-TREE" in step for step in steps)
-
-    def test_graphs_come_by_name(self, store: Path) -> None:
-        run(store, cut([at(1, "a", "b", "zoo"), at(2, "a", "b", "ant")], 1))
-        with open_reader(url(store)) as reader:
-            infos = reader.graphs()
-            assert reader.graph("zoo") == infos[1]
-        assert [info.name for info in infos] == ["ant", "zoo"]
-        assert (infos[1].snapshots, infos[1].events, infos[1].late, infos[1].step_us) == (2, 1, 0, HOUR_US)
-        assert (infos[1].first_step_us, infos[1].last_step_us) == (HOUR_US, 2 * HOUR_US)
-
-    def test_a_graph_without_closed_steps_has_no_snapshots(self, store: Path) -> None:
-        ingest(ListSource(cut([at(1, "a", "b")], 1), bounded=False), url(store), IngestOptions())
-        with open_reader(url(store)) as reader:
-            assert (reader.graph("g").first_step_us, reader.graph("g").last_step_us) == (None, None)
-            table = reader.snapshots("g")
-        assert table.values.shape == (0, len(METRIC_NAMES))
+    def test_equal_snapshots_have_equal_digests(self, tmp_path: Path) -> None:
+        for name, hours in (("one", 20), ("two", 20), ("three", 19)):
+            fill(tmp_path / name, range(hours), at_once=7)
+        one, two, three = (read(tmp_path / name).digest() for name in ("one", "two", "three"))
+        assert one == two != three
 
     def test_an_unknown_graph_is_answered_with_the_nearest(self, store: Path) -> None:
-        run(store, cut([at(1, "a", "b", "mathoverflow"), at(1, "a", "b", "digg")], 9))
+        with open_writer(url(store)) as writer, writer.transaction():
+            for name in ("mathoverflow", "digg"):
+                writer.add_graph(name, HOUR_US)
         with open_reader(url(store)) as reader, pytest.raises(StoreError) as caught:
             reader.snapshots("mathovreflow")
         assert "digg, mathoverflow" in caught.value.message
         assert caught.value.fix == "did you mean mathoverflow?"
 
-    def test_an_unknown_metric_is_answered_with_the_nearest(self, filled: Path) -> None:
-        with open_reader(url(filled)) as reader, pytest.raises(StoreError, match="no metric 'event'") as caught:
-            reader.snapshots("g", metrics=("event",))
-        assert caught.value.fix == "did you mean events?"
-
-    def test_equal_snapshots_have_equal_digests(self, tmp_path: Path) -> None:
-        digests = []
-        for name, n_events in (("one", 60), ("two", 60), ("three", 59)):
-            run(tmp_path / name, cut(make_log(1, n_events), 25))
-            with open_reader(url(tmp_path / name)) as reader:
-                digests.append(reader.snapshots("g").digest() + reader.snapshots("h").digest())
-        assert digests[0] == digests[1] != digests[2]
+    def test_a_graph_without_closed_steps_has_no_snapshots(self, store: Path) -> None:
+        with open_writer(url(store)) as writer, writer.transaction():
+            writer.add_graph("g", HOUR_US)
+        with open_reader(url(store)) as reader:
+            assert (reader.graph("g").first_step_us, reader.graph("g").last_step_us) == (None, None)
+        assert read(store).values.shape == (0, len(METRIC_NAMES))
 
     def test_a_reader_sees_whole_commits_beside_a_writer(self, store: Path) -> None:
-        log = [at(hour, "a", "b") for hour in range(400)]
-        run(store, cut(log[:1], 1), name="first")
+        fill(store, range(1))
         seen: list[int] = []
         done = threading.Event()
 
-        def read() -> None:
+        def watch() -> None:
             with open_reader(url(store)) as reader:
                 while not done.is_set():
                     table = reader.snapshots("g", metrics=("events",))
                     seen.append(len(table))
                     assert np.all(np.diff(table.step_start_us) == HOUR_US)
 
-        thread = threading.Thread(target=read)
+        thread = threading.Thread(target=watch)
         thread.start()
-        run(store, cut(log[1:], 20), name="second")
+        fill(store, range(1, 401), at_once=20)
         done.set()
         thread.join()
         assert seen == sorted(seen)
-        # Commits of 20 steps each after the first one; the last step of a batch waits for the next batch.
-        assert {(count - 1) % 20 for count in seen} <= {0, 19}
+        assert {(count - 1) % 20 for count in seen} == {0}
 
 
 class TestOpening:
-    @pytest.mark.parametrize("bad", ["store.db", "sqlite:///", "postgresql://host/db", "sqlite://store.db"])
+    @pytest.mark.parametrize("bad", ["store.db", "sqlite:///", "mysql://host/db", "sqlite://store.db"])
     def test_an_unknown_url_is_wrong_usage(self, bad: str) -> None:
         with pytest.raises(UsageError, match="not a store that this version can open"):
             open_reader(bad)
@@ -142,11 +120,11 @@ class TestOpening:
         store.touch()
         with pytest.raises(StoreError, match="holds no store yet"):
             open_reader(url(store))
-        run(store, cut([at(1, "a", "b")], 1))
-        assert len(counts_in_store(store)["g"]) == 1
+        fill(store, range(1))
+        assert len(read(store)) == 1
 
     @pytest.mark.parametrize("opening", [open_reader, open_writer])
-    @pytest.mark.parametrize("kind", ["text", "foreign", "newer", "folder"])
+    @pytest.mark.parametrize("kind", ["text", "foreign", "older", "newer", "folder"])
     def test_what_is_no_store_of_this_schema_is_refused_untouched(self, store: Path, opening, kind: str) -> None:  # type: ignore[no-untyped-def]
         if kind == "folder":
             store.mkdir()
@@ -157,13 +135,17 @@ class TestOpening:
             if kind == "foreign":
                 connection.execute("CREATE TABLE other (x)")
             connection.close()
-            if kind == "newer":
-                run(store, cut([at(1, "a", "b")], 1))
+            if kind in ("older", "newer"):
+                fill(store, range(1))
                 connection = sqlite3.connect(store)
-                connection.execute(f"PRAGMA user_version = {STORE_SCHEMA + 1}")
+                connection.execute(f"PRAGMA user_version = {STORE_SCHEMA + (1 if kind == 'newer' else -1)}")
                 connection.close()
         before = None if kind == "folder" else store.read_bytes()
-        expected = {"newer": f"schema {STORE_SCHEMA + 1}.*up to schema {STORE_SCHEMA}", "folder": "directory"}
+        expected = {
+            "older": f"schema {STORE_SCHEMA - 1}, of a version before .* keeps schema {STORE_SCHEMA}",
+            "newer": f"schema {STORE_SCHEMA + 1}.*keeps schema {STORE_SCHEMA}",
+            "folder": "directory",
+        }
         with pytest.raises(StoreError, match=expected.get(kind, "is not a Graphtide store")) as caught:
             opening(url(store))
         assert caught.value.fix
@@ -233,36 +215,23 @@ class TestWriting:
                     writer.add_source("two", split_by_type=False)
             assert writer.source("two") is None
 
-    def test_a_failed_transaction_leaves_nothing(self, filled: Path) -> None:
-        before = dump(filled)
-        with open_writer(url(filled)) as writer:
-            with pytest.raises(ZeroDivisionError), writer.transaction():
-                writer.add_source("one", split_by_type=False)
-                writer.add_graph("new", HOUR_US)
-                _ = 1 / 0
-            with writer.transaction():
-                pass
-        assert dump(filled) == before
-
     def test_a_full_disk_ends_with_the_last_commit(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        log = [at(hour, f"a{hour}", f"b{hour}") for hour in range(3000)]
-
         def with_room(path: Path) -> sqlite3.Connection:
             connection = connect(path)
-            connection.execute("PRAGMA max_page_count = 60")
+            connection.execute("PRAGMA max_page_count = 120")
             return connection
 
-        connect = sqlite_writer.connect_writer
+        connect = sqlite.connect_writer
         with monkeypatch.context() as patch:
-            patch.setattr(sqlite_writer, "connect_writer", with_room)
+            patch.setattr(sqlite, "connect_writer", with_room)
             with pytest.raises(StoreError, match="no space left") as caught:
-                run(store, cut(log, 100))
+                fill(store, range(3000), at_once=100)
         assert "free some space" in str(caught.value.fix)
-        with SqliteSnapshots(url(store)) as reader:
-            closed = len(reader.snapshots("g"))
-        assert closed % 100 == 99
-        run(store, cut(log, 100))
-        assert len(counts_in_store(store)["g"]) == 3000
+        closed = len(read(store))
+        assert closed % 100 == 0
+        assert 0 < closed < 3000
+        fill(store, range(closed, 3000), at_once=100)
+        assert len(read(store)) == 3000
 
     def test_a_locked_store_is_told(self, filled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("stream.store.sqlite_file.BUSY_TIMEOUT_S", 0.05)

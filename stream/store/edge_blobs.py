@@ -1,0 +1,139 @@
+"""The edges of one step as a compact blob: sorted pairs of node ids, delta-coded by column, compressed where it pays.
+
+A blob is a header (`_HEADER`) and the columns `src`, `dst` and `events`, each in the fewest bytes that hold its
+largest number in this step, none at all where all are zero:
+
+- src: the difference to the src before; the first stands in the header,
+- dst: the difference to the dst before where src is the same, else dst itself,
+- events: the count less one.
+
+The bytes of wider numbers are grouped by significance, which compresses better.
+"""
+
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+import zstandard
+
+from stream.events import IntArray
+from stream.store.records import PAIR_BITS
+
+_HEADER = struct.Struct("<BHII")  # compressed, widths, edges, first src
+_PLAIN, _COMPRESSED = 0, 1
+# Below this a frame of its own costs more than it saves.
+_COMPRESS_FROM_BYTES = 256
+_WIDTHS = (0, 1, 2, 4, 8)
+_LIMITS = np.array([0, 2**8 - 1, 2**16 - 1, 2**32 - 1], dtype=np.int64)
+_COLUMNS = 3
+_DST_MASK = 2**PAIR_BITS - 1
+
+
+class EdgeBlobs:
+    """Encodes and decodes; for one thread at a time.
+
+    Args:
+        level: of zstandard; 0 compresses nothing.
+    """
+
+    def __init__(self, level: int = 3) -> None:
+        self._compressor = zstandard.ZstdCompressor(level=level) if level else None
+        self._decompressor = zstandard.ZstdDecompressor()
+
+    def encode(self, pairs: IntArray, events: IntArray, starts: IntArray) -> list[bytes]:
+        """Return one blob a step.
+
+        Args:
+            pairs: [n] ascending and distinct within each step.
+            events: [n] at least 1.
+            starts: [s] index of the first edge of each step, ascending from 0; no step is empty.
+        """
+        if not len(starts):
+            return []
+        src, dst = pairs >> PAIR_BITS, pairs & _DST_MASK
+        src_delta = np.diff(src, prepend=src[:1])
+        src_delta[starts] = 0
+        dst_delta = np.where(src_delta == 0, np.diff(dst, prepend=dst[:1]), dst)
+        dst_delta[starts] = dst[starts]
+        columns = [_Column(values, starts) for values in (src_delta, dst_delta, events - 1)]
+        blobs = []
+        ends = [*starts[1:].tolist(), len(pairs)]
+        for begin, end, first_src, *codes in zip(
+            starts.tolist(), ends, src[starts].tolist(), *(column.codes for column in columns), strict=True
+        ):
+            body = b"".join(column.bytes(code, begin, end) for column, code in zip(columns, codes, strict=True) if code)
+            kind = _PLAIN
+            if self._compressor is not None and len(body) >= _COMPRESS_FROM_BYTES:
+                compressed = self._compressor.compress(body)
+                if len(compressed) < len(body):
+                    kind, body = _COMPRESSED, compressed
+            widths = codes[0] | codes[1] << 4 | codes[2] << 8
+            blobs.append(_HEADER.pack(kind, widths, end - begin, first_src) + body)
+        return blobs
+
+    def decode(self, blobs: Sequence[bytes]) -> tuple[IntArray, IntArray, IntArray]:
+        """Return the pairs [n] and events [n] of blobs one after the other, and how many edges each has [s].
+
+        Raises:
+            ValueError: a blob is damaged.
+        """
+        none = np.zeros(0, dtype=np.int64)
+        parts = [self._decode(blob) for blob in blobs]
+        return (
+            np.concatenate([none, *(pairs for pairs, _ in parts)]),
+            np.concatenate([none, *(events for _, events in parts)]),
+            np.array([len(pairs) for pairs, _ in parts], dtype=np.int64),
+        )
+
+    def _decode(self, blob: bytes) -> tuple[IntArray, IntArray]:
+        try:
+            kind, widths, n, first_src = _HEADER.unpack_from(blob)
+            body: bytes = blob[_HEADER.size :]
+            if kind == _COMPRESSED:
+                body = self._decompressor.decompress(body, max_output_size=_COLUMNS * 8 * n)
+            elif kind != _PLAIN:
+                raise ValueError(f"unknown kind {kind}")
+            columns, at = [], 0
+            for number in range(_COLUMNS):
+                width = _WIDTHS[widths >> 4 * number & 15]
+                columns.append(_read(body[at : at + width * n], width, n))
+                at += width * n
+            if at != len(body):
+                raise ValueError("wrong length")
+        except (struct.error, zstandard.ZstdError, IndexError, ValueError) as error:
+            raise ValueError(f"the edges of a step are damaged: {error}") from error
+        src_delta, dst_delta, extra = columns
+        src = np.cumsum(src_delta) + first_src
+        # A running sum that starts anew with every src.
+        dst = np.cumsum(dst_delta)
+        new = np.flatnonzero(src_delta)
+        if len(new):
+            lengths = np.diff(np.concatenate((new, [n])))
+            dst[new[0] :] -= np.repeat(dst[new - 1], lengths)
+        return src << PAIR_BITS | dst, extra + 1
+
+
+class _Column:
+    """One column of all steps, and for each step the code of its width."""
+
+    def __init__(self, values: IntArray, starts: IntArray) -> None:
+        if values.min() < 0:
+            raise ValueError("edges are not in order, or an event count is below 1")
+        self._values = values
+        self._cast: dict[int, bytes] = {}
+        self.codes: list[int] = np.searchsorted(_LIMITS, np.maximum.reduceat(values, starts)).tolist()
+
+    def bytes(self, code: int, begin: int, end: int) -> bytes:
+        width = _WIDTHS[code]
+        if width not in self._cast:
+            # Numbers that are too large are cut, but belong to steps with wider columns.
+            self._cast[width] = self._values.astype(f"<u{width}").tobytes()
+        plain = self._cast[width][begin * width : end * width]
+        return plain if width == 1 else np.frombuffer(plain, np.uint8).reshape(-1, width).T.tobytes()
+
+
+def _read(body: bytes, width: int, n: int) -> IntArray:
+    if not width:
+        return np.zeros(n, dtype=np.int64)
+    grouped = np.frombuffer(body, np.uint8).reshape(width, n)
+    return np.frombuffer(grouped.T.tobytes(), f"<u{width}").astype(np.int64)

@@ -1,0 +1,217 @@
+"""The part of a writer that knows sources, their partitions and the graphs that they feed."""
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import astuple
+
+from infra.errors import StoreError
+from stream.store.records import Feeder, GraphState, PartitionState, SourceState
+from stream.store.sql.database import Database, Part, Row
+from stream.windows import Clock
+
+_STATE = "position, watermark_us, max_ts_us, events, late, duplicates, rejected, idle"
+_GRAPH = (
+    "id, name, step_us, first_step_us, next_step_us, edges_from_us, final_us,"
+    " snapshots, events, total_nodes, total_edges, late"
+)
+_SAVED = [column for column in _GRAPH.split(", ") if column not in ("id", "name", "step_us")]
+
+
+class Sources(Part):
+    """Sources, partitions and graphs."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        # The partitions that this process reads, as (source id, name).
+        self._claimed: set[tuple[int, str]] = set()
+
+    def source(self, name: str) -> SourceState | None:
+        """Return a source without partitions, None if there is none of that name."""
+        rows = self._database.fetch("SELECT id, name, split_by_type, ended FROM sources WHERE name = ?", (name,))
+        if not rows:
+            return None
+        source_id, _, split_by_type, ended = rows[0]
+        return SourceState(source_id, name, split_by_type=bool(split_by_type), ended=bool(ended))
+
+    def add_source(self, name: str, *, split_by_type: bool) -> SourceState:
+        """Add a source that was never read; if another process was first, return what it added."""
+        rows = self._database.fetch(
+            "INSERT INTO sources (name, split_by_type, ended) VALUES (?, ?, 0) ON CONFLICT (name) DO NOTHING"
+            " RETURNING id",
+            (name, int(split_by_type)),
+        )
+        if rows:
+            return SourceState(rows[0][0], name, split_by_type)
+        found = self.source(name)
+        if found is None:
+            raise StoreError(f"the source {name} was deleted from {self._database.name} while it was read")
+        return found
+
+    def end_source(self, source: SourceState) -> None:
+        """Note that a bounded source was read to its end."""
+        self._database.fetch("UPDATE sources SET ended = 1 WHERE id = ?", (source.id,))
+        source.ended = True
+
+    def _claim(self, source: SourceState, partitions: Sequence[str]) -> dict[str, PartitionState]:
+        """Take over partitions, inside a transaction."""
+        execute = self._database.fetch
+        states = {}
+        # In one order everywhere, so that two processes do not wait for each other.
+        for name in sorted(partitions):
+            rows = execute(
+                "INSERT INTO partitions (source_id, name, owner, watermark_us, max_ts_us, events, late, duplicates,"
+                " rejected, idle) VALUES (?, ?, ?, ?, ?, 0, 0, 0, 0, 0) ON CONFLICT (source_id, name)"
+                f" DO UPDATE SET owner = excluded.owner RETURNING {_STATE}",
+                (source.id, name, self._database.number, *astuple(Clock())),
+            )
+            states[name] = _partition(rows[0])
+        return states
+
+    def _release(self, source: SourceState, partitions: Sequence[str]) -> None:
+        """Give partitions up, inside a transaction; those that another process has taken stay its own."""
+        for name in sorted(partitions):
+            self._database.fetch(
+                "UPDATE partitions SET owner = NULL WHERE source_id = ? AND name = ? AND owner = ?",
+                (source.id, name, self._database.number),
+            )
+
+    def _check_claims(self) -> None:
+        """Make sure that no other process has taken over a claimed partition, nor does so in this transaction."""
+        if not self._claimed:
+            return
+        rows = self._database.fetch(OWNED, (self._database.number,))
+        lost = self._claimed - {(source_id, name) for source_id, name in rows}
+        if lost:
+            names = ", ".join(repr(name) for _, name in sorted(lost)[:5])
+            raise StoreError(
+                f"another process has taken over partition {names}; this one writes nothing any more",
+                place=self._database.name,
+                fix="nothing is lost: the other process goes on from the last commit; start this one again to share",
+            )
+
+    def save_partitions(self, source: SourceState, partitions: Mapping[str, PartitionState]) -> None:
+        """Write the states of claimed partitions."""
+        states = list(partitions.values())
+        self._database.upsert(
+            "partitions",
+            {
+                "source_id": [source.id] * len(states),
+                "name": list(partitions),
+                "owner": [self._database.number] * len(states),
+                "position": [None if s.position is None else json.dumps(s.position) for s in states],
+                "watermark_us": [s.clock.watermark_us for s in states],
+                "max_ts_us": [s.clock.max_ts_us for s in states],
+                "events": [s.events for s in states],
+                "late": [s.late for s in states],
+                "duplicates": [s.duplicates for s in states],
+                "rejected": [s.rejected for s in states],
+                "idle": [int(s.idle) for s in states],
+            },
+            key=("source_id", "name"),
+        )
+
+    def totals(self, source: SourceState) -> PartitionState:
+        """Return the counters of a source added up over all its partitions, whoever reads them.
+
+        Its clock has the earliest watermark and the latest event time; it is idle where all partitions are.
+        """
+        states = [
+            _partition(row)
+            for row in self._database.fetch(f"SELECT {_STATE} FROM partitions WHERE source_id = ?", (source.id,))
+        ]
+        if not states:
+            return PartitionState()
+        return PartitionState(
+            clock=Clock(min(s.clock.watermark_us for s in states), max(s.clock.max_ts_us for s in states)),
+            events=sum(s.events for s in states),
+            late=sum(s.late for s in states),
+            duplicates=sum(s.duplicates for s in states),
+            rejected=sum(s.rejected for s in states),
+            idle=all(s.idle for s in states),
+        )
+
+    def graph(self, name: str) -> GraphState | None:
+        """Return a graph, None if there is none of that name."""
+        rows = self._database.fetch(f"SELECT {_GRAPH} FROM graphs WHERE name = ?", (name,))
+        return GraphState(*rows[0]) if rows else None
+
+    def graphs_of(self, source: SourceState, partitions: Collection[str] | None = None) -> list[GraphState]:
+        """Return the graphs that (these partitions of) a source feeds, by name."""
+        rows = self._database.fetch("SELECT graph_id, partition_name FROM feeders WHERE source_id = ?", (source.id,))
+        ids = {graph_id for graph_id, partition in rows if partitions is None or partition in partitions}
+        found = (self._database.fetch(f"SELECT {_GRAPH} FROM graphs WHERE id = ?", (graph_id,)) for graph_id in ids)
+        return sorted((GraphState(*rows[0]) for rows in found if rows), key=lambda graph: graph.name)
+
+    def feeders(self, graph: GraphState) -> list[Feeder]:
+        """Return the partitions that have events of a graph, in the order in which they came.
+
+        Inside a transaction, other processes that ask the same wait for its end, and see what it linked.
+        """
+        self._database.lock_graph(graph.id)
+        rows = self._database.fetch(FEEDERS, (graph.id,))
+        return [
+            Feeder(source, bool(ended), partition, elsewhere=self._is_elsewhere(owner))
+            for source, ended, partition, owner in rows
+        ]
+
+    def _is_elsewhere(self, owner: int | None) -> bool:
+        database = self._database
+        if owner is None or database.exclusive or owner == database.number:
+            return False
+        return database.alive(owner)
+
+    def add_graph(self, name: str, step_us: int) -> GraphState:
+        """Add an empty graph.
+
+        Raises:
+            StoreError: another process has added it since it was asked for.
+        """
+        rows = self._database.fetch(
+            "INSERT INTO graphs (name, step_us, snapshots, events, total_nodes, total_edges, late)"
+            " VALUES (?, ?, 0, 0, 0, 0, 0) ON CONFLICT (name) DO NOTHING RETURNING id",
+            (name, step_us),
+        )
+        if not rows:
+            raise StoreError(
+                f"graph {name!r} has events in partitions that two processes read",
+                place=self._database.name,
+                fix="key the records by graph, so that each graph has one partition, or read all partitions in one"
+                " process",
+            )
+        return GraphState(rows[0][0], name, step_us)
+
+    def save_graphs(self, graphs: Iterable[GraphState]) -> None:
+        """Write everything of graphs but id, name and step size."""
+        changes = ", ".join(f"{column} = ?" for column in _SAVED)
+        for graph in graphs:
+            self._database.fetch(
+                f"UPDATE graphs SET {changes} WHERE id = ?", (*(getattr(graph, column) for column in _SAVED), graph.id)
+            )
+
+    def link(self, source: SourceState, partition: str, graph: GraphState) -> None:
+        """Note that a partition has events of a graph; nothing changes if that was noted before."""
+        self._database.fetch(
+            "INSERT INTO feeders (graph_id, source_id, partition_name) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            (graph.id, source.id, partition),
+        )
+
+
+OWNED = "SELECT source_id, name FROM partitions WHERE owner = ? ORDER BY source_id, name FOR UPDATE"
+FEEDERS = (
+    "SELECT sources.name, ended, partition_name, owner FROM feeders JOIN sources ON sources.id = feeders.source_id"
+    " LEFT JOIN partitions ON partitions.source_id = feeders.source_id AND partitions.name = partition_name"
+    " WHERE graph_id = ? ORDER BY feeders.id"
+)
+
+
+def _partition(row: Row) -> PartitionState:
+    position, watermark_us, max_ts_us, events, late, duplicates, rejected, idle = row
+    return PartitionState(
+        clock=Clock(watermark_us, max_ts_us),
+        position=None if position is None else json.loads(position),
+        events=events,
+        late=late,
+        duplicates=duplicates,
+        rejected=rejected,
+        idle=bool(idle),
+    )
