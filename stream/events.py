@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -185,6 +185,14 @@ class Interner:
             code = self._codes[name] = len(self.names)
             self.names.append(name)
         return code
+
+    def codes(self, names: Sequence[str]) -> list[int]:
+        """Return the codes of distinct names; those that were never seen get new ones in their order."""
+        codes = self._codes
+        new = [name for name in names if name not in codes]
+        codes.update(zip(new, range(len(self.names), len(self.names) + len(new)), strict=True))
+        self.names += new
+        return [codes[name] for name in names]
 
     def __len__(self) -> int:
         return len(self.names)

@@ -38,6 +38,7 @@ STEP_METRICS: tuple[str, ...] = (
 _MAX_UNION_ROWS = 1 << 18
 _MAX_TRIANGLE_PRODUCTS = 1 << 22
 _PEEL_ROUNDS = 8
+_MAX_TABLE_PER_ROW = 32
 
 
 def step_metrics(step: IntArray, src: IntArray, dst: IntArray, count: IntArray, n_steps: int) -> dict[str, FloatArray]:
@@ -120,20 +121,15 @@ class _Union:
     @classmethod
     def of(cls, step: IntArray, src: IntArray, dst: IntArray, count: IntArray) -> "_Union":
         """Build the union from rows in step order, steps numbered without a gap."""
-        n_rows = len(step)
         n_steps = int(step[-1]) + 1
-        ids = np.concatenate([src, dst])
-        n_ids = int(ids.max()) + 1
-        keys, node = np.unique(np.concatenate([step, step]) * n_ids + ids, return_inverse=True)
-        node_step = keys // n_ids
-        a, b = node[:n_rows], node[n_rows:]
+        node_step, a, b = _numbered(step, src, dst)
 
         # Undirected pair and direction in one sortable number: both directions of a pair lie side by side.
-        n_nodes = len(keys)
-        directed = np.unique((np.minimum(a, b) * n_nodes + np.maximum(a, b)) * 2 + (a > b))
+        bits = len(node_step).bit_length()
+        directed = _distinct((np.minimum(a, b) << (bits + 1)) | (np.maximum(a, b) << 1) | (a > b))
         pair = directed >> 1
-        low = pair // n_nodes
-        high = pair - low * n_nodes
+        low = pair >> bits
+        high = pair & ((1 << bits) - 1)
         unique_edges = np.bincount(node_step[low], minlength=n_steps)
         proper = low != high
         low, high, pair, backward = low[proper], high[proper], pair[proper], (directed[proper] & 1).astype(bool)
@@ -166,6 +162,31 @@ class _Union:
     def first_node(self) -> IntArray:
         """Return [n_steps] the number of the first node of each step."""
         return np.cumsum(self.active) - self.active
+
+
+def _numbered(step: IntArray, src: IntArray, dst: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """Return the step [N] of each distinct pair (step, node), in order, and the numbers of the pairs of src and dst."""
+    n_ids = int(max(src.max(), dst.max())) + 1
+    size = (int(step[-1]) + 1) * n_ids
+    src, dst = step * n_ids + src, step * n_ids + dst
+    if size > _MAX_TABLE_PER_ROW * len(step):
+        keys, node = np.unique(np.concatenate([src, dst]), return_inverse=True)
+        return keys // n_ids, node[: len(step)], node[len(step) :]
+    # A table of all pairs that could be is cheaper than sorting those that are.
+    present = np.zeros(size, dtype=np.bool_)
+    present[src] = present[dst] = True
+    keys = np.flatnonzero(present)
+    number = np.empty(size, dtype=np.int64)
+    number[keys] = np.arange(len(keys))
+    return keys // n_ids, number[src], number[dst]
+
+
+def _distinct(values: IntArray) -> IntArray:
+    """Return the distinct values in order; with numbers as regular as ours, sorting beats the hashing of np.unique."""
+    ordered = np.sort(values)
+    is_first = np.ones(len(ordered), dtype=np.bool_)
+    is_first[1:] = ordered[1:] != ordered[:-1]
+    return ordered[is_first]
 
 
 def _weighted_count(step: IntArray, count: IntArray, n_steps: int) -> FloatArray:
@@ -225,59 +246,77 @@ def _component_metrics(union: _Union) -> dict[str, FloatArray | IntArray]:
 def _cohesion(union: _Union) -> dict[str, FloatArray | IntArray]:
     n_nodes = len(union.node_step)
     degree = np.bincount(union.low, minlength=n_nodes) + np.bincount(union.high, minlength=n_nodes)
-    triangles = _triangles(union, degree)
+    inner = _Inner.of(union, degree)
+    triangles = np.bincount(inner.step, weights=_triangles(inner), minlength=union.n_steps).astype(np.int64)
     triples = union.sum_by_step(degree * (degree - 1) // 2)
-    return {
-        "triangles": triangles,
-        "transitivity": _share(3 * triangles, triples),
-        "degeneracy": _degeneracy(union, degree),
-    }
+    degeneracy = np.zeros(union.n_steps, dtype=np.int64)
+    degeneracy[union.node_step[union.low]] = 1
+    np.maximum.at(degeneracy, inner.step, _core_numbers(inner))
+    return {"triangles": triangles, "transitivity": _share(3 * triangles, triples), "degeneracy": degeneracy}
 
 
-def _triangles(union: _Union, degree: IntArray) -> IntArray:
-    """Count triangles: paths u → v → w that an edge u → w closes, edges directed from lower to higher degree.
+@dataclass(frozen=True, slots=True)
+class _Inner:
+    """What is left of a union after its leaves were stripped for a few rounds: most of a sparse step is tree.
 
-    The direction bounds every out-degree by √(2E) (Chiba & Nishizeki 1985), hubs included, and finds each triangle
-    exactly once.
+    Every triangle and every core above the first is in it.
+
+    Attributes:
+        step: [N] the step of each node that has an edge left.
+        low, high: [P] undirected edges between these nodes.
+        degree: [N].
     """
-    n_nodes = len(degree)
-    upward = degree[union.low] <= degree[union.high]
-    tail = np.where(upward, union.low, union.high)
-    head = np.where(upward, union.high, union.low)
+
+    step: IntArray
+    low: IntArray
+    high: IntArray
+    degree: IntArray
+
+    @classmethod
+    def of(cls, union: _Union, degree: IntArray) -> "_Inner":
+        low, high = union.low, union.high
+        for _ in range(_PEEL_ROUNDS):
+            kept = (degree[low] > 1) & (degree[high] > 1)
+            if kept.all():
+                break
+            low, high = low[kept], high[kept]
+            degree = np.bincount(low, minlength=len(degree)) + np.bincount(high, minlength=len(degree))
+        nodes = np.flatnonzero(degree)
+        number = np.zeros(len(degree), dtype=np.int64)
+        number[nodes] = np.arange(len(nodes))
+        return cls(union.node_step[nodes], number[low], number[high], degree[nodes])
+
+
+def _triangles(inner: _Inner) -> IntArray:
+    """Count triangles, each at one of its nodes: paths u → v → w that an edge u → w closes.
+
+    Edges are directed from lower to higher degree, which bounds every out-degree by √(2E) (Chiba & Nishizeki 1985),
+    hubs included, and finds each triangle exactly once.
+    """
+    n_nodes = len(inner.degree)
+    closed = np.zeros(n_nodes, dtype=np.int64)
+    if not n_nodes:
+        return closed
+    upward = inner.degree[inner.low] <= inner.degree[inner.high]
+    tail = np.where(upward, inner.low, inner.high)
+    head = np.where(upward, inner.high, inner.low)
     links = csr_array((np.ones(len(tail), dtype=np.int64), (tail, head)), shape=(n_nodes, n_nodes))
     out_degree = np.bincount(tail, minlength=n_nodes)
     products = np.cumsum(np.bincount(tail, weights=out_degree[head], minlength=n_nodes))
-    closed = np.zeros(n_nodes, dtype=np.int64)
     begin, done = 0, 0.0
     while begin < n_nodes and products[-1] > done:
         end = max(begin + 1, int(np.searchsorted(products, done + _MAX_TRIANGLE_PRODUCTS, side="right")))
         rows = links[begin:end]
         closed[begin:end] = np.asarray((rows @ links).multiply(rows).sum(axis=1)).ravel()
         begin, done = end, products[end - 1]
-    return union.sum_by_step(closed)
+    return closed
 
 
-def _degeneracy(union: _Union, degree: IntArray) -> IntArray:
-    """Return the largest core number of each step.
-
-    Leaves are stripped for a few rounds first: most of a sparse step is tree, and only what is left needs the
-    sequential algorithm (Batagelj & Zaveršnik 2003).
-    """
-    low, high = union.low, union.high
-    result = np.zeros(union.n_steps, dtype=np.int64)
-    result[union.node_step[low]] = 1
-    for _ in range(_PEEL_ROUNDS):
-        inner = (degree[low] > 1) & (degree[high] > 1)
-        if inner.all():
-            break
-        low, high = low[inner], high[inner]
-        degree = np.bincount(low, minlength=len(degree)) + np.bincount(high, minlength=len(degree))
-    if len(low) == 0:
-        return result
-    nodes, ends = np.unique(np.concatenate([low, high]), return_inverse=True)
-    rest = rx.PyGraph()
-    rest.extend_from_edge_list(list(zip(ends[: len(low)].tolist(), ends[len(low) :].tolist(), strict=True)))
-    cores = cast("dict[int, int]", rx.graph_core_number(rest))  # its stub says int
-    core_of = np.fromiter((cores[i] for i in range(len(nodes))), dtype=np.int64, count=len(nodes))
-    np.maximum.at(result, union.node_step[nodes], core_of)
-    return result
+def _core_numbers(inner: _Inner) -> IntArray:
+    """Return the core number of each node (Batagelj & Zaveršnik 2003)."""
+    graph = rx.PyGraph()
+    graph.extend_from_edge_list(list(zip(inner.low.tolist(), inner.high.tolist(), strict=True)))
+    cores = cast("dict[int, int]", rx.graph_core_number(graph))  # its stub says int
+    core = np.zeros(len(inner.degree), dtype=np.int64)
+    core[np.fromiter(cores.keys(), dtype=np.int64, count=len(cores))] = list(cores.values())
+    return core

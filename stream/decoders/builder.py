@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from infra.errors import InputError
 from stream.decoders.base import ALIASES, BadRecord, RawColumns
 from stream.decoders.columns import DictionaryColumn
+from stream.decoders.text import TextColumn, TextIndex
 from stream.decoders.times import TimeReader
 from stream.events import (
     DEFAULT_GRAPH,
@@ -120,11 +122,28 @@ class RejectLog:
 class _Codes(dict[Any, int]):
     """Raw names to codes; a name is validated when it is first seen."""
 
-    def __init__(self, clean: Callable[[str], str], interner: Interner, prefix: str = "") -> None:
+    def __init__(
+        self, clean: Callable[[str], str], interner: Interner, prefix: str = "", *, max_plain_chars: int = 0
+    ) -> None:
         super().__init__()
         self._clean = clean
         self._interner = interner
         self._prefix = prefix
+        self._max_plain_chars = max_plain_chars
+        self._texts = TextIndex(self._of_distinct)
+
+    def of_texts(self, column: TextColumn) -> IntArray:
+        """Return the codes of a column of names [n].
+
+        Raises:
+            InvalidEventError: a name is invalid.
+        """
+        return self._texts.values(column)
+
+    def _of_distinct(self, names: list[str]) -> list[int]:
+        if _plain_texts(names, self._max_plain_chars):
+            return self._interner.codes([self._prefix + name for name in names] if self._prefix else names)
+        return [self[name] for name in names]
 
     def __missing__(self, raw: Any) -> int:
         code = self._interner.code(self._prefix + self._clean(str(raw)))
@@ -143,8 +162,9 @@ class EventBuilder:
         self.interner = interner
         self.options = options
         self._rules = rules
-        self._src = _Codes(lambda name: rules.name(name, "name"), interner, "u:" if options.bipartite else "")
-        self._dst = _Codes(lambda name: rules.name(name, "name"), interner, "i:") if options.bipartite else self._src
+        names = partial(_Codes, lambda name: rules.name(name, "name"), interner, max_plain_chars=rules.max_name_chars)
+        self._src = names("u:" if options.bipartite else "")
+        self._dst = names("i:") if options.bipartite else self._src
         self._type = _Codes(rules.type, interner)
         self._graph = _Codes(rules.graph, interner)
         self._default = {"type": self._type[""], "graph": self._graph[options.graph]}
@@ -189,6 +209,8 @@ class EventBuilder:
         def all_of(values: Sequence[Any]) -> IntArray:
             if isinstance(values, DictionaryColumn):
                 return all_of(values.values)[values.at]
+            if isinstance(values, TextColumn):
+                return codes.of_texts(values)
             kinds = set(map(type, values)) if raw.typed else set()
             if kinds <= {str, type(None)} and (raw.typed or "" not in values):
                 if type(None) not in kinds:
@@ -264,6 +286,8 @@ def _without(batch: EventBatch, rows: Iterable[int]) -> EventBatch:
 def _codes(values: Sequence[Any], codes: _Codes, *, typed: bool) -> IntArray:
     if isinstance(values, DictionaryColumn):
         return _codes(values.values, codes, typed=typed)[values.at]
+    if isinstance(values, TextColumn):
+        return codes.of_texts(values)
     # True == 1 as a key: only text and whole numbers may reach the dictionary.
     if typed and not set(map(type, values)) <= {str, int}:
         raise InvalidEventError("a name is neither text nor a whole number")
@@ -286,10 +310,14 @@ def _is_nothing(value: Any) -> bool:
 
 
 def _plain_ids(values: Sequence[Any], max_chars: int) -> bool:
-    """Tell whether all ids are valid as they stand: printable text, none empty, no space."""
-    if set(map(type, values)) != {str} or not all(values) or max(map(len, values)) > max_chars:
+    return set(map(type, values)) == {str} and _plain_texts(values, max_chars)
+
+
+def _plain_texts(texts: Sequence[str], max_chars: int) -> bool:
+    """Tell whether all texts are valid names as they stand: printable, none empty, no space."""
+    if not all(texts) or max(map(len, texts)) > max_chars:
         return False
-    text = "".join(values)
+    text = "".join(texts)
     return text.isprintable() and " " not in text
 
 

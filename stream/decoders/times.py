@@ -10,6 +10,7 @@ import numpy as np
 
 from infra.steps import format_time
 from stream.decoders.iso import iso_column_us
+from stream.decoders.text import TextColumn
 from stream.events import EventRules, IntArray, InvalidEventError, shown
 
 # Microseconds of one unit, from the coarsest to the finest.
@@ -91,7 +92,9 @@ class TimeReader:
         Raises:
             InvalidEventError: at least one is invalid; `value` says which and why.
         """
-        ts_us = _whole_us(raws, self._digits, typed=typed)
+        ts_us = iso_column_us(raws) if isinstance(raws, TextColumn) else None
+        if ts_us is None:
+            ts_us = _whole_us(raws, self._digits, typed=typed)
         if ts_us is None and (not typed or set(map(type, raws)) == {str}):
             ts_us = iso_column_us(list(raws))
         if ts_us is None:
@@ -210,7 +213,8 @@ class AnyUnitReader(TimeReader):
 
     def column(self, raws: Sequence[Any] | IntArray, *, typed: bool) -> IntArray:
         """Return raw times [n] as microseconds [n]; raises as `TimeReader.column` does."""
-        if not (isinstance(raws, np.ndarray) or (typed and set(map(type, raws)) == {int})):
+        is_text = isinstance(raws, TextColumn)
+        if is_text or not (isinstance(raws, np.ndarray) or (typed and set(map(type, raws)) == {int})):
             ts_us = super().column(raws, typed=typed)
             if len(ts_us) and ts_us.max() > _PLAUSIBLE_US:
                 raise InvalidEventError("a time may have another unit")

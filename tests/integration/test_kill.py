@@ -83,23 +83,31 @@ def victims(log: Path) -> Iterator[Victims]:
         yield Victims(server)
 
 
-def dump(store: Path) -> dict[str, list[tuple[object, ...]]]:
-    """Return every row of every table but the writer's epoch, which counts processes."""
+def query(store: Path, sql: str) -> list[tuple[object, ...]]:
     connection = sqlite3.connect(f"file:{store}?mode=ro", uri=True)
-    tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")]
-    rows = {table: connection.execute(f"SELECT * FROM {table}").fetchall() for table in tables if table != "writer"}
-    connection.close()
+    try:
+        return connection.execute(sql).fetchall()
+    finally:
+        connection.close()
+
+
+def dump(store: Path) -> dict[str, list[tuple[object, ...]]]:
+    """Return every row of every table, sorted, but the numbers of the writers, which count processes."""
+    rows = {}
+    for (table,) in query(store, "SELECT name FROM sqlite_schema WHERE type = 'table' AND name <> 'writer'"):
+        names = [str(row[1]) for row in query(store, f"PRAGMA table_info({table})") if row[1] != "owner"]
+        rows[str(table)] = sorted(query(store, f"SELECT {', '.join(names)} FROM {table}"), key=repr)
     return rows
 
 
 def progress(store: Path) -> tuple[int, bool]:
     """Return how many events are committed and whether the source ended; what is committed must be readable."""
-    if not store.exists() or not (tables := dump(store)) or not tables["partitions"]:
+    if not store.exists() or not query(store, "SELECT 1 FROM sqlite_schema"):
         return 0, False
+    ((events, ended),) = query(store, "SELECT ifnull(sum(events), 0), max(ended) FROM partitions, sources")
     with open_reader(f"sqlite:///{store}") as reader:
         for graph in reader.graphs():
             assert len(reader.snapshots(graph.name, metrics=("events",))) == graph.snapshots
-    (_, _, _, _, events, _), ended = tables["partitions"][0], tables["sources"][0][4]
     return int(str(events)), bool(ended)
 
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -14,6 +15,8 @@ from stream.events import DEFAULT_GRAPH, EventBatch, IntArray
 VALUE_STAGE = "VALUE_CONVERTER"
 HEADER_STAGE = "HEADER_CONVERTER"
 EVENT_STAGE = "TRANSFORMATION"
+
+_value: Callable[[Any], Any] = attrgetter("value")
 
 # As the graph of events that carry none: the record's topic.
 TOPIC_GRAPH = "{topic}"
@@ -129,7 +132,7 @@ def no_place(_row: int) -> str:
 
 def payloads(records: Sequence[Record]) -> list[bytes]:
     """Return the values of records, none of which is a tombstone."""
-    return [record.value for record in records if record.value is not None]
+    return list(map(_value, records))
 
 
 def header(record: Record, name: str) -> bytes | None:

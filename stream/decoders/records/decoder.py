@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import compress
+from operator import attrgetter
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from stream.decoders.records.base import (
 )
 from stream.decoders.times import TimeReader
 from stream.events import EventBatch, IntArray
+
+_value = attrgetter("value")
 
 
 class ReaderDecoder:
@@ -40,10 +43,13 @@ class ReaderDecoder:
 
     def decode(self, records: Sequence[Record]) -> Decoded:
         """Decode records; see `RecordDecoder`."""
-        full = [record.value is not None for record in records]
-        tombstones = len(records) - sum(full)
-        kept = np.flatnonzero(full)
-        read = self._reader.read(list(compress(records, full)) if tombstones else records)
+        kept = np.arange(len(records))
+        read_from = records
+        if not all(map(_value, records)):
+            full = [record.value is not None for record in records]
+            kept, read_from = np.flatnonzero(full), list(compress(records, full))
+        tombstones = len(records) - len(kept)
+        read = self._reader.read(read_from)
         batches: list[EventBatch] = []
         owners: list[IntArray] = []
         bad = [BadEvent(int(kept[at]), reason, stage) for at, reason, stage in read.bad]

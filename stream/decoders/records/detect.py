@@ -9,6 +9,7 @@ from stream.decoders.records.arrow import FILE_MAGIC, STREAM_MARK
 from stream.decoders.records.base import HEADER_STAGE, BadEvent, Read, Record, RecordReader, header
 from stream.decoders.records.cloudevents import STRUCTURED, is_binary, is_structured
 from stream.decoders.records.confluent import MAGIC
+from stream.decoders.records.json import JsonReader
 from stream.events import shown
 
 # Media types by the format of their payload; others, such as octet streams, say nothing.
@@ -65,16 +66,22 @@ class AutoReader:
     """Reads each record by the reader of its format.
 
     Args:
-        readers: format to its reader; `either` is JSON that is a document or lines.
+        readers: format to its reader.
+        either: reads JSON that is a document or lines.
     """
 
-    def __init__(self, readers: Mapping[str, RecordReader]) -> None:
-        self._readers = readers
+    def __init__(self, readers: Mapping[str, RecordReader], either: JsonReader) -> None:
+        self._readers = {**readers, "either": either}
+        self._either = either
 
     def read(self, records: Sequence[Record]) -> Read:
         """Read records; those of one format together."""
-        if not any(map(_headers, records)) and all(map(_is_plain, map(_value, records))):
-            return self._readers["either"].read(records)
+        if not any(map(_headers, records)):
+            alike = self._either.read_alike(records, but="specversion")
+            if alike is not None:
+                return alike
+            if all(map(_is_plain, map(_value, records))):
+                return self._either.read(records)
         groups: dict[str, list[int]] = {}
         for at, record in enumerate(records):
             groups.setdefault(format_of(record), []).append(at)

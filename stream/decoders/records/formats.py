@@ -127,6 +127,7 @@ class _Readers:
         self._rules = rules
         self._codec = ConfluentCodec(registry)
         self._own = own_formats
+        self._either = JsonReader("either", columns=columns)
         self._made: dict[str, RecordReader] = {}
 
     def reader(self, name: str) -> RecordReader:
@@ -144,7 +145,7 @@ class _Readers:
             return ExtractReader(codec, mapping, times=None if unit == "auto" else time_reader(unit, self._rules))
         makers: dict[str, Callable[[], RecordReader]] = {
             "auto": self._auto,
-            "either": lambda: JsonReader("either", columns=self._columns),
+            "either": lambda: self._either,
             "json": lambda: JsonReader("document", columns=self._columns),
             "ndjson": lambda: JsonReader("lines", columns=self._columns),
             "arrow": lambda: ArrowReader(columns=self._columns, rules=self._rules),
@@ -158,8 +159,8 @@ class _Readers:
         return makers[name]()
 
     def _auto(self) -> RecordReader:
-        names = ("either", "ndjson", "arrow", "cloudevents", "confluent", "activitystreams")
-        return AutoReader({name: self.reader(name) for name in names})
+        names = ("ndjson", "arrow", "cloudevents", "confluent", "activitystreams")
+        return AutoReader({name: self.reader(name) for name in names}, self._either)
 
     def _of_data(self, content_type: str) -> RecordReader | None:
         """Return the reader of a CloudEvent's data."""

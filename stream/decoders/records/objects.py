@@ -1,5 +1,6 @@
 """Records that hold JSON objects, one, several in an array or one a line: found and decoded, each with its place."""
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -10,6 +11,7 @@ import msgspec
 from stream.decoders.ndjson import parse_json, parse_object
 from stream.decoders.records.base import VALUE_STAGE, BadEvent, Record, no_place, payloads
 from stream.decoders.records.shapes import JSON_ERRORS, ObjectShape
+from stream.events import IntArray
 
 # One JSON document, an object or an array of objects; one object a line; or what of both the payload looks like.
 Layout = Literal["document", "lines", "either"]
@@ -83,19 +85,20 @@ def shaped_objects(records: Sequence[Record], layout: Layout, shape: ObjectShape
         return _one_by_one(texts, layout, shape)
 
 
-class _Places:
+class Places:
     """Places of the objects of records, told when one is asked for: only those of bad events are."""
 
-    def __init__(self, texts: Sequence[bytes], layout: Layout, record: list[int]) -> None:
+    def __init__(self, texts: Sequence[bytes], layout: Layout, record: Sequence[int] | IntArray) -> None:
         self._texts = texts
         self._layout = layout
         self._record = record
         self._known: dict[int, tuple[int, list[str]]] = {}
 
     def __call__(self, row: int) -> str:
-        at = self._record[row]
+        """Return the place of an object."""
+        at = int(self._record[row])
         if at not in self._known:
-            self._known[at] = (self._record.index(at), parse(self._texts[at], self._layout).places)
+            self._known[at] = (bisect_left(self._record, at), parse(self._texts[at], self._layout).places)
         first, places = self._known[at]
         return places[row - first]
 
@@ -110,7 +113,7 @@ def _all_lines(texts: Sequence[bytes], shape: ObjectShape) -> Objects:
             raise ValueError("the record is empty")
         lines += found
         record += [at] * len(found)
-    return Objects(values=shape.each(lines), record=record, place=_Places(texts, "lines", record))
+    return Objects(values=shape.each(lines), record=record, place=Places(texts, "lines", record))
 
 
 def _one_by_one(texts: Sequence[bytes], layout: Layout, shape: ObjectShape) -> Objects:
@@ -126,7 +129,7 @@ def _one_by_one(texts: Sequence[bytes], layout: Layout, shape: ObjectShape) -> O
         objects.skipped += not values and not reasons
         objects.values += values
         objects.record += [at] * len(values)
-    objects.place = _Places(texts, layout, objects.record)
+    objects.place = Places(texts, layout, objects.record)
     return objects
 
 

@@ -27,6 +27,11 @@ class SqlWriter(Sources, Dictionary, OpenSteps, ClosedSteps, EventIds, Letters):
         if now_us is not None:
             self._now_us = now_us
 
+    @property
+    def exclusive(self) -> bool:
+        """Whether no other process can write the store."""
+        return self._database.exclusive
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Commit what is changed inside, durably, or roll all of it back on an error.

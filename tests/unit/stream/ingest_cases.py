@@ -120,9 +120,17 @@ def snapshot_rows(store: Path) -> list[tuple[object, ...]]:
 
 
 def dump(store: Path) -> dict[str, list[tuple[object, ...]]]:
-    """Return every row of every table but the writer's epoch, which counts processes."""
+    """Return every row of every table, sorted, but the numbers of the writers, which count processes."""
     tables = [str(row[0]) for row in query(store, "SELECT name FROM sqlite_schema WHERE type = 'table'")]
-    return {table: query(store, f"SELECT * FROM {table}") for table in tables if table != "writer"}
+    columns = {
+        table: [str(row[1]) for row in query(store, f"PRAGMA table_info({table})") if row[1] != "owner"]
+        for table in tables
+        if table != "writer"
+    }
+    return {
+        table: sorted(query(store, f"SELECT {', '.join(names)} FROM {table}"), key=repr)
+        for table, names in columns.items()
+    }
 
 
 def counts_by_hand(events: Sequence[Event], step_us: int = HOUR_US) -> dict[str, dict[int, dict[str, int]]]:

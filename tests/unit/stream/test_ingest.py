@@ -107,8 +107,9 @@ class TestSnapshots:
     def test_small_caches_and_chunks_change_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         log = make_log(3, 400)
         run(tmp_path / "plain.db", cut(log, 37))
-        for name in ("_KNOWN_NAMES", "_KNOWN_NODES", "_KNOWN_EDGES"):
-            monkeypatch.setattr(f"stream.store.sqlite_writer.{name}", 3)
+        for name in ("KNOWN_NAMES", "KNOWN_NODES", "KNOWN_EDGES"):
+            monkeypatch.setattr(f"stream.store.sql.dictionary.{name}", 3)
+        monkeypatch.setattr("stream.store.sql.open_steps.HELD_ROWS", 3)
         monkeypatch.setattr("stream.closing._CHUNK_STEPS", 5)
         monkeypatch.setattr("stream.closing._CHUNK_EDGES", 4)
         run(tmp_path / "small.db", cut(log, 37))
@@ -120,7 +121,7 @@ class TestSnapshots:
         for size in (1, 17, 300):
             run(tmp_path / f"{size}.db", cut(log, size), split_by_type=True)
             dumps.append(dump(tmp_path / f"{size}.db"))
-            del dumps[-1]["sources"]
+            del dumps[-1]["partitions"]
         assert dumps[0] == dumps[1] == dumps[2]
 
     def test_split_by_type_keeps_a_graph_for_each_type(self, tmp_path: Path) -> None:
@@ -227,11 +228,7 @@ class TestSecondSource:
         assert dump(store) == before
 
     def test_it_must_wait_for_the_end_of_the_first(self, store: Path) -> None:
-        ingest_list(
-            ListSource(cut([at(1, "a", "b")], 1), name="follow:log", bounded=False),
-            f"sqlite:///{store}",
-            IngestOptions(),
-        )
+        ingest_list(ListSource(cut([at(1, "a", "b")], 1), name="follow:log", bounded=False), store)
         before = dump(store)
         with pytest.raises(StoreError, match="still being filled from follow:log"):
             run(store, cut([at(1, "a", "b")], 1), name="file:log")
@@ -310,11 +307,12 @@ class TestReports:
 
     def test_nodes_and_edges_know_where_they_were_first_seen(self, store: Path) -> None:
         run(store, cut([at(1, "a", "b"), at(2, "b", "a"), at(2, "c", "c"), at(3, "a", "b")], 2))
-        names = dict(query(store, "SELECT name, first_step_us FROM nodes"))
+        names = dict(query(store, "SELECT name, first_step_us FROM nodes JOIN node_steps USING (id)"))
         assert names == {"a": HOUR_US, "b": HOUR_US, "c": 2 * HOUR_US}
         steps = query(
             store,
-            "SELECT s.name, d.name, e.first_step_us FROM edges e JOIN nodes s ON src = s.id JOIN nodes d ON dst = d.id",
+            "SELECT s.name, d.name, e.first_step_us FROM edges e JOIN nodes s ON pair >> 32 = s.id"
+            " JOIN nodes d ON pair & 4294967295 = d.id",
         )
         assert set(steps) == {("a", "b", HOUR_US), ("b", "a", 2 * HOUR_US), ("c", "c", 2 * HOUR_US)}
 
