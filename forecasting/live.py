@@ -73,11 +73,25 @@ class _Resolved:
     reason: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a graph stands, as far as its forecasts depend on it."""
+
+    step_us: int
+    first_step_us: int | None
+    last_step_us: int | None
+    events: int
+
+    @classmethod
+    def of(cls, info: GraphInfo) -> "_Place":
+        return cls(info.step_us, info.first_step_us, info.last_step_us, info.events)
+
+
 @dataclass(slots=True)
 class _Tracked:
     """A graph that is followed: the state at its last whole block, and what the tail on top of it looked like."""
 
-    info: GraphInfo
+    place: "_Place"
     resolved: _Resolved
     start_us: int
     base_state: Any
@@ -159,7 +173,9 @@ class LiveStates:
     def is_current(self, info: GraphInfo) -> bool:
         """Tell whether the state of a graph stands at what `info` says, under the model that lies in its folder."""
         known = self._tracked.get(info.name)
-        return known is not None and known.info == info and known.resolved.stamp == self._stamp_of(info.name)
+        return (
+            known is not None and known.place == _Place.of(info) and known.resolved.stamp == self._stamp_of(info.name)
+        )
 
     def state_of(self, graph: str) -> LiveState:
         """Return the state of a graph at its last closed step, encoded or advanced if needed.
@@ -216,7 +232,7 @@ class LiveStates:
         history = self._read(lambda reader: read_history(reader, info.name))
         base_steps = BLOCK_STEPS * max(0, len(history) // BLOCK_STEPS - 1)
         fresh = _Tracked(
-            info=info,
+            place=_Place.of(info),
             resolved=resolved,
             start_us=history.start_us,
             base_state=resolved.model.start(history.step_us, history.start_us),
@@ -225,7 +241,7 @@ class LiveStates:
             base_hash=hashlib.blake2b(f"{history.step_us} {history.start_us}".encode(), digest_size=16),
         )
         _move_base(fresh, history.values[:base_steps])
-        return _finish(fresh, history.values[base_steps:])
+        return _finish(fresh, info, history.values[base_steps:])
 
     def _advance(self, known: _Tracked, info: GraphInfo) -> bool:
         """Advance a graph to what the store holds now; False where it has to be encoded anew."""
@@ -240,8 +256,8 @@ class LiveStates:
             return False
         surplus = BLOCK_STEPS * max(0, len(tail) // BLOCK_STEPS - 1)
         _move_base(known, tail.values[:surplus])
-        _finish(known, tail.values[surplus:])
-        known.info = info
+        _finish(known, info, tail.values[surplus:])
+        known.place = _Place.of(info)
         return True
 
 
@@ -255,8 +271,8 @@ def _move_base(tracked: _Tracked, values: FloatArray) -> None:
         tracked.base_steps += len(block)
 
 
-def _finish(tracked: _Tracked, tail: FloatArray) -> _Tracked:
-    resolved, info = tracked.resolved, tracked.info
+def _finish(tracked: _Tracked, info: GraphInfo, tail: FloatArray) -> _Tracked:
+    resolved = tracked.resolved
     digest = tracked.base_hash.copy()
     digest.update(_bytes(tail))
     steps = tracked.base_steps + len(tail)

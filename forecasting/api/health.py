@@ -27,10 +27,10 @@ def checks(service: Service) -> tuple[dict[str, bool], list[str]]:
         "model_loaded": next(service.settings.models.directory.glob(f"*/{CARD_NAME}"), None) is not None,
         "gpu_available": torch.cuda.is_available(),
         "database_connected": service.following.store_error is None,
-        "service_file_writable": has_file,
+        "service_file_open": has_file,
         "store_followed": service.following.is_alive(),
     }
-    required = ["database_connected", "service_file_writable", "store_followed"]
+    required = ["database_connected", "service_file_open", "store_followed"]
     if service.settings.api.require_gpu:
         required.append("gpu_available")
     return found, [name for name in required if not found[name]]

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from fastapi import Request
 
-from forecasting.api.problems import parameter_problem
+from forecasting.api.problems import Problem, parameter_problem
 from infra.schema import METRIC_INDEX, METRIC_NAMES, QUANTILE_LEVELS
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -24,8 +24,10 @@ def query(request: Request, known: Sequence[str]) -> dict[str, str]:
     for name, value in request.query_params.multi_items():
         if name not in known:
             near = difflib.get_close_matches(name[:100], known, n=1)
-            allowed = f"one of the parameters {', '.join(known)}" if known else "no parameter"
-            raise parameter_problem(name[:100], value, allowed, near[0] if near else (known[0] if known else None))
+            allowed = f"one of {', '.join(known)}" if known else "no parameter at all"
+            error = {"field": name[:100], "allowed": allowed, "example": near[0] if near else next(iter(known), None)}
+            meant = f"; did you mean {near[0]}?" if near else f": give {allowed}"
+            raise Problem(422, "invalid-parameter", f"there is no parameter {name[:100]!r} here{meant}", errors=[error])
         if name in given:
             raise parameter_problem(name, value, "each parameter once, several values with commas", "events,new_nodes")
         given[name] = value

@@ -12,7 +12,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from forecasting.cli import backtest, bench, datasets, demo, doctor, forecast, ingest, store, train
+from forecasting.cli import backtest, bench, datasets, demo, doctor, forecast, ingest, keys, serve, store, train
 from forecasting.cli.call import Call, say
 from infra.errors import GraphtideError
 from infra.telemetry import configure_logging
@@ -39,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (demo, ingest, store, train, forecast, backtest, bench, datasets, doctor):
+for group in (demo, ingest, store, train, forecast, backtest, serve, keys, bench, datasets, doctor):
     group.register(app)
 
 
