@@ -204,6 +204,16 @@ class LiveStates:
             self._tracked.popitem(last=False)
         return known.live
 
+    def state_at(self, graph: str, snapshots: int) -> LiveState:
+        """Return the state of a graph when it had so many snapshots, as they read today; it is not kept.
+
+        Raises:
+            StoreError: as for `state_of`.
+        """
+        info = self._read(lambda reader: reader.graph(graph))
+        resolved = resolve_model(checkpoint_folder(self._models, graph), graph, info.step_us)
+        return self._encoded(info, resolved, snapshots).live
+
     def degrade(self, graph: str, reason: str) -> LiveState:
         """Return the state of a floor in the place of a model that failed; kept until the model's files change.
 
@@ -228,8 +238,9 @@ class LiveStates:
             self.close()
             raise
 
-    def _encoded(self, info: GraphInfo, resolved: _Resolved) -> _Tracked:
+    def _encoded(self, info: GraphInfo, resolved: _Resolved, snapshots: int | None = None) -> _Tracked:
         history = self._read(lambda reader: read_history(reader, info.name))
+        history = history if snapshots is None else history.part(0, snapshots)
         base_steps = BLOCK_STEPS * max(0, len(history) // BLOCK_STEPS - 1)
         fresh = _Tracked(
             place=_Place.of(info),

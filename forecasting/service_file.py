@@ -45,7 +45,6 @@ CREATE TABLE jobs (
     finished_us INTEGER,
     problem TEXT,
     ground TEXT,                                -- JSON: what the forecast rests on, from the first begin
-    history BLOB,                               -- the snapshots that it began from, for a resumption to begin from too
     UNIQUE (owner, idempotency_key)
 ) STRICT;
 CREATE INDEX jobs_by_status ON jobs (status, created_us);
@@ -54,7 +53,7 @@ CREATE TABLE job_chunks (
     first_step INTEGER NOT NULL,
     steps INTEGER NOT NULL,
     digest BLOB NOT NULL,
-    body BLOB NOT NULL,
+    body BLOB NOT NULL,                         -- [steps, metrics, mean and levels]: `forecasting.job_chunks`
     PRIMARY KEY (job_id, first_step)
 ) STRICT;
 PRAGMA application_id = {APPLICATION_ID};

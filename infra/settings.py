@@ -189,6 +189,7 @@ class JobSettings(_Section):
     """Long-range forecasts: who computes them, how many a caller may have, how long results stay."""
 
     workers: int = Field(default=1, ge=0, le=64)
+    when_idle: bool = True
     chunk_steps: int = Field(default=512, ge=1, le=MAX_HORIZON_STEPS)
     max_active: int = Field(default=200, ge=1)
     max_active_per_key: int = Field(default=10, ge=1)

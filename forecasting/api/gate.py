@@ -47,10 +47,10 @@ class Gate:
             return
         begin = time.perf_counter()
         request_id = secrets.token_hex(8)
-        status = 0
+        status, is_answered = 0, False
 
         async def sending(message: Message) -> None:
-            nonlocal status
+            nonlocal status, is_answered
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
@@ -58,6 +58,7 @@ class Gate:
                 for name, value in _SECURITY_HEADERS.items():
                     headers[name] = value
             await send(message)
+            is_answered = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         headers = Headers(scope=scope)
         try:
@@ -66,16 +67,11 @@ class Gate:
                 await response(scope, receive, sending)
             else:
                 await self._app(scope, _Bounded(receive, self._max_body_bytes), sending)
-        except _TooLargeError:
-            if status == 0:
-                await self._too_large()(scope, receive, sending)
         except Exception:
+            # Once the answer has begun, all that can be said is that it ends here: the connection breaks.
             _log.exception("request %s failed", request_id)
-            if status != 0:
-                # The answer has begun: all that can be said is that it ends here.
+            if not is_answered:
                 raise
-            detail = f"the service failed; its log has more under request {request_id}"
-            await Problem(500, "internal", detail).response()(scope, receive, sending)
         finally:
             self._account(scope, headers, status, request_id, time.perf_counter() - begin)
 
@@ -83,7 +79,7 @@ class Gate:
         """Return the answer to a request that goes no further; else put the caller where routes find it."""
         length = headers.get("content-length", "0")
         if not (length.isascii() and length.isdigit() and len(length) < 16 and int(length) <= self._max_body_bytes):
-            return self._too_large()
+            return _too_large(self._max_body_bytes).response()
         if scope["path"] in OPEN_PATHS:
             return None
         try:
@@ -96,11 +92,6 @@ class Gate:
             return Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"}).response()
         scope["graphtide.caller"] = caller
         return None
-
-    def _too_large(self) -> Response:
-        return Problem(
-            413, "too-large", f"a body has at most {self._max_body_bytes} bytes", maximum_bytes=self._max_body_bytes
-        ).response()
 
     def _account(self, scope: Scope, headers: Headers, status: int, request_id: str, elapsed_s: float) -> None:
         service = getattr(self._state, "service", None)
@@ -121,18 +112,20 @@ def _token(headers: Headers) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key")
 
 
-class _TooLargeError(Exception):
-    """A body without a length, or with a wrong one, went beyond the limit."""
+def _too_large(max_bytes: int) -> Problem:
+    return Problem(413, "too-large", f"a body has at most {max_bytes} bytes", maximum_bytes=max_bytes)
 
 
 class _Bounded:
+    """What is received, up to a limit: a body may come without its length."""
+
     def __init__(self, receive: Receive, max_bytes: int) -> None:
         self._receive = receive
-        self._left = max_bytes
+        self._max_bytes = self._left = max_bytes
 
     async def __call__(self) -> Message:
         message = await self._receive()
         self._left -= len(message.get("body", b""))
         if self._left < 0:
-            raise _TooLargeError
+            raise _too_large(self._max_bytes)
         return message

@@ -112,6 +112,11 @@ def install(app: FastAPI) -> None:
         named = ", ".join(one["field"] for one in errors)
         return Problem(422, "invalid-parameter", f"cannot be used: {named}", errors=errors).response()
 
+    async def of_anything(_request: Request, _error: Exception) -> Response:
+        # The gate logs it with the request's id, which stands in the headers.
+        return Problem(500, "internal", "the service failed; its log has more under the X-Request-Id").response()
+
+    app.add_exception_handler(Exception, of_anything)
     app.add_exception_handler(Problem, of_problem)
     app.add_exception_handler(HTTPException, of_http)
     app.add_exception_handler(RequestValidationError, of_validation)

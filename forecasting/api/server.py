@@ -12,6 +12,7 @@ from starlette.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
 
 from forecasting.api.app import build
+from forecasting.job_processes import JobProcesses
 from forecasting.keys import Keys
 from forecasting.service_file import ServiceFile
 from infra.errors import GraphtideError, UsageError
@@ -59,6 +60,7 @@ def serve(settings: Settings, *, log_level: int, on_ready: Callable[[str], None]
             timeout_graceful_shutdown=api.drain_s,
             backlog=BACKLOG,
         )
+        stack.enter_context(JobProcesses(settings, log_level=log_level))
         on_ready(address)
         if api.workers > 1:
             Multiprocess(config, sockets=[bound]).run()

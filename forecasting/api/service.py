@@ -13,6 +13,7 @@ from forecasting.api.following import Following
 from forecasting.api.problems import Problem, near_names, unavailable
 from forecasting.api.store_access import StoreAccess
 from forecasting.api.telemetry import Telemetry
+from forecasting.jobs import Jobs
 from forecasting.keys import ALL_GRAPHS, Key, KeyRing, Keys, Scope
 from forecasting.rollouts import Rollouts
 from forecasting.service_file import ServiceFile
@@ -37,6 +38,7 @@ class Service:
         self.settings = settings
         self.telemetry = Telemetry()
         self.file = file
+        self.jobs = Jobs(file, settings.jobs)
         self.keyring = KeyRing(Keys(file), refresh_s=api.poll_interval_s)
         self.store = StoreAccess(lambda: open_reader(settings.store.url))
         cache = AnswerCache(max_bytes=api.cache_mb << 20, lifetime_s=api.cache_lifetime_s)

@@ -441,6 +441,28 @@ def test_a_key_of_one_graph_sees_nothing_of_another_on_any_route(
     assert client.get("/metrics", headers=bearer(tokens["all"])).status_code == 200
 
 
+def test_a_job_is_seen_by_keys_of_its_graph_only_on_any_route(tenants: tuple[httpx.Client, dict[str, str]]) -> None:
+    client, tokens = tenants
+    asked = client.post("/v1/graphs/red/forecasts", json={"horizon": 5}, headers=bearer(tokens["red-writer"]))
+    assert asked.status_code == 202
+    job = asked.json()["id"]
+    looked = 0
+    for method, path in every_route(client, tokens["all"]):
+        if "{forecast}" not in path:
+            continue
+        theirs = client.request(method, path.replace("{forecast}", job), headers=bearer(tokens["blue"]))
+        none = client.request(method, path.replace("{forecast}", "0" * 32), headers=bearer(tokens["blue"]))
+        problem(theirs, 404, "unknown-forecast")
+        assert theirs.text == none.text
+        looked += 1
+    assert looked >= 4
+    assert client.get(f"/v1/forecasts/{job}", headers=bearer(tokens["red"])).json()["status"] == "queued"
+    problem(client.delete(f"/v1/forecasts/{job}", headers=bearer(tokens["red"])), 403, "forbidden")
+    problem(client.post("/v1/graphs/red/forecasts", headers=bearer(tokens["red"])), 403, "forbidden")
+    cancelled = client.delete(f"/v1/forecasts/{job}", headers=bearer(tokens["red-writer"]))
+    assert cancelled.json()["status"] == "cancelled"
+
+
 def test_writes_leave_a_line_and_no_secret_does(
     tenants: tuple[httpx.Client, dict[str, str]], caplog: pytest.LogCaptureFixture
 ) -> None:
