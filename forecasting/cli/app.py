@@ -21,8 +21,10 @@ from forecasting.cli import (
     doctor,
     forecast,
     ingest,
+    keys,
     replay,
     schema,
+    serve,
     store,
     store_admin,
     store_influx,
@@ -54,7 +56,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for group in (demo, ingest, replay, deadletters, store, train, forecast, backtest, bench, datasets, schema, doctor):
+_GROUPS = (
+    *(demo, ingest, replay, deadletters, store, train, forecast, backtest, serve, keys),
+    *(bench, datasets, schema, doctor),
+)
+for group in _GROUPS:
     group.register(app)
 store_commands = typer.Typer(
     name="store", help="Look after stores: copy, compare, project, restore.", no_args_is_help=True

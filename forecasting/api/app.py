@@ -1,0 +1,38 @@
+"""The application: its resources, its gate, and what starts and stops with it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from forecasting.api import forecast, forecasts, graphs, health, problems, snapshots
+from forecasting.api.gate import Gate
+from forecasting.api.service import Service
+from infra.settings import Settings
+
+
+def build(settings: Settings) -> ASGIApp:
+    """Return the ASGI application of the forecast service."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with Service.running(settings) as service:
+            app.state.service = service
+            yield
+
+    # No pages of documentation: those of FastAPI load scripts from elsewhere.
+    app = FastAPI(
+        title="Graphtide",
+        version=version("graphtide"),
+        summary="Forecasts of how a social network evolves",
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    problems.install(app)
+    for resource in (graphs, snapshots, forecast, forecasts, health):
+        app.include_router(resource.router)
+    return Gate(app, state=app.state, max_body_bytes=settings.api.max_body_bytes)

@@ -1,0 +1,120 @@
+"""Forecasts as JSON: series by the names of KServe's time-series API, or rows for pandas and its friends.
+
+Numbers are written from float32 where that is exact for whole numbers, which halves the bytes: seven digits of a
+forecast say all that it knows. Rounding to float32 keeps the order of numbers, and with it every invariant.
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from forecasting.live import LiveState
+from infra.schema import METRIC_INDEX, QUANTILE_LEVELS, SCHEMA_VERSION
+from infra.steps import format_duration, format_time
+from models.contract import FloatArray, ForecastChunk
+
+_EXACT_FLOAT32 = 2.0**24
+
+
+class Layout(StrEnum):
+    """How a forecast is laid out in JSON."""
+
+    SERIES = "series"
+    LONG = "long"
+
+
+def provenance(live: LiveState, *, seed: int) -> dict[str, Any]:
+    """Return what a forecast rests on: model, state step, end of its data, whether a floor answers."""
+    return {
+        "model": live.model.name,
+        "model_digest": live.model_digest,
+        "metric_schema": SCHEMA_VERSION,
+        "state_step": format_time(live.next_step_us - live.step_us),
+        "observed_until": format_time(live.next_step_us),
+        "snapshots": live.snapshots,
+        "snapshot_digest": live.digest,
+        "degraded": live.degraded_reason is not None,
+        "degraded_reason": live.degraded_reason,
+        # Calibration by horizon is measured at training; a model whose card does not hold it does not know.
+        "calibrated_until_step": None,
+        "seed": seed,
+    }
+
+
+def compact(values: FloatArray) -> npt.NDArray[Any]:
+    """Return values as float32, or as they are where whole numbers among them would not survive that."""
+    return np.ascontiguousarray(values if values.max(initial=0) > _EXACT_FLOAT32 else values.astype(np.float32))
+
+
+def series(
+    chunk: ForecastChunk, *, first_step_us: int, step_us: int, metrics: Sequence[str], levels: Sequence[float]
+) -> list[dict[str, Any]]:
+    """Return one object a metric: `name, start_timestamp, frequency, mean_forecast, quantiles`.
+
+    Args:
+        chunk: the forecast steps.
+        first_step_us: start of forecast step 0.
+        step_us: step size in microseconds.
+        metrics, levels: which of them.
+    """
+    start, frequency = format_time(first_step_us + chunk.first_step * step_us), format_duration(step_us)
+    columns = [(f"{level:g}", QUANTILE_LEVELS.index(level)) for level in levels]
+    return [
+        {
+            "type": "time_series_forecast",
+            "name": name,
+            "start_timestamp": start,
+            "frequency": frequency,
+            "mean_forecast": compact(chunk.mean[:, METRIC_INDEX[name]]),
+            "quantiles": {key: compact(chunk.quantiles[:, METRIC_INDEX[name], place]) for key, place in columns},
+        }
+        for name in metrics
+    ]
+
+
+def rows(
+    chunk: ForecastChunk,
+    *,
+    graph: str,
+    first_step_us: int,
+    step_us: int,
+    metrics: Sequence[str],
+    levels: Sequence[float],
+) -> list[dict[str, Any]]:
+    """Return one object a step and metric, `unique_id, ds, mean, q0.1, …`, as pandas and Nixtla's libraries read it."""
+    columns = [(f"q{level:g}", QUANTILE_LEVELS.index(level)) for level in levels]
+    found = []
+    for name in metrics:
+        index = METRIC_INDEX[name]
+        numbers = compact(np.column_stack([chunk.mean[:, index], *(chunk.quantiles[:, index, q] for _, q in columns)]))
+        keys = ["mean", *(key for key, _ in columns)]
+        for step, values in enumerate(numbers):
+            start = format_time(first_step_us + (chunk.first_step + step) * step_us)
+            found.append({"unique_id": f"{graph}/{name}", "ds": start, **dict(zip(keys, values, strict=True))})
+    return found
+
+
+def encode(document: Any) -> bytes:
+    """Return a document with arrays in it as JSON; NaN cannot occur, every forecast is finite."""
+    return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def forecast_body(
+    live: LiveState,
+    chunk: ForecastChunk,
+    *,
+    layout: Layout,
+    metrics: Sequence[str],
+    levels: Sequence[float],
+    seed: int,
+) -> bytes:
+    """Return the whole answer to a short-range request as JSON."""
+    head = {"graph": live.graph, "horizon": len(chunk), "provenance": provenance(live, seed=seed)}
+    place = {"first_step_us": live.next_step_us, "step_us": live.step_us}
+    if layout is Layout.SERIES:
+        return encode({**head, "outputs": series(chunk, **place, metrics=metrics, levels=levels)})
+    return encode({**head, "rows": rows(chunk, graph=live.graph, **place, metrics=metrics, levels=levels)})

@@ -1,0 +1,131 @@
+"""The gate before every route: request ids, keys, limits, security headers, meters, audit; and the last resort."""
+
+import logging
+import secrets
+import time
+from typing import Any
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from forecasting.api.problems import Problem, unavailable
+from infra.errors import StoreError
+
+# What anyone may ask; all else needs a key as soon as one exists.
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/health"})
+_READS = frozenset({"GET", "HEAD", "OPTIONS"})
+_SECURITY_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+_log = logging.getLogger(__name__)
+_audit = logging.getLogger("graphtide.audit")
+
+
+class Gate:
+    """ASGI middleware around the whole application.
+
+    Args:
+        app: the application, whose `state.service` is set once it has started.
+        state: where the service will be.
+        max_body_bytes: longer bodies are refused.
+    """
+
+    def __init__(self, app: ASGIApp, *, state: Any, max_body_bytes: int) -> None:
+        self._app = app
+        self._state = state
+        self._max_body_bytes = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, or pass on what is none."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        begin = time.perf_counter()
+        request_id = secrets.token_hex(8)
+        status, is_answered = 0, False
+
+        async def sending(message: Message) -> None:
+            nonlocal status, is_answered
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-Id"] = request_id
+                for name, value in _SECURITY_HEADERS.items():
+                    headers[name] = value
+            await send(message)
+            is_answered = message["type"] == "http.response.body" and not message.get("more_body", False)
+
+        headers = Headers(scope=scope)
+        try:
+            response = self._refusal(scope, headers)
+            if response is not None:
+                await response(scope, receive, sending)
+            else:
+                await self._app(scope, _Bounded(receive, self._max_body_bytes), sending)
+        except Exception:
+            # Once the answer has begun, all that can be said is that it ends here: the connection breaks.
+            _log.exception("request %s failed", request_id)
+            if not is_answered:
+                raise
+        finally:
+            self._account(scope, headers, status, request_id, time.perf_counter() - begin)
+
+    def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
+        """Return the answer to a request that goes no further; else put the caller where routes find it."""
+        length = headers.get("content-length", "0")
+        if not (length.isascii() and length.isdigit() and len(length) < 16 and int(length) <= self._max_body_bytes):
+            return _too_large(self._max_body_bytes).response()
+        if scope["path"] in OPEN_PATHS:
+            return None
+        try:
+            caller = self._state.service.keyring.caller(_token(headers))
+        except StoreError as error:
+            _log.warning("API keys cannot be read: %s", error.message)
+            return unavailable("service-unavailable", "API keys cannot be checked at the moment").response()
+        if caller is None:
+            detail = "send a valid key: Authorization: Bearer gt_…; keys are made by graphtide keys create"
+            return Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"}).response()
+        scope["graphtide.caller"] = caller
+        return None
+
+    def _account(self, scope: Scope, headers: Headers, status: int, request_id: str, elapsed_s: float) -> None:
+        service = getattr(self._state, "service", None)
+        route = getattr(scope.get("route"), "path", "unmatched")
+        method = scope["method"] if scope["method"] in _READS | {"POST", "PUT", "DELETE", "PATCH"} else "other"
+        if service is not None:
+            service.telemetry.requests.labels(route, method, str(status)).inc()
+            service.telemetry.latency.labels(route).observe(elapsed_s)
+        if scope["method"] not in _READS:
+            caller = scope.get("graphtide.caller")
+            who = f"{caller.id or '-'} ({caller.name})" if caller is not None else "nobody"
+            # %r: a path is the caller's text, and must not begin a line of its own.
+            _audit.info("%s %r by %s: %d, request %s", method, scope["path"][:300], who, status, request_id)
+
+
+def _token(headers: Headers) -> str | None:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key")
+
+
+def _too_large(max_bytes: int) -> Problem:
+    return Problem(413, "too-large", f"a body has at most {max_bytes} bytes", maximum_bytes=max_bytes)
+
+
+class _Bounded:
+    """What is received, up to a limit: a body may come without its length."""
+
+    def __init__(self, receive: Receive, max_bytes: int) -> None:
+        self._receive = receive
+        self._max_bytes = self._left = max_bytes
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        self._left -= len(message.get("body", b""))
+        if self._left < 0:
+            raise _too_large(self._max_bytes)
+        return message

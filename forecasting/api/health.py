@@ -1,0 +1,74 @@
+"""`/livez`, `/readyz`, `/health`, `/metrics`: what an orchestrator and a monitoring system ask."""
+
+import torch
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from forecasting.api.bodies import encode
+from forecasting.api.parameters import query
+from forecasting.api.service import CallerHere, Service, ServiceHere, require
+from forecasting.api.telemetry import CONTENT_TYPE
+from forecasting.keys import ALL_GRAPHS, Scope
+from infra.errors import StoreError
+from models.checkpoint import CARD_NAME
+
+router = APIRouter(tags=["operation"])
+
+
+def checks(service: Service) -> tuple[dict[str, bool], list[str]]:
+    """Return what was looked at, and the names of what is required and fails."""
+    try:
+        service.file.rows("SELECT 1")
+        has_file = True
+    except StoreError:
+        has_file = False
+    found = {
+        # Without one, the floors answer and say so: a service without a model is poorer, not ill.
+        "model_loaded": next(service.settings.models.directory.glob(f"*/{CARD_NAME}"), None) is not None,
+        "gpu_available": torch.cuda.is_available(),
+        "database_connected": service.following.store_error is None,
+        "service_file_open": has_file,
+        "store_followed": service.following.is_alive(),
+    }
+    required = ["database_connected", "service_file_open", "store_followed"]
+    if service.settings.api.require_gpu:
+        required.append("gpu_available")
+    return found, [name for name in required if not found[name]]
+
+
+def _answer(document: dict[str, object], is_well: bool) -> Response:
+    headers = {"Cache-Control": "no-store"} | ({} if is_well else {"Retry-After": "1"})
+    return Response(encode(document), 200 if is_well else 503, headers, "application/json")
+
+
+@router.get("/livez", summary="Whether the process answers")
+async def livez(request: Request) -> Response:
+    """Answer; a process that cannot is to be started anew."""
+    query(request, ())
+    return _answer({"status": "ok"}, True)
+
+
+@router.get("/readyz", summary="Whether requests should be sent here")
+async def readyz(request: Request, service: ServiceHere) -> Response:
+    """Answer 503 with the names of what fails, until forecasts can be answered."""
+    query(request, ())
+    _, failed = checks(service)
+    return _answer({"status": "ready" if not failed else "not ready", "failed": failed}, not failed)
+
+
+@router.get("/health", summary="What works and what does not")
+async def health(request: Request, service: ServiceHere) -> Response:
+    """Answer every check; 503 when a required one fails."""
+    query(request, ())
+    found, failed = checks(service)
+    degraded = not found["model_loaded"]
+    status = "failing" if failed else "degraded" if degraded else "ok"
+    return _answer({"status": status, "checks": found, "failed": failed}, not failed)
+
+
+@router.get("/metrics", summary="Meters in Prometheus' text format")
+async def metrics(request: Request, service: ServiceHere, caller: CallerHere) -> Response:
+    """Answer this process's meters; they name graphs, so a key has to be for all of them."""
+    query(request, ())
+    require(caller, Scope.READ, ALL_GRAPHS)
+    return Response(service.telemetry.exposition(), headers={"Cache-Control": "no-store"}, media_type=CONTENT_TYPE)

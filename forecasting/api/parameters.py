@@ -1,0 +1,103 @@
+"""Query parameters that become values; each mistake becomes a problem with the field, its limits and an example."""
+
+import difflib
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from fastapi import Request
+
+from forecasting.api.problems import Problem, parameter_problem
+from infra.schema import METRIC_INDEX, METRIC_NAMES, QUANTILE_LEVELS
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_LEVELS = ", ".join(f"{level:g}" for level in QUANTILE_LEVELS)
+MAX_DIGITS = 9
+
+
+def query(request: Request, known: Sequence[str]) -> dict[str, str]:
+    """Return the query parameters of a request, each of `known` at most once.
+
+    Raises:
+        Problem: a parameter is unknown or given twice.
+    """
+    given: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if name not in known:
+            near = difflib.get_close_matches(name[:100], known, n=1)
+            allowed = f"one of {', '.join(known)}" if known else "no parameter at all"
+            error = {"field": name[:100], "allowed": allowed, "example": near[0] if near else next(iter(known), None)}
+            meant = f"; did you mean {near[0]}?" if near else f": give {allowed}"
+            raise Problem(422, "invalid-parameter", f"there is no parameter {name[:100]!r} here{meant}", errors=[error])
+        if name in given:
+            raise parameter_problem(name, value, "each parameter once, several values with commas", "events,new_nodes")
+        given[name] = value
+    return given
+
+
+def whole_number(field: str, text: str, low: int, high: int, *, example: int) -> int:
+    """Return a whole number from `low` to `high`.
+
+    Raises:
+        Problem: the text is none, or lies outside.
+    """
+    if not (text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS and low <= int(text) <= high):
+        raise parameter_problem(field, text, f"a whole number from {low} to {high}", example, minimum=low, maximum=high)
+    return int(text)
+
+
+def metric_names(field: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Return metrics in the order given, each once.
+
+    Raises:
+        Problem: one is unknown, or none is named.
+    """
+    for name in names:
+        if name not in METRIC_INDEX:
+            near = difflib.get_close_matches(name[:100], METRIC_NAMES, n=1)
+            allowed = f"some of {', '.join(METRIC_NAMES)}"
+            raise parameter_problem(field, name, allowed, near[0] if near else "events,new_nodes")
+    if not names:
+        raise parameter_problem(field, "", f"some of {', '.join(METRIC_NAMES)}", "events,new_nodes")
+    return tuple(dict.fromkeys(names))
+
+
+def quantile_levels(field: str, given: Sequence[object]) -> tuple[float, ...]:
+    """Return quantile levels, ascending, each once.
+
+    Raises:
+        Problem: one is not forecast, or none is named.
+    """
+    levels = set()
+    for part in given:
+        try:
+            level = float(str(part))
+        except ValueError:
+            level = -1.0
+        if isinstance(part, bool) or level not in QUANTILE_LEVELS:
+            raise parameter_problem(field, part, f"some of {_LEVELS}", "0.1,0.5,0.9")
+        levels.add(level)
+    if not levels:
+        raise parameter_problem(field, "", f"some of {_LEVELS}", "0.1,0.5,0.9")
+    return tuple(sorted(levels))
+
+
+def split(text: str) -> list[str]:
+    """Return the parts of `a,b,c` without blanks."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def time_us(field: str, text: str) -> int:
+    """Return the microseconds since the epoch of an ISO 8601 date or time, UTC unless it says otherwise.
+
+    Raises:
+        Problem: the text is no such time.
+    """
+    try:
+        # In a query, a plus that was not escaped arrives as a blank.
+        moment = datetime.fromisoformat(text.replace(" ", "+") if "T" in text else text)
+        moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+        return (moment - _EPOCH) // timedelta(microseconds=1)
+    except (ValueError, OverflowError):
+        raise parameter_problem(
+            field, text, "a date or a time of ISO 8601, such as 2016-03-06 or 2016-03-06T12:00Z", "2016-03-06T12:00Z"
+        ) from None

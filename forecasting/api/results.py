@@ -1,0 +1,142 @@
+"""Results of long-range forecasts as files: JSON, CSV, Parquet or Arrow, written as they are read."""
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, cast
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from forecasting.api.bodies import encode, series
+from forecasting.api.problems import Problem
+from forecasting.export import FileFormat, Write, forecast_table, table_writer
+from forecasting.jobs import Job, Jobs
+from models.contract import ForecastChunk
+
+JSON, CSV = "application/json", "text/csv"
+PARQUET, ARROW = "application/vnd.apache.parquet", "application/vnd.apache.arrow.stream"
+MEDIA_TYPES = (JSON, CSV, PARQUET, ARROW)
+
+
+def accepted(header: str | None, offered: tuple[str, ...]) -> str:
+    """Return which of the offered media types an `Accept` header prefers; the first for none.
+
+    Raises:
+        Problem: 406, none of them is wanted.
+    """
+    best, best_weight = None, 0.0
+    for part in (header or "*/*").split(","):
+        wanted, *parameters = [piece.strip().lower() for piece in part.split(";")]
+        weight = 1.0
+        for parameter in parameters:
+            if parameter.startswith("q="):
+                try:
+                    weight = float(parameter[2:])
+                except ValueError:
+                    weight = 0.0
+        for media_type in offered:
+            if wanted in {"*/*", media_type, f"{media_type.partition('/')[0]}/*"} and weight > best_weight:
+                best, best_weight = media_type, weight
+    if best is None:
+        raise Problem(
+            406, "not-acceptable", f"Accept names none of {', '.join(offered)}", offered=offered, example=offered[0]
+        )
+    return best
+
+
+def about(job: Job) -> dict[str, Any]:
+    """Return what stands at the head of a result."""
+    return {"id": job.id, "graph": job.graph, "horizon": job.request.horizon, "provenance": public_ground(job)}
+
+
+def public_ground(job: Job) -> dict[str, Any] | None:
+    """Return what a job rests on as it is shown: without what only the work needs."""
+    inner = {"first_step_us", "step_us", "chunk_steps"}
+    return None if job.ground is None else {key: value for key, value in job.ground.items() if key not in inner}
+
+
+def place(job: Job) -> dict[str, int]:
+    """Return where the first step of a job lies, and its step size, in microseconds."""
+    ground = job.ground or {}
+    return {"first_step_us": ground["first_step_us"], "step_us": ground["step_us"]}
+
+
+def content(jobs: Jobs, job: Job, media_type: str) -> Iterator[bytes]:
+    """Yield the result of a job that is done.
+
+    Raises:
+        StoreError: the chunks cannot be read.
+    """
+    if media_type == JSON:
+        return _json(jobs, job)
+    writers: dict[str, Callable[[io.BytesIO], AbstractContextManager[Write]]] = {
+        CSV: lambda sink: table_writer(sink, FileFormat.CSV, {}),
+        PARQUET: lambda sink: table_writer(sink, FileFormat.PARQUET, about(job)),
+        ARROW: lambda sink: _arrow(sink, about(job)),
+    }
+    return _table(jobs, job, writers[media_type])
+
+
+def _table(jobs: Jobs, job: Job, writer: Callable[[io.BytesIO], AbstractContextManager[Write]]) -> Iterator[bytes]:
+    sink = _Drain()
+    with writer(cast(io.BytesIO, sink)) as write:
+        for chunk in jobs.chunks(job):
+            write(forecast_table(chunk, **place(job), metrics=job.request.metrics, levels=job.request.quantiles))
+            yield sink.drain()
+    yield sink.drain()
+
+
+def _json(jobs: Jobs, job: Job) -> Iterator[bytes]:
+    """Yield the series one after the other; the numbers of all of them are in memory, their text is not."""
+    chunks = list(jobs.chunks(job))
+    whole = ForecastChunk(
+        0, np.concatenate([chunk.mean for chunk in chunks]), np.concatenate([chunk.quantiles for chunk in chunks])
+    )
+    yield orjson.dumps(about(job))[:-1] + b',"outputs":['
+    for number, name in enumerate(job.request.metrics):
+        (one,) = series(whole, **place(job), metrics=[name], levels=job.request.quantiles)
+        yield (b"," if number else b"") + encode(one)
+    yield b"]}"
+
+
+@contextmanager
+def _arrow(sink: io.BytesIO, facts: dict[str, Any]) -> Iterator[Write]:
+    metadata = {f"graphtide.{key}": orjson.dumps(value) for key, value in facts.items()}
+    writer: pa.RecordBatchStreamWriter | None = None
+
+    def write(table: pa.Table) -> None:
+        nonlocal writer
+        if writer is None:
+            writer = pa.ipc.new_stream(sink, table.schema.with_metadata(metadata))
+        writer.write_table(table)
+
+    yield write
+    if writer is not None:
+        writer.close()
+
+
+class _Drain(io.RawIOBase):
+    """A file that is written to, and emptied by who sends what was written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pieces: list[bytes] = []
+        self._written = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        piece = bytes(data)
+        self._pieces.append(piece)
+        self._written += len(piece)
+        return len(piece)
+
+    def tell(self) -> int:
+        return self._written
+
+    def drain(self) -> bytes:
+        content, self._pieces = b"".join(self._pieces), []
+        return content

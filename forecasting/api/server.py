@@ -1,0 +1,113 @@
+"""Running the service: the socket, the serving processes, and who may be reached from where."""
+
+import ipaddress
+import logging
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.supervisors import Multiprocess
+
+from forecasting.api.app import build
+from forecasting.job_processes import JobProcesses
+from forecasting.keys import Keys
+from forecasting.service_file import ServiceFile
+from infra.errors import GraphtideError, UsageError
+from infra.settings import ApiSettings, Settings
+from infra.telemetry import configure_logging
+from models.mamba2.kernels.contract import BackendUnavailableError
+from models.mamba2.kernels.registry import get_backend
+
+BACKLOG = 2048
+
+
+def serve(settings: Settings, *, log_level: int, on_ready: Callable[[str], None]) -> None:
+    """Serve until the process is told to stop; requests under way are finished first.
+
+    Args:
+        settings: all of them.
+        log_level: of the `logging` module.
+        on_ready: told the address once the socket is bound.
+
+    Raises:
+        UsageError: the address cannot be bound, lies open to others without keys, or a backend cannot run here.
+        StoreError: the service's file cannot be used.
+    """
+    api = settings.api
+    try:
+        get_backend()
+    except BackendUnavailableError as error:
+        raise UsageError(str(error), fix="unset it, or see `graphtide doctor` for what can run here") from error
+    with ServiceFile(api.service_db) as file:
+        refuse_exposure(api, has_keys=Keys(file).exist())
+    with ExitStack() as stack:
+        bound = stack.enter_context(_bind(api))
+        address = f"http://{f'[{api.host}]' if ':' in api.host else api.host}:{bound.getsockname()[1]}"
+        config = uvicorn.Config(
+            partial(_application, settings, log_level),
+            factory=True,
+            workers=api.workers,
+            loop="uvloop",
+            http="httptools",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=api.drain_s,
+            backlog=BACKLOG,
+        )
+        stack.enter_context(JobProcesses(settings, log_level=log_level))
+        on_ready(address)
+        if api.workers > 1:
+            Multiprocess(config, sockets=[bound]).run()
+            return
+        server = uvicorn.Server(config)
+        server.run(sockets=[bound])
+        if not server.started:
+            raise GraphtideError("the service could not start", fix="its log above says why")
+
+
+def refuse_exposure(api: ApiSettings, *, has_keys: bool) -> None:
+    """Refuse to listen beyond this machine without keys, unless the settings say so.
+
+    Raises:
+        UsageError: everyone who reaches the port could read everything.
+    """
+    if has_keys or api.allow_open or _is_loopback(api.host):
+        return
+    raise UsageError(
+        f"{api.host} can be reached from other machines, and there is no API key",
+        place="[api] host (--host)",
+        fix="make a key: graphtide keys create NAME --graph '*'; or set [api] allow_open = true (--allow-open)",
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _bind(api: ApiSettings) -> socket.socket:
+    try:
+        family = socket.getaddrinfo(api.host, api.port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((api.host, api.port), family=family, backlog=BACKLOG)
+    except (OSError, UnicodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no host name"
+        raise UsageError(
+            f"cannot listen on {api.host} port {api.port}: {reason}",
+            place="[api] host, port",
+            fix="name another with --host and --port; port 0 takes a free one",
+        ) from error
+
+
+def _application(settings: Settings, log_level: int) -> ASGIApp:
+    # Runs in each serving process, which has no logging of its own yet.
+    configure_logging(log_level)
+    logging.getLogger("graphtide.audit").setLevel(logging.INFO)
+    return build(settings)

@@ -1,0 +1,125 @@
+"""What the routes of one process share: the followed store, the model thread, keys, jobs and meters."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Annotated
+
+import torch
+from fastapi import Depends, Request
+
+from forecasting.api.cache import AnswerCache
+from forecasting.api.computing import Computing
+from forecasting.api.following import Following
+from forecasting.api.problems import Problem, near_names, unavailable
+from forecasting.api.store_access import StoreAccess
+from forecasting.api.telemetry import Telemetry
+from forecasting.jobs import Jobs
+from forecasting.keys import ALL_GRAPHS, Key, KeyRing, Keys, Scope
+from forecasting.rollouts import Rollouts
+from forecasting.service_file import ServiceFile
+from infra.settings import Settings
+from stream.store import open_reader
+from stream.store.base import GraphInfo
+
+# States whose rollout is kept at once, besides the encoded answers: one for each of the busiest graphs.
+KEPT_ROLLOUTS = 16
+
+
+class Service:
+    """One serving process; made by `running`, which starts and stops what it holds.
+
+    Args:
+        settings: all of them.
+        file: keys and jobs.
+    """
+
+    def __init__(self, settings: Settings, file: ServiceFile) -> None:
+        api = settings.api
+        self.settings = settings
+        self.telemetry = Telemetry()
+        self.file = file
+        self.jobs = Jobs(file, settings.jobs)
+        self.keyring = KeyRing(Keys(file), refresh_s=api.poll_interval_s)
+        self.store = StoreAccess(lambda: open_reader(settings.store.url))
+        cache = AnswerCache(max_bytes=api.cache_mb << 20, lifetime_s=api.cache_lifetime_s)
+        self.computing = Computing(
+            cache, queue_size=api.queue_size, deadline_s=api.deadline_s, telemetry=self.telemetry
+        )
+        self.following = Following(
+            lambda: open_reader(settings.store.url),
+            settings.models.directory,
+            max_graphs=api.max_live_graphs,
+            poll_interval_s=api.poll_interval_s,
+            telemetry=self.telemetry,
+            on_new_state=cache.forget,
+        )
+        self.rollouts = Rollouts(
+            block_steps=api.short_max_steps,
+            max_steps=api.short_max_steps,
+            seed=settings.forecast.seed,
+            keep=KEPT_ROLLOUTS,
+        )
+
+    @classmethod
+    @asynccontextmanager
+    async def running(cls, settings: Settings) -> AsyncIterator["Service"]:
+        """Yield a service that follows its store.
+
+        Raises:
+            StoreError: the service's file cannot be opened; a store that cannot be read is waited for.
+        """
+        # Requests share the cores; a rollout is too small to share out.
+        torch.set_num_threads(1)
+        async with AsyncExitStack() as stack:
+            service = cls(settings, stack.enter_context(ServiceFile(settings.api.service_db)))
+            stack.push_async_callback(service.store.close)
+            stack.push_async_callback(service.computing.close)
+            await stack.enter_async_context(service.following)
+            yield service
+
+    def graph(self, caller: Key, name: str, scope: Scope = Scope.READ) -> GraphInfo:
+        """Return a graph that the caller may use.
+
+        Raises:
+            Problem: 404 where there is none or the key is not for it, which shall look the same; 403 where the scope
+                is too small; 503 where the store was never read.
+        """
+        info = self.following.graphs.get(name) if caller.sees(name) else None
+        if info is None:
+            if not self.following.graphs and self.following.store_error is not None:
+                raise unavailable("store-unavailable", "the store cannot be read yet")
+            near = near_names(name, (known for known in self.following.graphs if caller.sees(known)))
+            meant = f"; did you mean {' or '.join(near)}?" if near else "; GET /v1/graphs lists those there are"
+            raise Problem(404, "unknown-graph", f"there is no graph {name[:200]!r}{meant}", near=near)
+        require(caller, scope)
+        return info
+
+
+def require(caller: Key, scope: Scope, graph: str | None = None) -> None:
+    """Refuse a caller whose key does not allow `scope`, with `graph` if that is given.
+
+    Raises:
+        Problem: 403.
+    """
+    if caller.scope < scope or (graph is not None and not caller.sees(graph)):
+        of = " of all graphs" if graph == ALL_GRAPHS else ""
+        detail = (
+            f"this needs a key with scope {scope.name.lower()}{of}; {caller.name!r} has {caller.scope.name.lower()}"
+        )
+        raise Problem(403, "forbidden", detail)
+
+
+def the_service(request: Request) -> Service:
+    """Return the service of this process."""
+    service: Service = request.app.state.service
+    return service
+
+
+def the_caller(request: Request) -> Key:
+    """Return whose request this is; the gate has put it there."""
+    caller: Key = request.scope["graphtide.caller"]
+    return caller
+
+
+ServiceHere = Annotated[Service, Depends(the_service)]
+CallerHere = Annotated[Key, Depends(the_caller)]

@@ -1,0 +1,56 @@
+"""Questions to the store that requests ask: off the event loop, on a reader of each thread's own."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+from forecasting.api.problems import unavailable
+from infra.errors import GraphtideError
+from stream.store.base import SnapshotReader
+
+Result = TypeVar("Result")
+THREADS = 2
+_log = logging.getLogger(__name__)
+
+
+class StoreAccess:
+    """Asks a store in a few threads.
+
+    Args:
+        open_reader: opens it; called again after a failure.
+    """
+
+    def __init__(self, open_reader: Callable[[], SnapshotReader]) -> None:
+        self._open_reader = open_reader
+        self._pool = ThreadPoolExecutor(THREADS, "graphtide-store")
+        self._here = threading.local()
+
+    async def ask(self, question: Callable[[SnapshotReader], Result]) -> Result:
+        """Return the answer to a question.
+
+        Raises:
+            Problem: 503 where the store cannot be read.
+        """
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._ask, question)
+        except GraphtideError as error:
+            _log.warning("the store cannot be read: %s", error.message)
+            raise unavailable("store-unavailable", "the snapshots cannot be read at the moment") from None
+
+    async def close(self) -> None:
+        """End the threads; their readers end with them."""
+        await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)
+
+    def _ask(self, question: Callable[[SnapshotReader], Result]) -> Result:
+        reader: SnapshotReader | None = getattr(self._here, "reader", None)
+        if reader is None:
+            reader = self._here.reader = self._open_reader()
+        try:
+            return question(reader)
+        except GraphtideError:
+            self._here.reader = None
+            reader.close()
+            raise

@@ -1,0 +1,91 @@
+"""The processes that compute long-range forecasts, started and watched beside the service."""
+
+import json
+import logging
+import os
+import secrets
+import subprocess
+import sys
+import threading
+from typing import Self
+
+from forecasting.jobs import Jobs
+from forecasting.service_file import ServiceFile
+from infra.errors import StoreError
+from infra.settings import Settings
+
+LONGEST_PAUSE_S = 30.0
+_log = logging.getLogger(__name__)
+
+
+class JobProcesses:
+    """Keeps `[jobs] workers` processes running; one that dies is replaced, and its job goes on where it stood.
+
+    Args:
+        settings: all of them.
+        log_level: of the `logging` module.
+    """
+
+    def __init__(self, settings: Settings, *, log_level: int) -> None:
+        self._settings = settings
+        self._log_level = log_level
+        self._stop = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._keep_one, name=f"graphtide-jobs-{number}")
+            for number in range(settings.jobs.workers)
+        ]
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _keep_one(self) -> None:
+        pause_s = 0.0
+        while not self._stop.wait(pause_s):
+            worker = f"{os.getpid()}-{secrets.token_hex(4)}"
+            process = self._start(worker)
+            if self._watch(process):
+                return
+            _log.warning("the process %d of long forecasts ended with %d", process.pid, process.returncode)
+            try:
+                with ServiceFile(self._settings.api.service_db) as file:
+                    Jobs(file, self._settings.jobs).release(worker, is_blameless=False)
+            except StoreError as error:
+                # Its lease runs out by itself.
+                _log.warning("%s", error.message)
+            pause_s = min(LONGEST_PAUSE_S, 2 * pause_s or 0.1)
+
+    def _start(self, worker: str) -> "subprocess.Popen[bytes]":
+        process = subprocess.Popen(
+            [sys.executable, "-m", "forecasting.job_worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            # A user's own `models.py` in the working directory is never picked up.
+            env={**os.environ, "PYTHONSAFEPATH": "1"},
+        )
+        told = {"worker": worker, "log_level": self._log_level, "settings": self._settings.model_dump(mode="json")}
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(told).encode() + b"\n")
+        process.stdin.flush()
+        return process
+
+    def _watch(self, process: "subprocess.Popen[bytes]") -> bool:
+        """Wait for the process to end, and tell whether it was asked to."""
+        while process.poll() is None:
+            if self._stop.wait(0.2):
+                assert process.stdin is not None
+                process.stdin.close()
+                try:
+                    process.wait(self._settings.api.drain_s)
+                except subprocess.TimeoutExpired:
+                    # Nothing is lost: the chunks are kept, and the lease runs out.
+                    process.kill()
+                    process.wait()
+                return True
+        return self._stop.is_set()

@@ -1,0 +1,232 @@
+"""The process that computes long-range forecasts: one job at a time, chunk by chunk, behind whatever else runs here.
+
+Run as `python -m forecasting.job_worker`; `forecasting.job_processes` does. The first line on stdin holds its name and
+the settings as JSON. When stdin ends, whoever started it has ended or wants it to: it puts its job back and ends too.
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import torch
+
+from forecasting import job_chunks
+from forecasting.api.bodies import provenance
+from forecasting.jobs import Job, Jobs, LostJobError
+from forecasting.live import LiveState, LiveStates
+from forecasting.service_file import ServiceFile
+from infra.errors import GraphtideError, ModelError, StoreError
+from infra.settings import Settings
+from infra.telemetry import configure_logging
+from stream.store import open_reader
+
+IDLE_WAIT_S = 0.05
+FAILURE_WAIT_S = 1.0
+SWEEP_EVERY = 1200  # waits, a minute
+_log = logging.getLogger(__name__)
+
+
+class StoppedError(GraphtideError):
+    """The process is to end; the job goes back into the queue."""
+
+
+def work(settings: Settings, worker: str, stop: threading.Event) -> None:
+    """Compute jobs until `stop` is set.
+
+    Args:
+        settings: all of them.
+        worker: name of this process, different from all others.
+        stop: asked between chunks and while there is nothing to do.
+
+    Raises:
+        StoreError: the service's file cannot be opened.
+    """
+    with (
+        ServiceFile(settings.api.service_db) as file,
+        LiveStates(
+            lambda: open_reader(settings.store.url), settings.models.directory, max_graphs=settings.api.max_live_graphs
+        ) as states,
+    ):
+        jobs = Jobs(file, settings.jobs)
+        waits = 0
+        while not stop.is_set():
+            try:
+                job = jobs.claim(worker)
+                if job is not None:
+                    _run(jobs, job, states, settings, stop)
+                    continue
+                if waits % SWEEP_EVERY == 0:
+                    jobs.sweep()
+            except StoreError as error:
+                _log.warning("%s", error.message)
+                with suppress(StoreError):
+                    jobs.release(worker, is_blameless=True)
+                stop.wait(FAILURE_WAIT_S)
+            waits += 1
+            stop.wait(IDLE_WAIT_S)
+        with suppress(StoreError):
+            jobs.release(worker, is_blameless=True)
+
+
+def _run(jobs: Jobs, job: Job, states: LiveStates, settings: Settings, stop: threading.Event) -> None:
+    problem = None
+    try:
+        with _lease(jobs, job, settings.jobs.lease_s / 3) as lost:
+            _forecast(jobs, job, states, settings.jobs.chunk_steps, (stop, lost))
+    except LostJobError as ended:
+        _log.info("%s", ended.message)
+        return
+    except StoppedError:
+        # `work` puts it back on its way out.
+        return
+    except ModelError as error:
+        _log.warning("the forecast %s failed: %s", job.id, error.message)
+        problem = "no forecast could be made from this state"
+    except _GroundMovedError as error:
+        problem = error.message
+    except StoreError:
+        # A store that is away comes back, a graph that is away does not.
+        info = states.catalog().get(job.graph)
+        if info is not None and info.snapshots > 0:
+            raise
+        problem = f"the store has no snapshots of {job.graph!r} any more"
+    with suppress(LostJobError):
+        jobs.finish(job, problem)
+
+
+def _forecast(
+    jobs: Jobs, job: Job, states: LiveStates, chunk_steps: int, ended: tuple[threading.Event, threading.Event]
+) -> None:
+    """Compute a job from where it stands to its end; where the model makes no first chunk, a floor answers."""
+    if job.steps_done > 0:
+        live, chunk_steps = _same_ground(job, states)
+        _compute(jobs, job, live, chunk_steps, ended)
+        return
+    live = states.state_of(job.graph)
+    _begin(jobs, job, live, chunk_steps)
+    try:
+        _compute(jobs, job, live, chunk_steps, ended)
+    except ModelError as error:
+        if live.degraded_reason is not None or jobs.kept_digests(job):
+            raise
+        _log.warning("the model of %s made no forecast: the floor answers: %s", job.graph, error.message)
+        floor = states.degrade(job.graph, f"the model of {job.graph!r} made no forecast from this state")
+        _begin(jobs, job, floor, chunk_steps)
+        _compute(jobs, job, floor, chunk_steps, ended)
+
+
+class _GroundMovedError(GraphtideError):
+    """A job that has chunks cannot go on as it began."""
+
+
+def _begin(jobs: Jobs, job: Job, live: LiveState, chunk_steps: int) -> None:
+    place = {"first_step_us": live.next_step_us, "step_us": live.step_us, "chunk_steps": chunk_steps}
+    jobs.begin(job, provenance(live, seed=job.request.seed) | place)
+
+
+def _same_ground(job: Job, states: LiveStates) -> tuple[LiveState, int]:
+    """Return the state that an interrupted job began from, and its chunk length.
+
+    Raises:
+        _GroundMovedError: that state cannot be had any more.
+        StoreError: the store cannot be read.
+    """
+    ground = job.ground or {}
+    live = states.state_of(job.graph)
+    if live.snapshots != ground["snapshots"]:
+        live = states.state_at(job.graph, ground["snapshots"])
+    if live.digest != ground["snapshot_digest"]:
+        raise _GroundMovedError("snapshots were revised after the forecast was interrupted: ask for it again")
+    if (live.model.name, live.model_digest) != (ground["model"], ground["model_digest"]):
+        raise _GroundMovedError("the model was replaced after the forecast was interrupted: ask for it again")
+    return live, ground["chunk_steps"]
+
+
+def _compute(
+    jobs: Jobs, job: Job, live: LiveState, chunk_steps: int, ended: tuple[threading.Event, threading.Event]
+) -> None:
+    """Roll out and keep the chunks that are not kept yet.
+
+    Those that are kept are computed again: the sample paths of the totals hang together from the first step on. They
+    have to come out as they were, which is checked.
+    """
+    stop, lost = ended
+    request, kept = job.request, jobs.kept_digests(job)
+    for chunk in live.model.rollout(live.state, request.horizon, chunk_steps=chunk_steps, seed=request.seed):
+        if stop.is_set():
+            raise StoppedError("put back")
+        if lost.is_set():
+            raise LostJobError("the lease is lost")
+        body = job_chunks.pack(chunk, request.metrics, request.quantiles)
+        before = kept.get(chunk.first_step)
+        if before is None:
+            jobs.keep(job, chunk.first_step, len(chunk), body)
+        elif before != job_chunks.digest(body):
+            raise _GroundMovedError("the forecast did not come out as before it was interrupted: ask for it again")
+
+
+@contextmanager
+def _lease(jobs: Jobs, job: Job, every_s: float) -> Iterator[threading.Event]:
+    """Renew the lease beside the work; the event that is yielded is set when it is lost."""
+    ended, lost = threading.Event(), threading.Event()
+
+    def renew() -> None:
+        while not ended.wait(every_s):
+            try:
+                jobs.renew(job)
+            except LostJobError:
+                lost.set()
+                return
+            except StoreError as error:
+                _log.warning("the lease of %s was not renewed: %s", job.id, error.message)
+
+    thread = threading.Thread(target=renew, daemon=True)
+    thread.start()
+    try:
+        yield lost
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _step_behind() -> None:
+    """Run only when a core has nothing else to do."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    except (OSError, AttributeError):
+        os.nice(19)
+
+
+def main() -> None:
+    """Work as told on stdin, until stdin ends."""
+    given: dict[str, Any] = json.loads(sys.stdin.readline())
+    settings = Settings(**given["settings"])
+    configure_logging(given["log_level"])
+    # Ctrl-C reaches the whole group of processes; who started this one tells it when to end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if settings.jobs.when_idle:
+        _step_behind()
+    torch.set_num_threads(1)
+    stop = threading.Event()
+
+    def wait_for_the_end() -> None:
+        sys.stdin.read()
+        stop.set()
+
+    threading.Thread(target=wait_for_the_end, daemon=True).start()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    try:
+        work(settings, given["worker"], stop)
+    except GraphtideError as error:
+        _log.error("%s", error)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,305 @@
+"""Live states: each graph of a store encoded once, then advanced as its snapshots close or are revised.
+
+A state is a function of the snapshots and of the model alone, to the last bit: the history is encoded in blocks that
+are aligned to its first step, and whatever is newer is replayed on top of the last whole block. Every process, whenever
+it started, thus holds the same state and gives the same answer, and a revision costs the replay of a short tail.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from forecasting.history import read_history
+from forecasting.training import checkpoint_folder, forecaster_of
+from infra.errors import GraphtideError, ModelError
+from infra.schema import METRIC_INDEX
+from infra.steps import format_duration
+from models import checkpoint
+from models.baselines import ProfileLevel
+from models.contract import FloatArray, Model
+from stream.store.base import GraphInfo, SnapshotReader
+
+# Steps of a block. Revisions within the last one to two blocks are replayed, older ones encode the history anew.
+BLOCK_STEPS = 256
+# Looks at a store that is written at the same time, before a state one commit behind will do.
+_LOOKS = 3
+_EVENTS = METRIC_INDEX["events"]
+Stamp = tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class LiveState:
+    """A graph at its last closed step, ready to be rolled out; a value.
+
+    Attributes:
+        graph: its name.
+        step_us: step size in microseconds.
+        next_step_us: start of forecast step 0, which is the end of the last observed step.
+        snapshots: observed steps.
+        digest: what was observed, as hexadecimal digits; equal exactly where the snapshots are.
+        model, state: what to roll out.
+        model_digest: SHA-256 of the weights; None for a floor.
+        degraded_reason: why a floor answers; None where the model does.
+    """
+
+    graph: str
+    step_us: int
+    next_step_us: int
+    snapshots: int
+    digest: str
+    model: Model[Any]
+    state: Any
+    model_digest: str | None = None
+    degraded_reason: str | None = None
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What a forecast from this state depends on, beside its parameters."""
+        return self.graph, self.digest, self.model_digest or self.model.name
+
+
+@dataclass(slots=True)
+class _Resolved:
+    """The model that answers for a graph."""
+
+    model: Model[Any]
+    stamp: Stamp
+    digest: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a graph stands, as far as its forecasts depend on it."""
+
+    step_us: int
+    first_step_us: int | None
+    last_step_us: int | None
+    events: int
+
+    @classmethod
+    def of(cls, info: GraphInfo) -> "_Place":
+        return cls(info.step_us, info.first_step_us, info.last_step_us, info.events)
+
+
+@dataclass(slots=True)
+class _Tracked:
+    """A graph that is followed: the state at its last whole block, and what the tail on top of it looked like."""
+
+    place: "_Place"
+    resolved: _Resolved
+    start_us: int
+    base_state: Any
+    base_steps: int
+    base_events: float
+    base_hash: Any
+    live: LiveState = field(init=False)
+
+
+def resolve_model(folder: Path, graph: str, step_us: int) -> _Resolved:
+    """Return the model of a graph, or the floor that answers for it and why; nothing is trained."""
+    stamp = _stamp(folder)
+    try:
+        found = checkpoint.load(folder)
+        if found is None:
+            reason = f"there is no model of {graph!r}; train one: graphtide train {graph}"
+            return _Resolved(ProfileLevel(), stamp, reason=reason)
+        trained_us = found.card["data"][0]["step_us"]
+        if trained_us != step_us:
+            raise ModelError(
+                f"the model was trained on steps of {format_duration(trained_us)}, not {format_duration(step_us)}"
+            )
+        return _Resolved(forecaster_of(found), stamp, digest=found.digest)
+    except (GraphtideError, KeyError, IndexError, TypeError) as error:
+        said = error.message if isinstance(error, GraphtideError) else "its card lacks what the forecaster needs"
+        return _Resolved(
+            ProfileLevel(), stamp, reason=f"the model of {graph!r} cannot be used: {said}; graphtide train {graph}"
+        )
+
+
+def _stamp(folder: Path) -> Stamp:
+    try:
+        found = (folder / checkpoint.CARD_NAME).stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ino
+
+
+class LiveStates:
+    """The states of the graphs of a store, at most `max_graphs` of them. For one thread at a time.
+
+    Args:
+        open_reader: opens the store; called again after a failure.
+        models: folder of the checkpoints.
+        max_graphs: states that are kept; the one used least recently goes first.
+    """
+
+    def __init__(self, open_reader: Callable[[], SnapshotReader], models: Path, *, max_graphs: int) -> None:
+        self._open_reader = open_reader
+        self._models = models
+        self._max_graphs = max_graphs
+        self._reader: SnapshotReader | None = None
+        self._tracked: OrderedDict[str, _Tracked] = OrderedDict()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the store; the next call opens it again."""
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+    def catalog(self) -> dict[str, GraphInfo]:
+        """Return the graphs of the store as they stand now.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        return {info.name: info for info in self._read(lambda reader: reader.graphs())}
+
+    def tracked(self) -> list[str]:
+        """Return the graphs whose states are kept."""
+        return list(self._tracked)
+
+    def is_current(self, info: GraphInfo) -> bool:
+        """Tell whether the state of a graph stands at what `info` says, under the model that lies in its folder."""
+        known = self._tracked.get(info.name)
+        return (
+            known is not None and known.place == _Place.of(info) and known.resolved.stamp == self._stamp_of(info.name)
+        )
+
+    def state_of(self, graph: str) -> LiveState:
+        """Return the state of a graph at its last closed step, encoded or advanced if needed.
+
+        Raises:
+            StoreError: the store cannot be read, there is no such graph, or none of its steps is closed.
+            ModelError: the snapshots hold what no model can read.
+        """
+        for _ in range(_LOOKS):
+            info = self._read(lambda reader: reader.graph(graph))
+            known = self._tracked.get(graph)
+            if known is not None and self.is_current(info):
+                break
+            if known is not None and self._advance(known, info):
+                break
+            if known is None or self._read(lambda reader: reader.graph(graph)) == info:
+                resolved = resolve_model(checkpoint_folder(self._models, graph), graph, info.step_us)
+                known = self._tracked[graph] = self._encoded(info, resolved)
+                break
+            # Ingestion committed between two of our looks: nothing is wrong, look again.
+        else:
+            # A state one commit behind is a right answer too.
+            known = self._tracked[graph]
+        self._tracked.move_to_end(graph)
+        while len(self._tracked) > self._max_graphs:
+            self._tracked.popitem(last=False)
+        return known.live
+
+    def state_at(self, graph: str, snapshots: int) -> LiveState:
+        """Return the state of a graph when it had so many snapshots, as they read today; it is not kept.
+
+        Raises:
+            StoreError: as for `state_of`.
+        """
+        info = self._read(lambda reader: reader.graph(graph))
+        resolved = resolve_model(checkpoint_folder(self._models, graph), graph, info.step_us)
+        return self._encoded(info, resolved, snapshots).live
+
+    def degrade(self, graph: str, reason: str) -> LiveState:
+        """Return the state of a floor in the place of a model that failed; kept until the model's files change.
+
+        Raises:
+            StoreError: as for `state_of`.
+        """
+        stamp = self._stamp_of(graph)
+        info = self._read(lambda reader: reader.graph(graph))
+        self._tracked[graph] = self._encoded(info, _Resolved(ProfileLevel(), stamp, reason=reason))
+        return self._tracked[graph].live
+
+    def _stamp_of(self, graph: str) -> Stamp:
+        return _stamp(checkpoint_folder(self._models, graph))
+
+    def _read(self, question: Callable[[SnapshotReader], Any]) -> Any:
+        try:
+            if self._reader is None:
+                self._reader = self._open_reader()
+            return question(self._reader)
+        except GraphtideError:
+            # The file may have been replaced; a fresh connection costs little.
+            self.close()
+            raise
+
+    def _encoded(self, info: GraphInfo, resolved: _Resolved, snapshots: int | None = None) -> _Tracked:
+        history = self._read(lambda reader: read_history(reader, info.name))
+        history = history if snapshots is None else history.part(0, snapshots)
+        base_steps = BLOCK_STEPS * max(0, len(history) // BLOCK_STEPS - 1)
+        fresh = _Tracked(
+            place=_Place.of(info),
+            resolved=resolved,
+            start_us=history.start_us,
+            base_state=resolved.model.start(history.step_us, history.start_us),
+            base_steps=0,
+            base_events=0,
+            base_hash=hashlib.blake2b(f"{history.step_us} {history.start_us}".encode(), digest_size=16),
+        )
+        _move_base(fresh, history.values[:base_steps])
+        return _finish(fresh, info, history.values[base_steps:])
+
+    def _advance(self, known: _Tracked, info: GraphInfo) -> bool:
+        """Advance a graph to what the store holds now; False where it has to be encoded anew."""
+        if known.resolved.stamp != self._stamp_of(info.name) or known.start_us != info.first_step_us:
+            return False
+        base_us = known.start_us + known.base_steps * info.step_us
+        tail = self._read(lambda reader: reader.snapshots(info.name, start_us=base_us))
+        if len(tail) < BLOCK_STEPS and known.base_steps > 0:
+            return False
+        # Every revision brings events. If those of the tail do not explain the sum, an older step was revised.
+        if known.base_events + tail.values[:, _EVENTS].sum() != info.events:
+            return False
+        surplus = BLOCK_STEPS * max(0, len(tail) // BLOCK_STEPS - 1)
+        _move_base(known, tail.values[:surplus])
+        _finish(known, info, tail.values[surplus:])
+        known.place = _Place.of(info)
+        return True
+
+
+def _move_base(tracked: _Tracked, values: FloatArray) -> None:
+    """Advance the base over whole blocks, one call a block, so that its bits do not depend on how they arrived."""
+    for begin in range(0, len(values), BLOCK_STEPS):
+        block = values[begin : begin + BLOCK_STEPS]
+        tracked.base_state = tracked.resolved.model.update(tracked.base_state, block)
+        tracked.base_hash.update(_bytes(block))
+        tracked.base_events += float(block[:, _EVENTS].sum())
+        tracked.base_steps += len(block)
+
+
+def _finish(tracked: _Tracked, info: GraphInfo, tail: FloatArray) -> _Tracked:
+    resolved = tracked.resolved
+    digest = tracked.base_hash.copy()
+    digest.update(_bytes(tail))
+    steps = tracked.base_steps + len(tail)
+    tracked.live = LiveState(
+        graph=info.name,
+        step_us=info.step_us,
+        next_step_us=tracked.start_us + steps * info.step_us,
+        snapshots=steps,
+        digest=digest.hexdigest(),
+        model=resolved.model,
+        state=resolved.model.update(tracked.base_state, tail),
+        model_digest=resolved.digest,
+        degraded_reason=resolved.reason,
+    )
+    return tracked
+
+
+def _bytes(values: FloatArray) -> bytes:
+    return np.ascontiguousarray(values, dtype="<f8").tobytes()

@@ -1,0 +1,65 @@
+"""A forecast service for tests: real sockets, a small model whose weights were never trained."""
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+
+from forecasting.api.app import build
+from forecasting.history import read_history
+from forecasting.training import checkpoint_folder, describe
+from infra.settings import Settings
+from models import checkpoint
+from models.forecaster import ForecasterConfig, ForecasterNet
+from models.ranks import default_dynamics
+from models.seasons import season_steps
+from stream.store import open_reader
+
+START_TIMEOUT_S = 60
+SMALL = ForecasterConfig(d_model=16, n_layers=1, d_state=8, headdim=16)
+
+
+def save_model(store: str, graph: str, models: Path, *, seed: int = 3) -> checkpoint.Checkpoint:
+    """Keep a model with random weights for a graph: its forecasts are poor, and hold every invariant."""
+    with open_reader(store) as reader:
+        history = read_history(reader, graph)
+    ranks = default_dynamics(season_steps(history.step_us))
+    card = {"name": "mamba2", "data": [describe(history, graph)], "seed": seed, "scores": {}, "ranks": asdict(ranks)}
+    return checkpoint.save(checkpoint_folder(models, graph), ForecasterNet(SMALL, seed=seed), card)
+
+
+def service_settings(store: str, folder: Path, **sections: Mapping[str, Any]) -> Settings:
+    """Return settings of a service that keeps what it writes in `folder` and looks for news often."""
+    api = {"service_db": folder / "service.db", "poll_interval_s": 0.05, "deadline_s": 60, **sections.pop("api", {})}
+    models = {"directory": folder / "models", **sections.pop("models", {})}
+    return Settings(store={"url": store}, api=api, models=models, **sections)  # type: ignore[arg-type]
+
+
+@contextmanager
+def served(settings: Settings) -> Iterator[httpx.Client]:
+    """Yield a client of a service that runs in this process, on a port of its own."""
+    config = uvicorn.Config(
+        build(settings), port=0, log_config=None, access_log=False, lifespan="on", timeout_graceful_shutdown=5
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        waiting = threading.Event()
+        for _ in range(START_TIMEOUT_S * 100):
+            if server.started or not thread.is_alive():
+                break
+            waiting.wait(0.01)
+        assert server.started, "the service did not start"
+        port = server.servers[0].sockets[0].getsockname()[1]
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+            yield client
+    finally:
+        server.should_exit = True
+        thread.join(START_TIMEOUT_S)
+        assert not thread.is_alive(), "the service did not stop"

@@ -1,0 +1,72 @@
+"""Any text becomes a value within its limits, or a problem that names the field, its limits and an example."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.requests import Request
+
+from forecasting.api import parameters
+from forecasting.api.problems import Problem
+from infra.schema import METRIC_NAMES, QUANTILE_LEVELS
+
+TEXTS = st.text(max_size=40) | st.from_regex(r"[0-9.,+\-eE :TZ]{1,30}", fullmatch=True)
+
+
+def value_or_none(parse: Callable[[], Any], field: str) -> Any:
+    try:
+        return parse()
+    except Problem as problem:
+        (error,) = problem.document["errors"]
+        assert problem.status == 422
+        assert error["field"] == field
+        assert error["allowed"]
+        assert error["example"]
+        return None
+
+
+@given(TEXTS)
+def test_whole_numbers(text: str) -> None:
+    found = value_or_none(lambda: parameters.whole_number("horizon", text, 1, 168, example=24), "horizon")
+    assert found is None or (1 <= found <= 168 and str(found) == text.lstrip("0"))
+
+
+@given(TEXTS)
+def test_times(text: str) -> None:
+    found = value_or_none(lambda: parameters.time_us("start", text), "start")
+    assert found is None or isinstance(found, int)
+
+
+@given(st.lists(st.sampled_from(METRIC_NAMES) | TEXTS, max_size=5))
+def test_metrics(names: list[str]) -> None:
+    found = value_or_none(lambda: parameters.metric_names("metrics", names), "metrics")
+    assert found is None or set(found) == set(names)
+
+
+@given(st.lists(st.sampled_from(QUANTILE_LEVELS) | TEXTS | st.booleans() | st.none() | st.floats(), max_size=5))
+def test_quantiles(levels: list[object]) -> None:
+    found = value_or_none(lambda: parameters.quantile_levels("quantiles", levels), "quantiles")
+    assert found is None or (set(found) <= set(QUANTILE_LEVELS) and list(found) == sorted(set(found)))
+
+
+@pytest.mark.parametrize(
+    ("text", "us"), [("1970-01-02", 86_400_000_000), ("1970-01-01T01:00:00 01:00", 0), ("1970-01-01T00:00:01Z", 10**6)]
+)
+def test_times_as_they_arrive(text: str, us: int) -> None:
+    assert parameters.time_us("start", text) == us
+
+
+def request(query: str) -> Request:
+    return Request({"type": "http", "query_string": query.encode(), "headers": []})
+
+
+def test_unknown_and_repeated_parameters_are_named() -> None:
+    assert parameters.query(request("a=1&b=2"), ("a", "b")) == {"a": "1", "b": "2"}
+    with pytest.raises(Problem, match="did you mean horizon"):
+        parameters.query(request("horizn=1"), ("horizon", "metrics"))
+    with pytest.raises(Problem, match="once"):
+        parameters.query(request("a=1&a=2"), ("a",))
+    with pytest.raises(Problem, match="no parameter at all"):
+        parameters.query(request("a=1"), ())
