@@ -16,7 +16,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
 RESULTS = ROOT / "benchmarks" / "results"
-NAMES = ("rollout", "prefill")
+NAMES = ("rollout", "prefill", "ingest")
 
 
 def table(report: dict[str, Any]) -> str:
@@ -29,7 +29,7 @@ def table(report: dict[str, Any]) -> str:
     shown = [system for system in systems if any((case, system) in values for case in cases)]
     hardware, versions = report["hardware"], report["versions"]
     lines = [
-        f"`{report['command']}` on {hardware['cpu']} ({', '.join(hardware['features'])}), one thread; "
+        f"`{report['command']}` on {hardware['cpu']} ({', '.join(hardware['features'])}), {_threads(hardware)}; "
         + ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
         + ".",
         "",
@@ -46,6 +46,11 @@ def table(report: dict[str, Any]) -> str:
             reasons.setdefault(missing["reason"], []).append(f"{missing['case']} ({missing['system']})")
         lines += ["", "Not measured: " + "; ".join(f"{', '.join(what)}: {why}" for why, what in reasons.items()) + "."]
     return "\n".join(lines)
+
+
+def _threads(hardware: dict[str, Any]) -> str:
+    threads = hardware.get("threads", 1)
+    return "one thread" if threads == 1 else f"{threads} cores"
 
 
 def _cell(row: dict[str, Any] | None, ratio: dict[str, Any] | None) -> str:
