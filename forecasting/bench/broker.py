@@ -12,8 +12,8 @@ from forecasting.bench.servers.kafka import KafkaServer
 from forecasting.bench.stream_input import PARTITIONS, EventLog, Truth, batched
 
 MESSAGE_EVENTS = 500
-# Messages of 500 events are some 40 kB. Without idempotence a retry may change the order of a partition, and with it which
-# events are late.
+# Messages of 500 events are some 40 kB. Without idempotence a retry may change the order of a partition, and with it
+# which events are late.
 _PRODUCER = {
     "enable.idempotence": True,
     "linger.ms": 50,
