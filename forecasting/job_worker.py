@@ -50,7 +50,9 @@ def work(settings: Settings, worker: str, stop: threading.Event) -> None:
     with (
         ServiceFile(settings.api.service_db) as file,
         LiveStates(
-            lambda: open_reader(settings.store.url), settings.models.directory, max_graphs=settings.api.max_live_graphs
+            lambda: open_reader(settings.store.url, settings.influxdb),
+            settings.models.directory,
+            max_graphs=settings.api.max_live_graphs,
         ) as states,
     ):
         jobs = Jobs(file, settings.jobs)

@@ -40,13 +40,13 @@ class Service:
         self.file = file
         self.jobs = Jobs(file, settings.jobs)
         self.keyring = KeyRing(Keys(file), refresh_s=api.poll_interval_s)
-        self.store = StoreAccess(lambda: open_reader(settings.store.url))
+        self.store = StoreAccess(lambda: open_reader(settings.store.url, settings.influxdb))
         cache = AnswerCache(max_bytes=api.cache_mb << 20, lifetime_s=api.cache_lifetime_s)
         self.computing = Computing(
             cache, queue_size=api.queue_size, deadline_s=api.deadline_s, telemetry=self.telemetry
         )
         self.following = Following(
-            lambda: open_reader(settings.store.url),
+            lambda: open_reader(settings.store.url, settings.influxdb),
             settings.models.directory,
             max_graphs=api.max_live_graphs,
             poll_interval_s=api.poll_interval_s,
