@@ -95,8 +95,13 @@ def run_kafka(
             result, interrupted, notes = run_to_end(
                 watched, settings, options, watch.committed, watch.opened, flags.options
             )
-            gaps = _gaps(source)
-    return Ran(name, KAFKA_NAME, result, interrupted, [*notes, *gaps])
+            notes += _gaps(source)
+    if result.events and not any(graph.snapshots for graph in result.graphs):
+        notes.append(
+            "no step is closed yet: steps wait until every partition has passed their end, or has been idle for"
+            f" {settings.kafka.idle_timeout_s:g} s under --follow; --close-at-end closes them at the end of a run"
+        )
+    return Ran(name, KAFKA_NAME, result, interrupted, notes)
 
 
 class _Watched:

@@ -153,6 +153,18 @@ def test_wrong_flags_are_told(graphtide: Cli, flags: tuple[str, ...], said: str)
     assert "s3cret" not in ran.err
 
 
+def test_a_run_that_closes_nothing_says_why(graphtide: Cli, kafka: KafkaServer) -> None:
+    name = kafka.create_topic(partitions=2)
+    with KafkaSender(Connection(bootstrap_servers=kafka.bootstrap_servers)) as sender:
+        sender.send(name, event(490_000), partition=0)
+        sender.send(name, event(490_009), partition=0)
+        sender.flush()
+    ran = graphtide(*call(kafka, name))
+    assert ran.code == 0
+    assert "no step is closed yet" in ran.err
+    assert "no step is closed yet" not in graphtide(*call(kafka, name, "--close-at-end")).err
+
+
 def test_flags_of_kafka_do_not_fit_a_file(graphtide: Cli) -> None:
     ran = graphtide("ingest", "log.txt", "--topics", "t")
     assert ran.code == 2
