@@ -74,6 +74,9 @@ class World:
             self._mend()
             for _ in range(MAX_DRAIN_TURNS):
                 if self._is_done():
+                    # A process that took a partition over just now has steps to close that wait for nobody any more.
+                    self._let_all_look()
+                if self._is_done():
                     self._let_projectors_catch_up()
                     return
                 self.clock.advance(_DRAIN_TURN_US)
@@ -93,6 +96,12 @@ class World:
     def _is_done(self) -> bool:
         ends = {number: history.end for number, history in enumerate(self.broker.histories)}
         return self.invariants.offsets == ends and self.invariants.waiting == 0
+
+    def _let_all_look(self) -> None:
+        """Let each process poll until what it has claimed is settled."""
+        for _ in range(_LAST_LOOKS):
+            for process in self._processes():
+                process.run_ingest()
 
     def _let_projectors_catch_up(self) -> None:
         """Let projectors look once more: what they tell of graphs, beside snapshots, no change lists."""

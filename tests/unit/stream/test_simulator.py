@@ -7,14 +7,14 @@ from tests.simulator.bugs import BUGS
 from tests.simulator.faults import MIN_EVENTS, MIN_FAULTS
 from tests.simulator.run import Simulator
 
-# The first seed that finds each bug, and some more, since other changes move it.
-SEEDS_UNTIL_FOUND = {
-    "positions-apart": 4,
-    "lateness-by-all": 4,
-    "outbox-emptied-early": 60,
-    "first-seen-stays": 8,
-    "ids-in-memory": 4,
-    "claims-unchecked": 12,
+# Around the first seed that finds each bug, with a margin since any change of the log or the schedule moves it.
+SEEDS_OF_BUGS = {
+    "positions-apart": range(4),
+    "lateness-by-all": range(4),
+    "outbox-emptied-early": range(40, 60),
+    "first-seen-stays": range(8),
+    "ids-in-memory": range(4),
+    "claims-unchecked": range(12),
 }
 
 
@@ -27,7 +27,9 @@ def failures(seeds: range, processes: int = 1) -> list[str]:
 
 
 def found_by(bug: str, seeds: range) -> int | None:
-    return next((outcome.seed for outcome in outcomes(seeds, bug=bug) if outcome.problem is not None), None)
+    """Return the first seed whose run comes to something wrong; that it breaks down in another way proves nothing."""
+    verdicts = ("WrongResultError", "BrokenInvariantError", "StuckError")
+    return next((each.seed for each in outcomes(seeds, bug=bug) if (each.problem or "").startswith(verdicts)), None)
 
 
 def test_runs_end_as_an_undisturbed_one() -> None:
@@ -51,9 +53,9 @@ def test_runs_are_as_large_and_as_faulty_as_promised() -> None:
         assert outcome.faults >= MIN_FAULTS
 
 
-@pytest.mark.parametrize("bug", [bug for bug, seeds in sorted(SEEDS_UNTIL_FOUND.items()) if seeds <= 20])
+@pytest.mark.parametrize("bug", sorted(BUGS))
 def test_planted_bugs_are_found(bug: str) -> None:
-    assert found_by(bug, range(SEEDS_UNTIL_FOUND[bug])) is not None
+    assert found_by(bug, SEEDS_OF_BUGS[bug]) is not None
 
 
 @pytest.mark.slow
