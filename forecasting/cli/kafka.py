@@ -1,5 +1,6 @@
 """`graphtide ingest kafka`: its flags, and its run under a live display."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,12 +35,13 @@ class KafkaFlags:
 
 
 def is_kafka(source: Path, flags: KafkaFlags) -> bool:
-    """Tell whether the source is Kafka; a file of that name goes before it.
+    """Tell whether the source is Kafka; a file of that name goes before it where no topic is named.
 
     Raises:
         UsageError: flags of Kafka are given for another source, or Kafka is given no topic.
     """
-    kafka = str(source) == KAFKA_NAME and not source.exists()
+    # A project often has a folder of that name; topics are of Kafka alone.
+    kafka = str(source) == KAFKA_NAME and (bool(flags.topics) or not source.exists())
     given = [
         flag
         for flag, value in (
@@ -76,6 +78,12 @@ def run_kafka(
     """
     if follow and flags.close_at_end:
         raise UsageError("--close-at-end needs an end, and --follow has none", fix="leave out one of them")
+    if flags.group is not None and flags.close_at_end:
+        raise UsageError(
+            "--close-at-end would close steps that other processes of the group still fill",
+            fix="leave out --group, so that one process reads all partitions",
+        )
+    _quieten()
     from stream.sources.kafka.opening import kafka_source  # noqa: PLC0415 - not needed for --help
 
     name = f"topics {', '.join(flags.topics)} at {settings.kafka.bootstrap_servers}"
@@ -102,6 +110,13 @@ def run_kafka(
             f" {settings.kafka.idle_timeout_s:g} s under --follow; --close-at-end closes them at the end of a run"
         )
     return Ran(name, KAFKA_NAME, result, interrupted, notes)
+
+
+def _quieten() -> None:
+    """Keep away the libraries' own lines, several for each try that fails; the source says what matters."""
+    if logging.getLogger().getEffectiveLevel() > logging.INFO:  # without --verbose
+        for name in ("kafka", "confluent_kafka"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
 
 class _Watched:

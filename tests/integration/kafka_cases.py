@@ -109,7 +109,7 @@ class Opener:
         }  # fmt: skip
         plan = KafkaOptions(**chosen)
         with KafkaSource(
-            connector(self.client, connection, group=plan.group),
+            connector(self.client, connection, group=plan.group, ask_timeout_s=2.0),
             BatchDecoder(lambda interner: record_decoder(decoding, interner=interner), strict=strict),
             plan,
             say=said.append,

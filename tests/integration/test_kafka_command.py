@@ -1,12 +1,16 @@
 """The command line around a real broker: ingestion, dead letters, the copy of a store, erasure."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
+from forecasting.bench.servers.base import free_port
 from infra.steps import format_time
 from stream.sources.kafka.options import Connection
 from stream.sources.kafka.sender import KafkaSender
@@ -142,6 +146,7 @@ def test_a_store_is_copied_verified_and_a_node_erased(
     [
         ((), "no topic is named"),
         (("--topics", "t", "--follow", "--close-at-end"), "--close-at-end needs an end"),
+        (("--topics", "t", "--group", "g", "--close-at-end"), "other processes of the group"),
         (("--topics", "t", "--client", "pigeon"), "pigeon"),
         (("--topics", "t", "--kafka-option", "sasl.password=s3cret"), "is a secret"),
     ],
@@ -151,6 +156,20 @@ def test_wrong_flags_are_told(graphtide: Cli, flags: tuple[str, ...], said: str)
     assert ran.code == 2
     assert said in ran.err
     assert "s3cret" not in ran.err
+
+
+def test_a_broker_that_is_down_is_told_in_our_words_alone(tmp_path: Path) -> None:
+    # A process of its own: what the libraries log, they log for good.
+    (tmp_path / "kafka").mkdir()
+    command = [sys.executable, "-c", "from forecasting.cli import main; main()", "ingest", "kafka", "--topics", "t"]
+    done = subprocess.run(
+        [*command, "--bootstrap-servers", f"127.0.0.1:{free_port()}"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=90, check=False,
+        env={**os.environ, "GRAPHTIDE_KAFKA__CONNECT_TIMEOUT_S": "1"},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "has not answered for 1 s" in done.stderr
+    assert not [line for line in done.stderr.splitlines() if " kafka." in line]
 
 
 def test_a_run_that_closes_nothing_says_why(graphtide: Cli, kafka: KafkaServer) -> None:

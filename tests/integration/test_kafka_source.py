@@ -26,7 +26,7 @@ def test_every_event_is_read_once_over_restarts_from_positions(kafka: KafkaServe
     options = {} if codec == "none" else {"compression.type": codec}
     send(kafka, topic, map(event, range(3000)), 3, **options)
     store = Store()
-    for _ in range(3):
+    for _ in range(2):
         with opened(topic, claims=FakeClaims(store), batch_records=300) as run:
             run.read(until=lambda batch: len(batch.events) > 0)
     assert 0 < len(store.events) < 3000

@@ -29,7 +29,6 @@ from stream.sources.kafka.refusals import denied, unreadable, wrong_credentials
 
 logger = logging.getLogger(__name__)
 
-ASK_TIMEOUT_S = 5.0
 # One consume: it waits until it is full or its time is over, so a slow topic must not be made to wait for long.
 FIRST_WAIT_S = 0.1
 FIRST_MESSAGES = 500
@@ -63,6 +62,7 @@ class ConfluentClient:
     Args:
         connection: how to reach the cluster.
         group: the consumer group, None for none.
+        ask_timeout_s: how long a question to the brokers waits for its answer.
 
     Raises:
         UnavailableError: no broker answers.
@@ -70,8 +70,9 @@ class ConfluentClient:
         InputError: the brokers refuse this user.
     """
 
-    def __init__(self, connection: Connection, *, group: str | None) -> None:
+    def __init__(self, connection: Connection, *, group: str | None, ask_timeout_s: float) -> None:
         self._where = connection.bootstrap_servers
+        self._ask_timeout_s = ask_timeout_s
         self._assigned: tuple[Partition, ...] = ()
         self._assignments = self._told = 0
         self._refused: KafkaError | None = None
@@ -127,10 +128,10 @@ class ConfluentClient:
             return {}
         found = {}
         with self._asking():
-            futures = self._admin.describe_topics(TopicCollection(list(names)), request_timeout=ASK_TIMEOUT_S)
+            futures = self._admin.describe_topics(TopicCollection(list(names)), request_timeout=self._ask_timeout_s)
             for name, future in futures.items():
                 try:
-                    topic = future.result(timeout=ASK_TIMEOUT_S * 2)
+                    topic = future.result(timeout=self._ask_timeout_s * 2)
                 except KafkaException as error:
                     if error.args[0].code() not in _GONE:
                         raise
@@ -231,19 +232,21 @@ class ConfluentClient:
 
     def _metadata(self) -> Any:
         with self._asking():
-            return self._admin.list_topics(timeout=ASK_TIMEOUT_S)
+            return self._admin.list_topics(timeout=self._ask_timeout_s)
 
     def _list_offsets(self, partitions: Sequence[Partition], spec: Any) -> dict[Partition, int]:
         with self._asking():
             futures = self._admin.list_offsets(
                 {TopicPartition(*each): spec for each in partitions},
                 isolation_level=IsolationLevel.READ_COMMITTED,
-                request_timeout=ASK_TIMEOUT_S,
+                request_timeout=self._ask_timeout_s,
             )
             found = {}
             for asked, future in futures.items():
                 try:
-                    found[Partition(asked.topic, asked.partition)] = future.result(timeout=ASK_TIMEOUT_S * 2).offset
+                    found[Partition(asked.topic, asked.partition)] = future.result(
+                        timeout=self._ask_timeout_s * 2
+                    ).offset
                 except KafkaException as error:
                     if error.args[0].code() not in _GONE:
                         raise

@@ -10,7 +10,6 @@ from uuid import UUID
 import kafka
 from kafka import ConsumerRebalanceListener, KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
-from kafka.net.compat import KafkaNetClient
 from kafka.structs import OffsetAndMetadata
 
 from infra.errors import InputError, UsageError
@@ -25,6 +24,7 @@ from stream.sources.kafka.client import (
     UnreadableBatchError,
 )
 from stream.sources.kafka.fast_fetch import Room, can_hook, chunk_of_records, hook
+from stream.sources.kafka.handshakes import Handshakes
 from stream.sources.kafka.options import Connection, kafka_python_config
 from stream.sources.kafka.refusals import denied, unreadable, wrong_credentials
 
@@ -33,7 +33,6 @@ logger = logging.getLogger(__name__)
 # One fetch of a partition: small enough that partitions advance together, large enough that a fetch is a small cost.
 FETCH_PARTITION_BYTES = 4 << 20
 FETCH_BYTES = 16 << 20
-ASK_TIMEOUT_MS = 5_000
 
 
 class KafkaPythonClient:
@@ -42,6 +41,7 @@ class KafkaPythonClient:
     Args:
         connection: how to reach the cluster.
         group: the consumer group, None for none.
+        ask_timeout_s: how long a question to the brokers waits for its answer.
 
     Raises:
         UnavailableError: no broker answers.
@@ -49,8 +49,9 @@ class KafkaPythonClient:
         InputError: the brokers refuse this user.
     """
 
-    def __init__(self, connection: Connection, *, group: str | None) -> None:
+    def __init__(self, connection: Connection, *, group: str | None, ask_timeout_s: float) -> None:
         self._where = connection.bootstrap_servers
+        self._ask_timeout_ms = max(1, round(ask_timeout_s * 1000))
         self._room = Room()
         self._assigned: tuple[Partition, ...] = ()
         self._joined = False
@@ -60,7 +61,7 @@ class KafkaPythonClient:
             "max_partition_fetch_bytes": FETCH_PARTITION_BYTES,
             "fetch_max_bytes": FETCH_BYTES,
             "isolation_level": "read_committed",
-            "bootstrap_timeout_ms": ASK_TIMEOUT_MS,
+            "bootstrap_timeout_ms": self._ask_timeout_ms,
             "reconnect_backoff_max_ms": 2_000,
             "metrics_enabled": False,
             **kafka_python_config(connection, "consumer"),
@@ -70,7 +71,7 @@ class KafkaPythonClient:
             "allow_auto_create_topics": False,
         }
         admin = {name: value for name, value in config.items() if name in KafkaAdminClient.DEFAULT_CONFIG}
-        self._admin = self._made(KafkaAdminClient, {**admin, "request_timeout_ms": ASK_TIMEOUT_MS})
+        self._admin = self._made(KafkaAdminClient, {**admin, "request_timeout_ms": self._ask_timeout_ms})
         try:
             self._consumer = self._made(KafkaConsumer, config)
         except BaseException:
@@ -84,38 +85,17 @@ class KafkaPythonClient:
 
     def _made(self, kind: Any, config: dict[str, Any]) -> Any:
         """Return a client of the library, connected; one that is not leaves no thread behind."""
-        inner: list[Any] = []
-        refusals: list[Exception] = []
-
-        def note(error: Exception) -> None:
-            if isinstance(error, kafka_errors.SaslAuthenticationFailedError):
-                refusals.append(error)
-
-        def remembered(**options: Any) -> Any:
-            client = KafkaNetClient(**options)
-            inner.append(client)
-            connect = client._manager.get_connection
-
-            def watched(*args: Any, **more: Any) -> Any:
-                connection = connect(*args, **more)
-                connection.init_future.add_errback(note)
-                return connection
-
-            client._manager.get_connection = watched
-            return client
-
+        tries = Handshakes()
         try:
             with self._asking():
-                return kind(**config, kafka_client=remembered)
+                return kind(**config, kafka_client=tries.client)
         except (AssertionError, TypeError, ValueError, OSError, kafka_errors.KafkaConfigurationError) as error:
             raise UsageError(f"kafka-python refuses its options: {error}", fix="check [kafka.options]") from None
         except UnavailableError:
-            # The library goes on trying with a wrong password, and in the end says only that its time is over.
-            for client in inner:
-                client.close()
-                client._manager._net.stop()
-            if refusals:
-                raise self._refusal(refusals[0]) from None
+            tries.close()
+            refusal = tries.refusal()
+            if refusal is not None:
+                raise wrong_credentials(self._where, refusal) from None
             raise
 
     @property
@@ -142,8 +122,8 @@ class KafkaPythonClient:
         """Ask the brokers for the bounds of partitions."""
         asked = [TopicPartition(*partition) for partition in partitions]
         with self._asking():
-            first = self._consumer.beginning_offsets(asked, timeout_ms=ASK_TIMEOUT_MS)
-            end = self._consumer.end_offsets(asked, timeout_ms=ASK_TIMEOUT_MS)
+            first = self._consumer.beginning_offsets(asked, timeout_ms=self._ask_timeout_ms)
+            end = self._consumer.end_offsets(asked, timeout_ms=self._ask_timeout_ms)
         return {Partition(*partition): Bounds(first[partition], end[partition]) for partition in asked}
 
     def join(self, topics: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from stream.sources.kafka.options import Connection
 
 KAFKA_PYTHON = "kafka-python"
 CONFLUENT = "confluent"
+ASK_TIMEOUT_S = 5.0
 CLIENTS = ("auto", KAFKA_PYTHON, CONFLUENT)
 
 
@@ -35,8 +36,16 @@ def choose_client(wanted: str) -> str:
     return wanted
 
 
-def connector(wanted: str, connection: Connection, *, group: str | None) -> Callable[[], KafkaClient]:
+def connector(
+    wanted: str, connection: Connection, *, group: str | None, ask_timeout_s: float = ASK_TIMEOUT_S
+) -> Callable[[], KafkaClient]:
     """Return what makes clients of a library.
+
+    Args:
+        wanted: the library, or `auto`.
+        connection: how to reach the cluster.
+        group: the consumer group, None for none.
+        ask_timeout_s: how long a question to the brokers waits for its answer.
 
     Raises:
         UsageError: it is unknown, or not installed.
@@ -48,9 +57,9 @@ def connector(wanted: str, connection: Connection, *, group: str | None) -> Call
         if chosen == CONFLUENT:
             from stream.sources.kafka.client_confluent import ConfluentClient  # noqa: PLC0415
 
-            return ConfluentClient(connection, group=group)
+            return ConfluentClient(connection, group=group, ask_timeout_s=ask_timeout_s)
         from stream.sources.kafka.client_kafka_python import KafkaPythonClient  # noqa: PLC0415
 
-        return KafkaPythonClient(connection, group=group)
+        return KafkaPythonClient(connection, group=group, ask_timeout_s=ask_timeout_s)
 
     return connect

@@ -102,7 +102,7 @@ class KafkaSource:
         waiting_s = None if self._down_since_s is None else time.monotonic() - self._down_since_s
         partitions = tuple(
             PartitionStatus(str(each.partition), each.offset, each.lag, each.idle, each.gaps, each.missing)
-            for each in self._readings.values()
+            for each in list(self._readings.values())  # a display asks from another thread
         )
         return KafkaStatus(self.client.name, partitions, waiting_s)
 
