@@ -216,8 +216,9 @@ class TestSharing:
         with open_writer(url) as one, open_writer(url) as two, open_outbox(url) as outbox:
             with one.transaction():
                 graph = one.add_graph("g", HOUR_US)
-                thread = run_behind(lambda: enable(two))
                 close(one, graph, [1, 2])
+                # Only now: one that came first would have nothing to wait for.
+                thread = run_behind(lambda: enable(two))
                 wait_for_lock(url)
             thread.join(30)
             with one.transaction():
