@@ -37,7 +37,9 @@ class Delivery:
         # Guards everything below, and tells of it.
         self._changed = threading.Condition()
         self._woken = False
+        # What the target has taken, and those of it that the open transaction marks.
         self._taken: list[int] = []
+        self._marked: list[int] = []
         # Rounds that found nothing left, and rounds that have begun.
         self._clean_round = self._round = 0
         self._error: GraphtideError | None = None
@@ -49,13 +51,17 @@ class Delivery:
 
     def commit(self, writer: StoreWriter) -> None:
         """Mark what the target has taken."""
-        if self._taken:
-            writer.letters_delivered(self._taken)
+        self._marked = self._taken
+        if self._marked:
+            writer.letters_delivered(self._marked)
 
     def committed(self) -> None:
         """Let the thread look for more: what it had delivered is marked, and further letters may be there."""
         with self._changed:
-            self._taken = []
+            # What was taken after `commit` looked is marked next time.
+            if self._taken is self._marked:
+                self._taken = []
+            self._marked = []
             self._woken = True
             self._changed.notify_all()
 
