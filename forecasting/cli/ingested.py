@@ -1,6 +1,7 @@
 """What `graphtide ingest` says at its end: a table or JSON, and a file with a sample of what was not counted."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 SHOWN_REJECTS = 5
 SHOWN_GRAPHS = 20
+_LAST_LOOK_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +70,10 @@ def run_to_end(
         except KeyboardInterrupt:
             interrupted = True
         result = running.run.result()
-        projected = running.drain(0.0 if interrupted else settings.influxdb.drain_s)
-        if not running.deliver(0.0 if interrupted else settings.dead_letters.drain_s):
+        # Who stops a run does not want to wait; without any wait nobody could tell whether something is left.
+        longest_s = _LAST_LOOK_S if interrupted else math.inf
+        projected = running.drain(min(settings.influxdb.drain_s, longest_s))
+        if not running.deliver(min(settings.dead_letters.drain_s, longest_s)):
             why = "" if running.delivery is None or running.delivery.error is None else f" ({running.delivery.error})"
             notes.append(f"dead letters are not all delivered yet{why}; they wait in the store for the next run")
     if projected is not None and not projected.drained:
