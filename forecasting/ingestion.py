@@ -115,8 +115,6 @@ def ingestion(
             companions.append(Projection(stack.enter_context(projector)))
         delivery = _delivery(settings, kafka_options)
         if delivery is not None:
-            with writer.transaction():
-                pass  # the store has to be there for the delivery to read
             companions.append(stack.enter_context(delivery))
         yield Ingestion(Ingest(source, writer, options, on_progress, companions), writer, projector, delivery)
 

@@ -13,7 +13,7 @@ from stream.closing import Limits, Span, close_steps
 from stream.companion import Companion
 from stream.events import EventBatch, IntArray, Interner
 from stream.graphs import FedGraphs, Members, memberships, short
-from stream.intake import TimeRules, Verdict, count_verdicts, is_too_late, judge, turned_away, unseen_ids
+from stream.intake import TimeRules, Verdict, count_verdicts, is_too_late, judge, rows_with_ids, turned_away
 from stream.progress import IngestProgress, IngestResult, Meter, summary
 from stream.revision import can_revise, revise
 from stream.sources.base import PartitionedBatch, PartitionedSource, Position, Source
@@ -333,7 +333,7 @@ class Ingest:
                 closed, steps = closed[~final], steps[~final]
             verdict[closed[~can_revise(self._writer, graph, steps)]] = Verdict.EDGES_GONE
         if members.whole and self._options.dedup_window_us:
-            rows, ids = unseen_ids(events, members.rows[verdict == Verdict.COUNTS])
+            rows, ids = rows_with_ids(events, members.rows[verdict == Verdict.COUNTS])
             if len(rows):
                 seen = self._writer.remember_ids(
                     np.full(len(rows), graph.id, dtype=np.int64),

@@ -118,7 +118,7 @@ def turned_away(
     return rejects
 
 
-def unseen_ids(events: EventBatch, rows: IntArray) -> tuple[IntArray, Sequence[str]]:
+def rows_with_ids(events: EventBatch, rows: IntArray) -> tuple[IntArray, Sequence[str]]:
     """Return those of `rows` whose events have an id, and the ids."""
     ids = events.ids
     if ids is None:
