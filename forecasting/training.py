@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from infra.steps import format_duration, format_time
 from models import checkpoint
 from models.contract import History
 from models.forecaster import ForecasterConfig, MambaForecaster
-from models.paths import RankDynamics
+from models.ranks import structure_from_json, structure_json
 from models.training import TrainingConfig, TrainingProgress, train
 
 
@@ -32,7 +31,7 @@ def training_config(settings: Settings) -> TrainingConfig:
 
 def forecaster_of(found: checkpoint.Checkpoint) -> MambaForecaster:
     """Return the forecaster that a checkpoint holds."""
-    return MambaForecaster(found.net, RankDynamics(**found.card["ranks"]), name=str(found.card["name"]))
+    return MambaForecaster(found.net, structure_from_json(found.card["ranks"]), name=str(found.card["name"]))
 
 
 def describe(history: History, graph: str) -> dict[str, Any]:
@@ -71,6 +70,6 @@ def train_graph(
         "data": [describe(history, graph)],
         "seed": config.seed,
         "scores": trained.scores(),
-        "ranks": asdict(trained.ranks),
+        "ranks": structure_json(trained.ranks),
     }
     return checkpoint.save(folder, trained.net, card)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from infra.errors import ModelError
 from infra.schema import METRIC_INDEX, METRICS, ORDER_CONSTRAINTS, QUANTILE_LEVELS, RUNNING_TOTALS, Kind
 from models.contract import FloatArray
-from models.paths import RankDynamics, RankPaths, floored_mean, quantile_values
+from models.paths import RankDynamics, RankPaths, RankStructure, floored_mean, quantile_values
 
 _LEVELS = np.array(QUANTILE_LEVELS)
 _TINY = 1e-12
@@ -49,7 +49,7 @@ def constrain(mean_HM: FloatArray, quantiles_HMQ: FloatArray) -> tuple[FloatArra
     for values in (mean_HM, quantiles_HMQ):
         np.maximum(values, 0, out=values)
         values[:, _SHARES] = np.minimum(values[:, _SHARES], 1)
-        _lower(values, totals=False)
+        lower_to_larger(values, totals=False)
     return mean_HM, quantiles_HMQ
 
 
@@ -76,7 +76,7 @@ class TotalsAccumulator:
         n_paths: int = 256,
     ) -> None:
         last = np.asarray(last_totals, dtype=np.float64)
-        self._ranks = RankPaths(dynamics, key=(*key, "totals"), n_paths=n_paths)
+        self._ranks = RankPaths(RankStructure.one(dynamics), key=(*key, "totals"), n_paths=n_paths)
         self._mean_T = last
         self._sums_TP = np.repeat(last[:, None], n_paths, axis=1)
 
@@ -98,12 +98,12 @@ class TotalsAccumulator:
         self._mean_T, self._sums_TP = mean_HM[-1, _TOTALS], sums_HTP[-1].copy()
         quantiles_HMQ[:, _TOTALS] = _quantiles_of_paths(sums_HTP)
         for values in (mean_HM, quantiles_HMQ):
-            _lower(values, totals=True)
+            lower_to_larger(values, totals=True)
         return mean_HM, quantiles_HMQ
 
     def _new_on_paths(self, mean_HT: FloatArray, quantiles_HTQ: FloatArray) -> FloatArray:
-        ranks_HP = self._ranks.draw(len(mean_HT))
-        values_HTP = np.maximum(quantile_values(quantiles_HTQ, _LEVELS, ranks_HP), 0)
+        ranks_H1P = self._ranks.draw(len(mean_HT))
+        values_HTP = np.maximum(quantile_values(quantiles_HTQ, _LEVELS, ranks_H1P), 0)
         expected_HT = floored_mean(quantiles_HTQ, _LEVELS)
         drawn_HT = expected_HT > 0
         values_HTP *= np.divide(mean_HT, expected_HT, out=np.zeros_like(mean_HT), where=drawn_HT)[..., None]
@@ -111,7 +111,7 @@ class TotalsAccumulator:
             return values_HTP
         # Rarer than the outermost level can say: a path then has one with the probability of the mean.
         share_HT = np.clip(mean_HT, _TINY, 1 - _LEVELS[-1])
-        rare_HTP = (ranks_HP[:, None] > 1 - share_HT[..., None]) * (mean_HT / share_HT)[..., None]
+        rare_HTP = (ranks_H1P > 1 - share_HT[..., None]) * (mean_HT / share_HT)[..., None]
         return np.where(drawn_HT[..., None], values_HTP, rare_HTP)
 
 
@@ -173,7 +173,7 @@ def violations(
     return found
 
 
-def _lower(values: FloatArray, *, totals: bool) -> None:
+def lower_to_larger(values: FloatArray, *, totals: bool) -> None:
     """Lower the smaller of two ordered metrics [H, M, ...] to the larger one, in place, totals included or not."""
     for smaller, larger in _ORDER:
         if totals or larger not in _TOTALS:

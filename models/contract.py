@@ -56,6 +56,22 @@ class ForecastChunk:
         return len(self.mean)
 
 
+@dataclass(frozen=True, slots=True)
+class PathChunk:
+    """Consecutive steps of sample paths.
+
+    Attributes:
+        first_step: index of the first step of the chunk; the step after the last observed one is 0.
+        values: [H, M, P] float64, one column a path; counts are whole numbers.
+    """
+
+    first_step: int
+    values: FloatArray
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
 class Model(Protocol, Generic[State]):
     """Something that forecasts all metrics of a graph."""
 
@@ -82,5 +98,15 @@ class Model(Protocol, Generic[State]):
 
         Every chunk keeps the invariants of the schema. The chunk length changes no number beyond float tolerance;
         `seed` moves only what is computed on sample paths (the totals).
+        """
+        ...
+
+    def sample_paths(
+        self, state: State, horizon_steps: int, *, n_paths: int, chunk_steps: int = 256, seed: int = 0
+    ) -> Iterator[PathChunk]:
+        """Yield `n_paths` futures of the next `horizon_steps` in chunks, at memory that does not grow with it.
+
+        Every path keeps the invariants of the schema; at each step they spread as the quantiles of `rollout`. The
+        randomness of a step depends on the seed, the state's step and the step alone, not on the chunks.
         """
         ...

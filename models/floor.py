@@ -12,9 +12,10 @@ import numpy as np
 from infra.errors import ModelError
 from infra.schema import METRIC_INDEX, METRIC_NAMES, METRICS, RUNNING_TOTALS, Kind
 from models.constraints import TotalsAccumulator
-from models.contract import FloatArray, ForecastChunk
+from models.contract import FloatArray, ForecastChunk, PathChunk
 from models.past_errors import IntArray, PastErrors
-from models.ranks import default_dynamics
+from models.ranks import default_dynamics, default_structure
+from models.sample_paths import sample_paths
 from models.seasons import season_steps
 
 _COUNTS = [index for index, metric in enumerate(METRICS) if metric.kind is Kind.COUNT]
@@ -115,6 +116,19 @@ class Floor(ABC):
             # The quantiles of an integer are integers.
             quantiles[:, _COUNTS] = np.rint(quantiles[:, _COUNTS])
             yield ForecastChunk(first, *totals.complete(point_HM, quantiles))
+
+    def sample_paths(
+        self, state: FloorState, horizon_steps: int, *, n_paths: int, chunk_steps: int = 256, seed: int = 0
+    ) -> Iterator[PathChunk]:
+        """Yield sample paths; see `models.contract.Model.sample_paths`.
+
+        Raises:
+            ModelError: nothing was observed yet.
+        """
+        chunks = self.rollout(state, horizon_steps, chunk_steps=chunk_steps, seed=seed)
+        structure = default_structure(season_steps(state.step_us))
+        last_totals = state.tail_TM[-1:, _TOTALS].sum(axis=0)
+        return sample_paths(chunks, last_totals, structure, key=(seed, state.next_us), n_paths=n_paths)
 
     def _tail_steps(self, step_us: int) -> int:
         season = season_steps(step_us)

@@ -20,14 +20,16 @@ from torch.nn import functional as F
 from infra.errors import ModelError, UsageError
 from infra.schema import METRIC_INDEX, METRIC_NAMES, METRICS, QUANTILE_LEVELS, RUNNING_TOTALS, Kind
 from models.constraints import TotalsAccumulator
-from models.contract import FloatArray, ForecastChunk
+from models.contract import FloatArray, ForecastChunk, PathChunk
 from models.features import MODELLED, N_FEATURES, N_MODELLED, CausalStatistics, Tokens, untransform
 from models.mamba2.config import Mamba2Config
 from models.mamba2.core import Mamba2Core
 from models.mamba2.kernels.contract import Backend, BackendUnavailableError, StackWeights
 from models.mamba2.kernels.registry import get_backend
 from models.mamba2.state import Mamba2State
-from models.paths import RankDynamics, floored_mean
+from models.paths import RankStructure, floored_mean
+from models.ranks import of_metric
+from models.sample_paths import sample_paths
 
 LEVELS = np.array(QUANTILE_LEVELS)
 N_LEVELS = len(QUANTILE_LEVELS)
@@ -173,7 +175,7 @@ class MambaForecaster:
 
     Args:
         net: trained weights.
-        ranks: how errors of the new nodes and edges hang together in time.
+        ranks: how errors of the modelled metrics hang together.
         name: as it stands in tables.
         backend: what runs the net; the fastest that can run here if None.
 
@@ -182,7 +184,7 @@ class MambaForecaster:
     """
 
     def __init__(
-        self, net: ForecasterNet, ranks: RankDynamics, *, name: str = "mamba2", backend: Backend | None = None
+        self, net: ForecasterNet, ranks: RankStructure, *, name: str = "mamba2", backend: Backend | None = None
     ) -> None:
         self._net = net.eval()
         try:
@@ -229,7 +231,8 @@ class MambaForecaster:
     ) -> Iterator[ForecastChunk]:
         """Yield the forecast of the next `horizon_steps` in chunks; see `models.contract.Model.rollout`."""
         statistics, core = state.statistics, state.core
-        totals = TotalsAccumulator(state.totals, dynamics=self._ranks, key=(seed, statistics.next_us))
+        dynamics = of_metric(self._ranks, "new_nodes")
+        totals = TotalsAccumulator(state.totals, dynamics=dynamics, key=(seed, statistics.next_us))
         reach_steps = self._net.config.reach_steps
         for first in range(0, horizon_steps, chunk_steps):
             tokens = statistics.ahead(first + 1, min(chunk_steps, horizon_steps - first), reach_steps)
@@ -243,3 +246,11 @@ class MambaForecaster:
             quantiles[:, _COUNTS] = towards_whole(quantiles[:, _COUNTS])
             mean, quantiles = totals.complete(mean, quantiles)
             yield ForecastChunk(first, mean, quantiles)
+
+    def sample_paths(
+        self, state: ForecasterState, horizon_steps: int, *, n_paths: int, chunk_steps: int = 256, seed: int = 0
+    ) -> Iterator[PathChunk]:
+        """Yield sample paths; see `models.contract.Model.sample_paths`."""
+        chunks = self.rollout(state, horizon_steps, chunk_steps=chunk_steps, seed=seed)
+        key = (seed, state.statistics.next_us)
+        return sample_paths(chunks, state.totals, self._ranks, key=key, n_paths=n_paths)

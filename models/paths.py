@@ -1,10 +1,11 @@
-"""Dependent ranks for sample paths: which quantile each path follows at each step.
+"""Dependent ranks for sample paths: which quantile of each metric a path follows at each step.
 
 Ranks follow a Gaussian copula with a slow and a fast first-order autoregressive component, so that a path that is high
-stays high for a while: sums over time then spread as they do in reality. Randomness is counter-based (Philox, Salmon et
-al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): the numbers of a step depend on the key and the step alone.
+stays high for a while: sums over time then spread as they do in reality. The innovations of all metrics share one
+factor, so that a busy hour is busy in every metric. Randomness is counter-based (Philox, Salmon et al. 2011, "Parallel
+random numbers: as easy as 1, 2, 3"): the numbers of a step depend on the key and the step alone.
 
-Shape suffixes: H steps, P paths; 2 stands for the slow and the fast component.
+Shape suffixes: H steps, K fields (one a metric), P paths; 2 stands for the slow and the fast component.
 """
 
 import hashlib
@@ -12,10 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtr
 
 from models.contract import FloatArray
 
-_PER_COUNTER = 4  # 64-bit words that Philox4x64 makes of one counter
+# Steps whose numbers come from one counter: the ziggurat uses a varying number of words.
+_STEPS_PER_COUNTER = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,60 +44,92 @@ class RankDynamics:
         return cls(0.5 ** (1 / slow_steps), 0.5 ** (1 / fast_steps), weight_slow)
 
 
+@dataclass(frozen=True, slots=True)
+class RankStructure:
+    """How the ranks of several fields hang together.
+
+    Attributes:
+        dynamics: [K] how each moves in time.
+        loadings: [K] correlation of the innovations of each with those of the factor that all share, in [-1, 1].
+    """
+
+    dynamics: tuple[RankDynamics, ...]
+    loadings: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.dynamics) != len(self.loadings) or not all(abs(loading) <= 1 for loading in self.loadings):
+            raise ValueError(f"{len(self.dynamics)} dynamics need as many loadings in [-1, 1], not {self.loadings}")
+
+    @classmethod
+    def one(cls, dynamics: RankDynamics) -> "RankStructure":
+        """Return the structure of a single field."""
+        return cls((dynamics,), (1.0,))
+
+
 class RankPaths:
     """Ranks of `n_paths` sample paths, drawn chunk by chunk.
 
     Args:
-        dynamics: how ranks move in time.
+        structure: how ranks move in time and together.
         key: what the randomness depends on, such as (seed, graph, purpose).
         n_paths: number of paths.
     """
 
-    def __init__(self, dynamics: RankDynamics, *, key: Sequence[int | str], n_paths: int = 256) -> None:
+    def __init__(self, structure: RankStructure, *, key: Sequence[int | str], n_paths: int = 256) -> None:
         self.n_paths = n_paths
         self._next_step = 0
         digest = hashlib.blake2b(repr(tuple(key)).encode(), digest_size=16).digest()
         self._key = int.from_bytes(digest, "little")
-        self._rho_21 = np.array([[dynamics.rho_slow], [dynamics.rho_fast]])
-        self._weight_slow = dynamics.weight_slow
-        self._last_2P = np.zeros((2, n_paths))
+        dynamics = structure.dynamics
+        self._rho_2K1 = np.array([[d.rho_slow for d in dynamics], [d.rho_fast for d in dynamics]])[..., None]
+        weight_K = np.array([d.weight_slow for d in dynamics])
+        self._weight_2K1 = np.sqrt([weight_K, 1 - weight_K])[..., None]
+        self._loading_K1 = np.array(structure.loadings)[:, None]
+        self._last_2KP = np.zeros((2, len(dynamics), n_paths))
+        self._block: tuple[int, FloatArray] | None = None
 
     def draw(self, n_steps: int) -> FloatArray:
-        """Return the ranks [H, P] of the next `n_steps` steps, uniform on (0, 1) at each of them."""
-        components_H2P = self._innovations(n_steps)
+        """Return the ranks [H, K, P] of the next `n_steps` steps, uniform on (0, 1) at each of them."""
+        parts, end = [self._last_2KP[None][:0]], self._next_step + n_steps
+        at = self._next_step
+        while at < end:
+            number, within = divmod(at, _STEPS_PER_COUNTER)
+            taken = self._innovations(number)[within : within + end - at]
+            parts.append(taken)
+            at += len(taken)
+        components_H2KP = np.concatenate(parts)
         # The first step of all is drawn from the stationary distribution.
-        components_H2P[int(self._next_step == 0) :] *= np.sqrt(1 - self._rho_21**2)
-        decayed_2P = np.empty_like(self._last_2P)
-        last_2P = self._last_2P
+        components_H2KP[int(self._next_step == 0) :] *= np.sqrt(1 - self._rho_2K1**2)
+        decayed_2KP, last_2KP = np.empty_like(self._last_2KP), self._last_2KP
         for h in range(n_steps):
-            np.multiply(last_2P, self._rho_21, out=decayed_2P)
-            last_2P = components_H2P[h]
-            last_2P += decayed_2P
-        self._last_2P = last_2P.copy()
+            np.multiply(last_2KP, self._rho_2K1, out=decayed_2KP)
+            last_2KP = components_H2KP[h]
+            last_2KP += decayed_2KP
+        self._last_2KP = last_2KP.copy()
         self._next_step += n_steps
-        slow_HP, fast_HP = components_H2P[:, 0], components_H2P[:, 1]
-        return _normal_cdf(np.sqrt(self._weight_slow) * slow_HP + np.sqrt(1 - self._weight_slow) * fast_HP)
+        components_H2KP *= self._weight_2K1
+        return np.asarray(ndtr(components_H2KP[:, 0] + components_H2KP[:, 1]))
 
-    def _innovations(self, n_steps: int) -> FloatArray:
-        """Return standard normals [H, 2, P] by Box and Muller, which always uses one 64-bit word for two numbers."""
-        words = -(-self.n_paths // _PER_COUNTER) * _PER_COUNTER
-        counter = self._next_step * (words // _PER_COUNTER)
-        raw = np.random.Philox(key=self._key, counter=counter).random_raw(n_steps * words)
-        raw_HP = np.asarray(raw).reshape(n_steps, words)[:, : self.n_paths]
-        radius_HP = np.sqrt(-2 * np.log(((raw_HP >> np.uint64(32)) + 0.5) * 2.0**-32))
-        angle_HP = (raw_HP & np.uint64(0xFFFFFFFF)) * (2 * np.pi * 2.0**-32)
-        normals_H2P = np.empty((n_steps, 2, self.n_paths))
-        np.multiply(radius_HP, np.cos(angle_HP), out=normals_H2P[:, 0])
-        np.multiply(radius_HP, np.sin(angle_HP), out=normals_H2P[:, 1])
-        return normals_H2P
+    def _innovations(self, block: int) -> FloatArray:
+        """Return standard normals [_STEPS_PER_COUNTER, 2, K, P] of a block of steps."""
+        if self._block is None or self._block[0] != block:
+            # A block has 2^64 counters of its own.
+            generator = np.random.Generator(np.random.Philox(key=self._key, counter=block << 64))
+            n_fields = self._last_2KP.shape[1]
+            n_drawn = n_fields + 1 if n_fields > 1 else 1
+            drawn = generator.standard_normal((_STEPS_PER_COUNTER, 2, n_drawn, self.n_paths))
+            if n_fields > 1:
+                own = np.sqrt(1 - self._loading_K1**2) * drawn[:, :, 1:]
+                drawn = own + self._loading_K1 * drawn[:, :, :1]
+            self._block = block, drawn
+        return self._block[1]
 
 
 def quantile_values(quantiles: FloatArray, levels: FloatArray, ranks: FloatArray) -> FloatArray:
-    """Return the values [H, T, P] at `ranks` [H, P] of distributions given by quantiles [H, T, Q] at `levels` [Q].
+    """Return the values [H, T, P] at `ranks` [H, T or 1, P] of distributions given by quantiles [H, T, Q] at `levels`.
 
     The quantile function is piecewise linear; its tails go on with the slope of the outermost pieces.
     """
-    ranks = ranks[:, None]
     piece = np.searchsorted(levels[1:-1], ranks, side="right")
     slopes = np.diff(quantiles, axis=-1) / np.diff(levels)
     starts = quantiles[..., :-1] - slopes * levels[:-1]
@@ -112,12 +147,3 @@ def floored_mean(quantiles: FloatArray, levels: FloatArray) -> FloatArray:
     reach = np.minimum(low, np.divide(lowest, slopes[..., 0], out=np.full_like(lowest, low), where=slopes[..., 0] > 0))
     tails = reach * (lowest - slopes[..., 0] * reach / 2) + high * (quantiles[..., -1] + slopes[..., -1] * high / 2)
     return np.asarray(inner + tails)
-
-
-def _normal_cdf(z: FloatArray) -> FloatArray:
-    """Standard normal distribution function to 1e-7 (Abramowitz and Stegun 1964, formula 26.2.17)."""
-    size = np.abs(z)
-    t = 1 / (1 + 0.2316419 * size)
-    poly = t * (0.319381530 + t * (-0.356563782 + t * (1.781477937 + t * (-1.821255978 + t * 1.330274429))))
-    tail = poly * np.exp(-0.5 * size * size) * 0.3989422804014327
-    return np.where(z > 0, 1 - tail, tail)

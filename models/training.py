@@ -12,13 +12,12 @@ import torch
 from torch import Tensor
 
 from infra.errors import ModelError
-from infra.schema import METRIC_INDEX, QUANTILE_LEVELS, RUNNING_TOTALS
+from infra.schema import QUANTILE_LEVELS
 from models.contract import History
-from models.features import MODELLED
 from models.forecaster import ForecasterConfig, ForecasterNet
 from models.mamba2.state import Mamba2State
-from models.paths import RankDynamics
-from models.ranks import fit_dynamics, rank_scores
+from models.paths import RankStructure
+from models.ranks import fit_structure, rank_scores
 from models.samples import Batch, Plan, SampleSource
 from models.seasons import season_steps
 
@@ -76,7 +75,7 @@ class TrainedForecaster:
         net: the weights, in evaluation mode.
         validation_loss, untrained_loss: quantile loss on the validation part, of `net` and of the net before training.
         stopped: why the training ended.
-        ranks: how the errors of the new nodes and edges hang together in time, measured on the validation part.
+        ranks: how the errors hang together in time and across metrics, measured on the validation part.
     """
 
     net: ForecasterNet
@@ -86,7 +85,7 @@ class TrainedForecaster:
     stopped: str
     elapsed_s: float
     config: TrainingConfig
-    ranks: RankDynamics
+    ranks: RankStructure
 
     def scores(self) -> dict[str, Any]:
         """Return what the card of a checkpoint says about the training."""
@@ -258,17 +257,13 @@ def train(
     return loop.result(season_steps(histories[0].step_us))
 
 
-def _fit_ranks(net: ForecasterNet, batches: list[Batch], season: int) -> RankDynamics:
-    """Return the rank dynamics of the new nodes and edges over the longest horizon that has several forecasts."""
+def _fit_ranks(net: ForecasterNet, batches: list[Batch], season: int) -> RankStructure:
+    """Return the rank structure of the errors over the longest horizon that has several forecasts."""
     several = [batch for batch in batches if len(batch.target_NHM) >= 4]
     batch = max(several or batches, key=lambda batch: batch.target_NHM.shape[1])
     with torch.inference_mode():
         quantiles = torch.maximum(batch_quantiles(net, batch), batch.low_NHM.unsqueeze(-1))
-    scores = []
-    for _, name in RUNNING_TOTALS:
-        m = int(np.flatnonzero(METRIC_INDEX[name] == MODELLED)[0])
-        scores.append(rank_scores(quantiles[:, :, m].double().numpy(), batch.target_NHM[:, :, m].double().numpy()))
-    return fit_dynamics(np.concatenate(scores), season)
+    return fit_structure(rank_scores(quantiles.double().numpy(), batch.target_NHM.double().numpy()), season)
 
 
 class _Loop:

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from forecasting.training import checkpoint_folder, describe
 from infra.settings import Settings
 from models import checkpoint
 from models.forecaster import ForecasterConfig, ForecasterNet
-from models.ranks import default_dynamics
+from models.ranks import default_structure, structure_json
 from models.seasons import season_steps
 from stream.store import open_reader
 
@@ -28,8 +27,8 @@ def save_model(store: str, graph: str, models: Path, *, seed: int = 3) -> checkp
     """Keep a model with random weights for a graph: its forecasts are poor, and hold every invariant."""
     with open_reader(store) as reader:
         history = read_history(reader, graph)
-    ranks = default_dynamics(season_steps(history.step_us))
-    card = {"name": "mamba2", "data": [describe(history, graph)], "seed": seed, "scores": {}, "ranks": asdict(ranks)}
+    ranks = structure_json(default_structure(season_steps(history.step_us)))
+    card = {"name": "mamba2", "data": [describe(history, graph)], "seed": seed, "scores": {}, "ranks": ranks}
     return checkpoint.save(checkpoint_folder(models, graph), ForecasterNet(SMALL, seed=seed), card)
 
 

@@ -1,6 +1,6 @@
 """Live states equal what encoding the whole history anew gives, to the last bit, however the history came about."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -14,7 +14,7 @@ from infra.steps import HOUR_US
 from models import checkpoint
 from models.contract import FloatArray
 from models.forecaster import ForecasterConfig, ForecasterNet
-from models.ranks import default_dynamics
+from models.ranks import default_structure, structure_json
 from stream.store.base import GraphInfo, SnapshotTable
 from tests.unit.forecasting.forecast_cases import START_US, some_history
 
@@ -75,7 +75,7 @@ def models(tmp_path: Path) -> Path:
 
 def save_small(folder: Path, seed: int = 3, step_us: int = HOUR_US) -> None:
     net = ForecasterNet(ForecasterConfig(d_model=16, n_layers=1, d_state=8, headdim=16), seed=seed)
-    card = {"name": "mamba2", "data": [{"step_us": step_us}], "ranks": asdict(default_dynamics(168))}
+    card = {"name": "mamba2", "data": [{"step_us": step_us}], "ranks": structure_json(default_structure(168))}
     checkpoint.save(folder / "g", net, card)
 
 

@@ -7,13 +7,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from infra.schema import QUANTILE_LEVELS
-from models.paths import RankDynamics, RankPaths, floored_mean, quantile_values
+from models.paths import RankDynamics, RankPaths, RankStructure, floored_mean, quantile_values
 
 LEVELS = np.array(QUANTILE_LEVELS)
 
 
 def test_ranks_are_uniform_at_every_step():
-    ranks = RankPaths(RankDynamics(0.99, 0.5, 0.4), key=(1, "g"), n_paths=4000).draw(50)
+    ranks = RankPaths(RankStructure.one(RankDynamics(0.99, 0.5, 0.4)), key=(1, "g"), n_paths=4000).draw(50)[:, 0]
     grid = np.linspace(0.05, 0.95, 19)
     for step in (0, 1, 49):
         share = (ranks[step, :, None] < grid).mean(axis=0)
@@ -22,7 +22,7 @@ def test_ranks_are_uniform_at_every_step():
 
 def test_ranks_are_correlated_as_asked():
     dynamics = RankDynamics(rho_slow=0.98, rho_fast=0.4, weight_slow=0.5)
-    ranks = RankPaths(dynamics, key=(2,), n_paths=2000).draw(120)
+    ranks = RankPaths(RankStructure.one(dynamics), key=(2,), n_paths=2000).draw(120)[:, 0]
     normal = np.vectorize(NormalDist().inv_cdf)(ranks[::10])
     for lag in (10, 50):
         expected = 0.5 * 0.98**lag + 0.5 * 0.4**lag
@@ -33,15 +33,15 @@ def test_ranks_are_correlated_as_asked():
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=6), st.integers(1, 9), st.integers(0, 5))
 def test_ranks_depend_on_key_and_step_not_on_chunks(lengths, n_paths, seed):
-    dynamics = RankDynamics(0.9, 0.3, 0.5)
-    whole = RankPaths(dynamics, key=(seed, "g"), n_paths=n_paths).draw(sum(lengths))
-    chunked = RankPaths(dynamics, key=(seed, "g"), n_paths=n_paths)
+    structure = RankStructure((RankDynamics(0.9, 0.3, 0.5), RankDynamics(0.5, 0.1, 0.9)), (0.8, -0.3))
+    whole = RankPaths(structure, key=(seed, "g"), n_paths=n_paths).draw(sum(lengths))
+    chunked = RankPaths(structure, key=(seed, "g"), n_paths=n_paths)
     np.testing.assert_array_equal(np.concatenate([chunked.draw(n) for n in lengths]), whole)
 
 
 def test_another_key_gives_other_ranks():
-    dynamics = RankDynamics(0.9, 0.3, 0.5)
-    draws = [RankPaths(dynamics, key=key, n_paths=8).draw(4) for key in ((0, "a"), (0, "b"), (1, "a"), ("0", "a"))]
+    structure = RankStructure.one(RankDynamics(0.9, 0.3, 0.5))
+    draws = [RankPaths(structure, key=key, n_paths=8).draw(4) for key in ((0, "a"), (0, "b"), (1, "a"), ("0", "a"))]
     for i, first in enumerate(draws):
         for second in draws[i + 1 :]:
             assert not np.any(first == second)
@@ -60,7 +60,7 @@ def test_half_lives():
 
 def test_quantile_values_meet_the_quantiles_and_go_on_straight():
     quantiles = np.array([[[0.0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 12]]])
-    values = quantile_values(quantiles, LEVELS, np.array([[*QUANTILE_LEVELS, 0.45, 0.0, 1.0]]))[0, 0]
+    values = quantile_values(quantiles, LEVELS, np.array([[[*QUANTILE_LEVELS, 0.45, 0.0, 1.0]]]))[0, 0]
     np.testing.assert_allclose(values[:11], quantiles[0, 0], atol=1e-12)
     np.testing.assert_allclose(values[11:], [4.5, -1 / 3, 13], atol=1e-12)
 
@@ -70,5 +70,5 @@ def test_quantile_values_meet_the_quantiles_and_go_on_straight():
 def test_floored_mean_equals_numeric_integration(raw):
     quantiles = np.sort(raw)
     ranks = (np.arange(20_000) + 0.5) / 20_000
-    values = np.maximum(quantile_values(quantiles[None, None], LEVELS, ranks[None]), 0)
+    values = np.maximum(quantile_values(quantiles[None, None], LEVELS, ranks[None, None]), 0)
     assert floored_mean(quantiles, LEVELS) == pytest.approx(values.mean(), abs=0.01 + 1e-3 * values.mean())

@@ -1,0 +1,78 @@
+"""Sample paths: whole futures of all metrics that hang together, drawn through the quantiles of a forecast.
+
+At each step and metric the paths are spread as the quantiles say; along time and across metrics they move with the
+dependent ranks of `models.paths`. What depends on several steps or metrics at once (sums over a month, the chance to
+fall below a bound within a week) is computed on them.
+
+Shape suffixes: H steps, M metrics in the order of `METRIC_NAMES`, K modelled metrics, P paths, Q quantile levels.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+from infra.schema import METRIC_INDEX, METRICS, QUANTILE_LEVELS, RUNNING_TOTALS, Kind
+from models.constraints import lower_to_larger
+from models.contract import FloatArray, ForecastChunk, PathChunk
+from models.paths import RankPaths, RankStructure, quantile_values
+
+_LEVELS = np.array(QUANTILE_LEVELS)
+_MODELLED = [index for index, metric in enumerate(METRICS) if metric.kind is not Kind.TOTAL]
+_COUNTS = [index for index, metric in enumerate(METRICS) if metric.kind is Kind.COUNT]
+_SHARES = [index for index, metric in enumerate(METRICS) if metric.kind is Kind.SHARE]
+_TOTALS = [METRIC_INDEX[total] for total, _ in RUNNING_TOTALS]
+_NEWS = [METRIC_INDEX[new] for _, new in RUNNING_TOTALS]
+
+
+def sample_paths(
+    chunks: Iterable[ForecastChunk],
+    last_totals: npt.ArrayLike,
+    structure: RankStructure,
+    *,
+    key: tuple[int | str, ...],
+    n_paths: int,
+) -> Iterator[PathChunk]:
+    """Yield paths through a forecast, chunk by chunk, at memory that does not grow with its length.
+
+    Counts are whole numbers, and every path keeps every invariant of the schema at every step.
+
+    Args:
+        chunks: the forecast from its first step on.
+        last_totals: the last observed totals, in the order of `RUNNING_TOTALS`.
+        structure: how the ranks of the modelled metrics hang together.
+        key: what the randomness depends on, such as (seed, graph).
+        n_paths: number of paths, at least 1.
+
+    Raises:
+        ValueError: there are no paths to draw.
+    """
+    if n_paths < 1:
+        raise ValueError(f"a forecast has at least one path, not {n_paths}")
+    ranks = RankPaths(structure, key=(*key, "paths"), n_paths=n_paths)
+    totals_TP = np.repeat(np.asarray(last_totals, dtype=np.float64)[:, None], n_paths, axis=1)
+    for chunk in chunks:
+        values_HMP = np.zeros((len(chunk), len(METRICS), n_paths))
+        values_HMP[:, _MODELLED] = _modelled(chunk, ranks.draw(len(chunk)))
+        np.rint(values_HMP[:, _COUNTS], out=(rounded := np.empty((len(chunk), len(_COUNTS), n_paths))))
+        values_HMP[:, _COUNTS] = rounded
+        np.maximum(values_HMP, 0, out=values_HMP)
+        values_HMP[:, _SHARES] = np.minimum(values_HMP[:, _SHARES], 1)
+        lower_to_larger(values_HMP, totals=False)
+        if len(chunk):
+            values_HMP[:, _TOTALS] = totals_TP + np.cumsum(values_HMP[:, _NEWS], axis=0)
+            totals_TP = values_HMP[-1, _TOTALS].copy()
+        lower_to_larger(values_HMP, totals=True)
+        yield PathChunk(chunk.first_step, values_HMP)
+
+
+def _modelled(chunk: ForecastChunk, ranks_HKP: FloatArray) -> FloatArray:
+    mean_HK, quantiles_HKQ = chunk.mean[:, _MODELLED], chunk.quantiles[:, _MODELLED]
+    values_HKP = quantile_values(quantiles_HKQ, _LEVELS, ranks_HKP)
+    # Rarer than the outermost level can say: a path then has one with the probability of the mean.
+    rare_HK = (quantiles_HKQ[..., -1] <= 0) & (mean_HK > 0)
+    if rare_HK.any():
+        share_K1 = np.minimum(mean_HK[rare_HK], 1 - _LEVELS[-1])[:, None]
+        size_K1 = np.maximum(mean_HK[rare_HK][:, None] / share_K1, 1)
+        values_HKP[rare_HK] = (ranks_HKP[rare_HK] > 1 - share_K1) * size_K1
+    return values_HKP
