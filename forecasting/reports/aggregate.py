@@ -81,7 +81,7 @@ class PeriodFan:
     Attributes:
         start_us: [N] int64.
         fan: mean [N, C] and quantiles [N, C, 5] over the paths.
-        above: [N, C] share of the paths above the last whole observed period; NaN where there is none.
+        above: [N, C] share of the paths above the last whole observed period, ties as halves; NaN where there is none.
         observed_steps: how many steps of the first period were observed and are part of it.
     """
 
@@ -157,7 +157,9 @@ class _Gathering:
             values_CP[_IS_MEAN] /= self._steps
             values_CP[_LAST] = last_CP[_LAST]
             quantiles = np.quantile(values_CP, SHOWN_LEVELS, axis=1).T
-            above = (values_CP > self._baseline[:, None]).mean(axis=1)
+            seen_C1 = self._baseline[:, None]
+            # What does not change is neither above nor below.
+            above = (values_CP > seen_C1).mean(axis=1) + (values_CP == seen_C1).mean(axis=1) / 2
             above[np.isnan(self._baseline)] = np.nan
             row = np.concatenate([values_CP.mean(axis=1)[:, None], quantiles, above[:, None]], axis=1)
             self._rows.append(row)

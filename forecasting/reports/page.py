@@ -4,7 +4,6 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from typing import Any
 
@@ -13,17 +12,23 @@ import numpy as np
 from markupsafe import Markup
 
 from forecasting.reports import plots
+from forecasting.reports.aggregate import rule_of
+from forecasting.reports.calendar import Scale
+from forecasting.reports.contents import Findings
 from forecasting.reports.outlook import Fan, Outlook, block_values
+from forecasting.reports.phrases import day, duration_words, label, number, step_words
 from forecasting.reports.plots import Panel
 from forecasting.reports.standing import Standing
+from forecasting.reports.words import meant, period_name, sureness
 from infra.schema import METRIC_INDEX, METRICS, Kind, Metric
-from infra.steps import DAY_US, HOUR_US, WEEK_US, format_duration
+from infra.steps import DAY_US, WEEK_US
 from models.contract import FloatArray, History
 
 FIRST_METRIC = "events"
 # What the summary compares is averaged over so much, to be free of the weekly rhythm and of a single week's chance.
 COMPARED_US = 4 * WEEK_US
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Periods of one scale that are drawn of the history, and of the forecast; the next longer scale shows the rest.
+MAX_PERIODS = 400
 _GROUPS = ((Kind.COUNT, "Counts"), (Kind.SHARE, "Shares"), (Kind.TOTAL, "Totals"))
 
 
@@ -43,6 +48,9 @@ class ForecastPage:
         held_out_steps: how many steps at the end of the history the model was not trained on.
         files: what lies beside the page, by file name.
         notes: what the reader should know.
+        findings: what a report finds; then periods of the calendar are shown in the place of typical steps.
+        summary: what it finds, in sentences.
+        made: the date of the report.
     """
 
     graph: str
@@ -56,6 +64,9 @@ class ForecastPage:
     held_out_steps: int = 0
     files: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    findings: Findings | None = None
+    summary: Sequence[str] = ()
+    made: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +114,15 @@ def render(page: ForecastPage) -> str:
         reach=_reach(page),
         version=version("graphtide"),
         colours={"seen": plots.SEEN, "model": plots.MODEL, "mean": plots.MEAN, "ink": plots.INK, "muted": plots.MUTED},
+        scales=_scales(page),
+        cut_scales=[scale for scale in _scales(page) if _is_cut(page, scale)],
+        max_periods=MAX_PERIODS,
         label=label,
         number=number,
+        day=day,
+        meant=meant,
+        period_name=period_name,
+        sureness=sureness,
         score=lambda value: "-" if math.isnan(value) else f"{value:.3f}",
         share=lambda value: "-" if math.isnan(value) else f"{100 * value:.0f} %",
     )
@@ -149,38 +167,6 @@ def _change(now: float, then: float) -> str:
     return f"{percent:+,d} %".replace("-", "\N{MINUS SIGN}") if percent else "±0 %"
 
 
-def number(value: float) -> str:
-    """Return a number as people read it: whole from 100 on, else with two or three digits."""
-    if abs(value) >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
-
-
-def label(metric: str) -> str:
-    """Return the name of a metric in words."""
-    return metric.replace("_", " ")
-
-
-def day(time_us: int) -> str:
-    """Return the day of a time, such as `6 Mar 2016`."""
-    moment = _EPOCH + timedelta(microseconds=time_us)
-    return f"{moment.day} {moment:%b %Y}"
-
-
-def step_words(step_us: int) -> str:
-    """Return `an hour`, `a day`, `in 15m`."""
-    return {HOUR_US: "an hour", DAY_US: "a day", WEEK_US: "a week"}.get(step_us, f"in {format_duration(step_us)}")
-
-
-def duration_words(duration_us: int) -> str:
-    """Return a duration as one says it after "the last" or "each": `8 weeks`, `week`, `36 hours`."""
-    for unit_us, unit in ((WEEK_US, "week"), (DAY_US, "day"), (HOUR_US, "hour")):
-        count, rest = divmod(duration_us, unit_us)
-        if count and not rest:
-            return f"{count:,} {unit}s" if count > 1 else unit
-    return format_duration(duration_us)
-
-
 def _panels(page: ForecastPage) -> list[Panel]:
     history, outlook = page.history, page.outlook
     near, far = outlook.near(), outlook.far()
@@ -188,12 +174,42 @@ def _panels(page: ForecastPage) -> list[Panel]:
     if page.held_out is not None:
         # What came is drawn over the forecast: as many steps again as were known.
         panels.append(_near_panel("held-out", history, len(history) - len(page.held_out), page.held_out))
-    if len(far):
+    if page.findings is not None:
+        panels += [_period_panel(page, scale) for scale in _scales(page)]
+    elif len(far):
         starts_us, values = block_values(history, outlook.block_steps)
         reach_steps = _reach_steps(page)
         reach_us = None if reach_steps is None else outlook.first_us + reach_steps * outlook.step_us
         panels.append(Panel("far", starts_us, values, far, has_mean=True, reach_us=reach_us))
     return panels
+
+
+def _scales(page: ForecastPage) -> list[Scale]:
+    """Return the scales that are drawn: those with enough periods of the forecast to make a line."""
+    if page.findings is None:
+        return []
+    return [scale for scale, fan in page.findings.ahead.items() if len(fan) >= 2]
+
+
+def _is_cut(page: ForecastPage, scale: Scale) -> bool:
+    return page.findings is not None and len(page.findings.ahead[scale]) > MAX_PERIODS
+
+
+def _period_panel(page: ForecastPage, scale: Scale) -> Panel:
+    assert page.findings is not None
+    seen, ahead = page.findings.observed[scale], page.findings.ahead[scale]
+    fan = Fan(ahead.start_us[:MAX_PERIODS], ahead.fan.mean[:MAX_PERIODS], ahead.fan.quantiles[:MAX_PERIODS])
+    reach_steps = _reach_steps(page)
+    reach_us = None if reach_steps is None else page.outlook.first_us + reach_steps * page.outlook.step_us
+    is_seen = reach_us is not None and reach_us <= int(fan.start_us[-1])
+    return Panel(
+        scale,
+        seen.start_us[-MAX_PERIODS:],
+        seen.values[-MAX_PERIODS:],
+        fan,
+        has_mean=True,
+        reach_us=reach_us if is_seen else None,
+    )
 
 
 def _near_panel(key: str, history: History, origin: int, fan: Fan) -> Panel:
@@ -218,7 +234,9 @@ def _described(panel: Panel, metric: Metric, page: ForecastPage) -> str:
     index = METRIC_INDEX[metric.name]
     seen, fan = panel.seen[:, index], panel.fan
     what = f"{label(metric.name)} {'at the end of' if metric.kind is Kind.TOTAL else 'in'} "
-    if panel.key == "far":
+    if panel.key in set(Scale):
+        what = f"{meant(metric.name, rule_of(metric.name))}, of each {panel.key}"
+    elif panel.key == "far":
         what += f"each {duration_words(page.outlook.block_steps * page.history.step_us)}"
     else:
         what += f"each step of {duration_words(page.history.step_us)}"

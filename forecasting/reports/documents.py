@@ -1,0 +1,249 @@
+"""A report as data: the facts that `report.json` holds, and the bundle of files for other programs."""
+
+import csv
+import io
+import json
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from forecasting.reports.aggregate import COLUMN_INDEX, COLUMNS, PeriodFan, rule_of
+from forecasting.reports.calendar import Scale
+from forecasting.reports.contents import Findings
+from forecasting.reports.outlook import SHOWN_LEVELS, Outlook
+from infra.schema import METRIC_NAMES
+from infra.steps import format_duration, format_time
+from models.contract import FloatArray
+
+FACTS_SCHEMA = 1
+_NUMBERS = ("mean", *(f"q{level:g}" for level in SHOWN_LEVELS))
+# Files in an archive carry a time; a fixed one keeps equal reports equal.
+_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+# Columns whose forecast is compared with that of the last report.
+_MOVED = ("events", "active_nodes", "total_nodes")
+
+
+def facts_of(
+    found: Findings, summary: list[str], outlook: Outlook, card: Mapping[str, Any], made: str
+) -> dict[str, Any]:
+    """Return what a report says, JSON-able; two reports with one seed on the same data differ in `made` alone."""
+    scale = found.changes_scale
+    return {
+        "schema": FACTS_SCHEMA,
+        "graphtide": version("graphtide"),
+        "graph": found.graph,
+        "made": made,
+        "horizon": found.request.horizon,
+        "seed": found.request.seed,
+        "paths": found.request.paths,
+        "step": format_duration(found.step_us),
+        "first_step": format_time(outlook.first_us),
+        "until": format_time(outlook.until_us),
+        "provenance": dict(found.provenance),
+        "summary": summary,
+        "history_short": found.history_short,
+        "changes": {
+            "scale": scale,
+            "rows": [
+                {
+                    **{key: value for key, value in asdict(change).items() if key != "sure_from_us"},
+                    "direction": change.direction,
+                    "sure_from": None if change.sure_from_us is None else format_time(change.sure_from_us),
+                }
+                for change in found.changes
+            ],
+        },
+        "skill": None if found.skill is None else asdict(found.skill),
+        "past": {
+            "made": found.past_from,
+            "scores": [asdict(score) for score in found.past],
+            "moves": [
+                {"column": column, "start": format_time(start_us), "before": before, "now": now}
+                for column, start_us, before, now in found.past_moves
+            ],
+        },
+        "quality": asdict(found.quality),
+        "near": _near(outlook),
+        "periods": {scale: _periods(fan) for scale, fan in found.ahead.items()},
+        "card": dict(card),
+    }
+
+
+def _near(outlook: Outlook) -> dict[str, Any]:
+    near = outlook.near()
+    columns_NMC = np.concatenate([near.mean[..., None], near.quantiles], axis=-1)
+    return {
+        "start": format_time(outlook.first_us),
+        "columns": {
+            metric: {name: columns_NMC[:, m, c].tolist() for c, name in enumerate(_NUMBERS)}
+            for m, metric in enumerate(METRIC_NAMES)
+        },
+    }
+
+
+def _columns(fan: PeriodFan) -> FloatArray:
+    return np.concatenate([fan.fan.mean[..., None], fan.fan.quantiles], axis=-1)
+
+
+def _periods(fan: PeriodFan) -> dict[str, Any]:
+    columns_NCC = _columns(fan)
+    return {
+        "start": [format_time(int(us)) for us in fan.start_us],
+        "observed_steps": fan.observed_steps,
+        "columns": {
+            column: {
+                "rule": rule_of(column),
+                **{name: columns_NCC[:, index, c].tolist() for c, name in enumerate(_NUMBERS)},
+                "above": [None if np.isnan(share) else share for share in fan.above[:, index].tolist()],
+            }
+            for index, column in enumerate(COLUMNS)
+        },
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class LastForecast:
+    """What an earlier report forecast.
+
+    Attributes:
+        made: when it was made.
+        first_us: start of its first step.
+        columns_NMC: [N, M, 6] its first steps, the mean and the shown quantiles.
+        periods: by scale and column, the median of each period by its start, as text.
+    """
+
+    made: str
+    first_us: int
+    columns_NMC: FloatArray
+    periods: Mapping[str, Mapping[str, Mapping[str, float]]]
+
+    def moves(self, ahead: Mapping[Scale, PeriodFan]) -> list[tuple[str, int, float, float]]:
+        """Return column, period, and the medians before and now of the last period that both forecast."""
+        for scale in reversed(list(ahead)):
+            fan, before = ahead[scale], self.periods.get(scale, {})
+            for row in reversed(range(len(fan))):
+                start_us = int(fan.start_us[row])
+                start = format_time(start_us)
+                found = [
+                    (column, start_us, before[column][start], float(fan.fan.quantiles[row, COLUMN_INDEX[column], 2]))
+                    for column in _MOVED
+                    if start in before.get(column, {})
+                ]
+                if found:
+                    return found
+        return []
+
+
+def last_forecast(facts: Mapping[str, Any] | None) -> LastForecast | None:
+    """Return what the facts of an earlier report forecast; None for none, or for facts of another schema."""
+    if facts is None or facts.get("schema") != FACTS_SCHEMA:
+        return None
+    near = facts["near"]["columns"]
+    columns_NMC = np.stack([np.column_stack([near[m][name] for name in _NUMBERS]) for m in METRIC_NAMES], axis=1)
+    periods = {
+        scale: {column: dict(zip(one["start"], one["columns"][column]["q0.5"], strict=True)) for column in _MOVED}
+        for scale, one in facts["periods"].items()
+    }
+    first = np.datetime64(facts["near"]["start"].removesuffix("Z"), "us")
+    return LastForecast(facts["made"], int(first.astype(np.int64)), columns_NMC, periods)
+
+
+def bundle(facts: Mapping[str, Any], found: Findings, outlook: Outlook) -> bytes:
+    """Return a zip of the report's data: periods and next steps as CSV and Parquet, facts and card as JSON."""
+    periods, near = _period_table(found), _near_table(outlook)
+    files = {
+        "README.txt": _README.format(
+            graph=found.graph, horizon=found.request.horizon, seed=found.request.seed
+        ).encode(),
+        "report.json": _json(facts),
+        "card.json": _json(facts["card"]),
+        "periods.csv": _csv(periods),
+        "periods.parquet": _parquet(periods),
+        "near.csv": _csv(near),
+        "near.parquet": _parquet(near),
+    }
+    sink = io.BytesIO()
+    with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            entry = zipfile.ZipInfo(name, _ZIP_TIME)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, content)
+    return sink.getvalue()
+
+
+_README = """Data of a Graphtide report on {graph}.
+
+report.json      all that the report says
+card.json        the card of the model that answered; empty for a simple method
+periods.*        observed and forecast days, weeks, months and years: each sample path aggregated, then its quantiles
+near.*           the next steps one by one
+above            share of the sample paths above the last whole observed period, ties as halves
+
+Every step, as a file:
+  graphtide forecast {graph} --horizon {horizon} --seed {seed} --format parquet --output steps.parquet
+"""
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value, indent=1, allow_nan=False).encode() + b"\n"
+
+
+def _period_table(found: Findings) -> pa.Table:
+    rows: dict[str, list[Any]] = {
+        name: [] for name in ("scale", "start", "column", "rule", "observed", *_NUMBERS, "above")
+    }
+    for scale, fan in found.ahead.items():
+        seen, columns_NCC = found.observed[scale], _columns(fan)
+        for column, index in COLUMN_INDEX.items():
+            for part, start_us in ((seen, seen.start_us), (fan, fan.start_us)):
+                count = len(part)
+                rows["scale"] += [str(scale)] * count
+                rows["start"] += [format_time(int(us)) for us in start_us]
+                rows["column"] += [column] * count
+                rows["rule"] += [str(rule_of(column))] * count
+            rows["observed"] += [*seen.values[:, index].tolist(), *[None] * len(fan)]
+            for c, name in enumerate(_NUMBERS):
+                rows[name] += [*[None] * len(seen), *columns_NCC[:, index, c].tolist()]
+            above = fan.above[:, index]
+            rows["above"] += [*[None] * len(seen), *[None if np.isnan(share) else float(share) for share in above]]
+    return _typed(rows, texts=("scale", "start", "column", "rule"))
+
+
+def _near_table(outlook: Outlook) -> pa.Table:
+    near = outlook.near()
+    starts = [format_time(int(us)) for us in near.start_us]
+    rows: dict[str, list[Any]] = {
+        "step_start": [start for start in starts for _ in METRIC_NAMES],
+        "metric": list(METRIC_NAMES) * len(starts),
+        "mean": near.mean.ravel().tolist(),
+    }
+    for c, name in enumerate(_NUMBERS[1:]):
+        rows[name] = near.quantiles[..., c].ravel().tolist()
+    return _typed(rows, texts=("step_start", "metric"))
+
+
+def _typed(rows: Mapping[str, list[Any]], *, texts: tuple[str, ...]) -> pa.Table:
+    return pa.table(
+        {name: pa.array(cells, pa.string() if name in texts else pa.float64()) for name, cells in rows.items()}
+    )
+
+
+def _csv(table: pa.Table) -> bytes:
+    sink = io.StringIO(newline="")
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow(table.column_names)
+    writer.writerows(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    return sink.getvalue().encode()
+
+
+def _parquet(table: pa.Table) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd")
+    return sink.getvalue()
