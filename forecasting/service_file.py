@@ -1,4 +1,4 @@
-"""The file of the serving processes: API keys and long-range forecasts. Several processes read and write it."""
+"""The file of the serving processes: API keys, long-range forecasts, reports. Several processes read and write it."""
 
 import sqlite3
 import threading
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from forecasting.doctor import SQLITE_WAL_RESET_FIXED
+from forecasting.reports.tables import REPORT_TABLES
 from infra.errors import StoreError
 
 SERVICE_SCHEMA = 1
@@ -149,6 +150,9 @@ class ServiceFile:
                 raise StoreError(
                     f"{self.path} is another program's file", place="[api] service_db", fix="name another file"
                 )
+            # Tables of their own, which an older version neither needs nor minds: the schema's number stays.
+            for statement in REPORT_TABLES.split(";"):
+                connection.execute(statement)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -23,6 +23,7 @@ from forecasting.cli import (
     ingest,
     keys,
     replay,
+    report,
     schema,
     serve,
     store,
@@ -57,7 +58,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _GROUPS = (
-    *(demo, ingest, replay, deadletters, store, train, forecast, backtest, serve, keys),
+    *(demo, ingest, replay, deadletters, store, train, forecast, backtest, report, serve, keys),
     *(bench, datasets, schema, doctor),
 )
 for group in _GROUPS:

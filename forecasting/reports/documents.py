@@ -191,8 +191,13 @@ Every step, as a file:
 """
 
 
+def as_text(value: object) -> str:
+    """Return facts as JSON."""
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
+
+
 def _json(value: object) -> bytes:
-    return json.dumps(value, indent=1, allow_nan=False).encode() + b"\n"
+    return as_text(value).encode()
 
 
 def _period_table(found: Findings) -> pa.Table:

@@ -12,9 +12,10 @@ from forecasting.live import LiveState
 from forecasting.reports import findings
 from forecasting.reports.aggregate import PathAggregator, observed_periods
 from forecasting.reports.contents import Findings, ReportRequest
-from forecasting.reports.documents import bundle, facts_of, last_forecast
+from forecasting.reports.documents import as_text, bundle, facts_of, last_forecast
 from forecasting.reports.outlook import Outlook, block_length
 from forecasting.reports.page import ForecastPage, render
+from forecasting.reports.records import BUNDLE, FACTS, HTML
 from forecasting.reports.words import summary
 from infra.errors import GraphtideError, StoreError
 from models import checkpoint
@@ -110,6 +111,11 @@ def make_report(
         made=made,
     )
     return Report(facts, render(page).encode(), bundle(facts, found, outlook))
+
+
+def report_files(report: Report) -> dict[str, bytes]:
+    """Return what is kept of a report, by name."""
+    return {HTML: report.html, BUNDLE: report.bundle, FACTS: as_text(report.facts).encode()}
 
 
 def _roll_out(

@@ -4,6 +4,7 @@ A figure is drawn for the first metric; the page swaps in the numbers of another
 cost the size of their numbers and not of 18 figures.
 """
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,7 @@ WIDE_ALPHA, NARROW_ALPHA = 0.16, 0.3
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 HEIGHT_PX = 340
 DIGITS = 6
+_BOKEH_IDS = re.compile(r"\bp[0-9]{4,}\b|\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 _COLUMNS = ("mean", *(f"q{level:g}" for level in SHOWN_LEVELS))
 _MEDIAN = f"q{SHOWN_LEVELS[2]:g}"
 
@@ -114,9 +116,15 @@ def panel_figure(panel: Panel, metric: str) -> figure:
 
 
 def embed(figures: list[figure]) -> tuple[str, list[str]]:
-    """Return the script that draws the figures, and the element of each."""
+    """Return the script that draws the figures, and the element of each; equal figures give equal text."""
     script, elements = components(tuple(figures))
-    return script, list(elements)
+    # Bokeh names its models by a counter of the process and its elements at random.
+    names: dict[str, str] = {}
+
+    def renamed(text: str) -> str:
+        return _BOKEH_IDS.sub(lambda match: names.setdefault(match[0], f"g{len(names) + 1}"), text)
+
+    return renamed(script), [renamed(element) for element in elements]
 
 
 def library() -> str:

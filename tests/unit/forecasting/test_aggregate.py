@@ -114,7 +114,7 @@ def test_share_above_compares_with_the_last_whole_period() -> None:
     paths[0, 0] = [last - 1, last, last + 1, last + 2]
     gathered = PathAggregator(history, 4, [Scale.DAY, Scale.YEAR])
     gathered.add(PathChunk(0, paths))
-    assert gathered.periods()[Scale.DAY].above[0, 0] == 0.5
+    assert gathered.periods()[Scale.DAY].above[0, 0] == 0.5 + 0.25 / 2
     assert len(gathered.periods()[Scale.YEAR]) == 0
 
 

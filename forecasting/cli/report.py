@@ -1,0 +1,158 @@
+"""`graphtide report`: one long-horizon report now; `report schedule` keeps the calendar."""
+
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from forecasting.cli.call import Call, interruptible, say
+from forecasting.cli.progress import progress
+from forecasting.cli.store import StoreOption
+from forecasting.cli.train import TrainingReport
+from infra.errors import UsageError
+from infra.settings import Settings
+from infra.whole_file import whole_file
+
+if TYPE_CHECKING:
+    from forecasting.live import LiveStates
+    from forecasting.reports.making import Report
+    from stream.store.base import SnapshotReader
+
+MAKE = "make"
+INDEX_NAME = "index.html"
+
+
+class _Reports(TyperGroup):
+    """`report GRAPH` is `report make GRAPH`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = [MAKE, *args]
+        return super().parse_args(ctx, args)
+
+
+report_app = typer.Typer(
+    name="report",
+    cls=_Reports,
+    help="Long-horizon reports: `graphtide report GRAPH` makes one now, `report schedule` keeps the calendar.",
+    no_args_is_help=True,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this file."""
+    app.add_typer(report_app)
+
+
+@report_app.command(MAKE)
+def make(
+    ctx: typer.Context,
+    graphs: Annotated[list[str], typer.Argument(help="Names of graphs.", metavar="GRAPH…", show_default=False)],
+    horizon: Annotated[str | None, typer.Option("--horizon", metavar="N", help="Steps ahead, 1 to 36500.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="PATH", help="HTML file, or a folder; the data lies beside."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what the report says as JSON; write no file.")] = False,
+    seed: Annotated[
+        str | None, typer.Option("--seed", metavar="N", help="The same seed gives the same report.")
+    ] = None,
+    store: StoreOption = None,
+) -> None:
+    """Make one self-contained page on what comes, and a bundle of its data; for several graphs, an index too.
+
+    The report is also kept in the service's file: the next one is compared with it.
+
+    Example: graphtide report town --horizon 8760 --output town.html
+    """
+    call: Call = ctx.obj
+    settings = call.load(
+        {"reports.horizon": ("--horizon", horizon), "forecast.seed": ("--seed", seed), "store.url": ("--store", store)}
+    ).values
+    names = list(dict.fromkeys(graphs))
+    if as_json and len(names) > 1:
+        raise UsageError("--json prints one report", fix="name one graph, or leave --json out")
+    from forecasting.live import LiveStates  # noqa: PLC0415 - imports torch
+    from stream.store import open_reader  # noqa: PLC0415
+
+    def opened() -> "SnapshotReader":
+        return open_reader(settings.store.url, settings.influxdb)
+
+    files = _places(names, output)
+    made: list[tuple[str, dict[str, Any]]] = []
+    with (
+        interruptible("Reports that were named above are complete; run the same command again for the others."),
+        opened() as reader,
+        LiveStates(opened, settings.models.directory, max_graphs=1) as states,
+    ):
+        for name in names:
+            report = _make(name, settings, reader, states)
+            if as_json:
+                from forecasting.reports.documents import as_text  # noqa: PLC0415 - imports Arrow
+
+                sys.stdout.write(as_text(report.facts))
+                return
+            _write(files[name], report.html)
+            _write(files[name].with_suffix(".zip"), report.bundle)
+            made.append((files[name].name, report.facts))
+            say(f"Wrote {files[name]} and {files[name].with_suffix('.zip').name}: {report.facts['summary'][0]}")
+    if len(names) > 1:
+        from forecasting.reports.index import entry, render_index  # noqa: PLC0415
+
+        page = render_index([entry(facts, file) for file, facts in made], made[-1][1]["made"])
+        index = files[names[0]].with_name(INDEX_NAME)
+        _write(index, page.encode())
+        say(f"Wrote {index}")
+
+
+def _places(names: list[str], output: Path | None) -> dict[str, Path]:
+    if len(names) == 1 and not (output is not None and output.is_dir()):
+        path = output or Path(f"report-{names[0].replace(':', '-')}.html")
+        if path.suffix == ".zip":
+            raise UsageError(f"--output cannot be {path}", fix="name an HTML file; the data bundle .zip lies beside it")
+        return {names[0]: path}
+    folder = output or Path("reports")
+    if folder.is_file():
+        raise UsageError(f"--output is the file {folder}", fix="name a folder for the reports of several graphs")
+    return {name: folder / f"report-{name.replace(':', '-')}.html" for name in names}
+
+
+def _make(name: str, settings: Settings, reader: "SnapshotReader", states: "LiveStates") -> "Report":
+    from forecasting.engine import Engine  # noqa: PLC0415 - imports torch
+    from forecasting.reports.contents import ReportRequest  # noqa: PLC0415
+    from forecasting.reports.making import make_report, report_files  # noqa: PLC0415
+    from forecasting.reports.records import Reports  # noqa: PLC0415
+    from forecasting.service_file import ServiceFile, now_us  # noqa: PLC0415
+    from forecasting.training import checkpoint_folder  # noqa: PLC0415
+    from infra.steps import SECOND_US, format_time  # noqa: PLC0415
+    from models.checkpoint import CARD_NAME  # noqa: PLC0415
+
+    if not (checkpoint_folder(settings.models.directory, name) / CARD_NAME).exists():
+        with ExitStack() as training:
+            shown = TrainingReport(training, f"There is no model for {name} yet: training")
+            for note in Engine(settings, reader=reader, on_training=shown).forecast(name, horizon_steps=1).notes:
+                say(f"note: {note}")
+    live = states.state_of(name)
+    request = ReportRequest(settings.reports.horizon, settings.forecast.seed, settings.reports.paths)
+    with ServiceFile(settings.api.service_db) as file, progress(f"Making a report of {name}") as shown_progress:
+        reports = Reports(file, settings.reports, settings.jobs)
+        report = make_report(
+            reader,
+            live,
+            settings.models.directory,
+            request,
+            made=format_time(now_us() // SECOND_US * SECOND_US),
+            chunk_steps=settings.jobs.chunk_steps,
+            previous=reports.facts_before(name, live.next_step_us),
+            on_progress=lambda done, steps: shown_progress(done, steps, "steps"),
+        )
+        reports.keep_made(name, request, report_files(report), live.next_step_us, report.facts["summary"])
+    return report
+
+
+def _write(path: Path, content: bytes) -> None:
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)

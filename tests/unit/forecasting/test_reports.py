@@ -1,0 +1,206 @@
+"""A report: equal runs are equal, its numbers are the forecast's, and it says what it rests on."""
+
+import io
+import json
+import zipfile
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from forecast_cases import START_US, some_history
+
+from forecasting.live import LiveState
+from forecasting.reports import findings
+from forecasting.reports.contents import ReportRequest
+from forecasting.reports.index import entry, render_index
+from forecasting.reports.making import Report, ReportCancelledError, make_report
+from infra.errors import StoreError
+from infra.schema import METRIC_INDEX, METRIC_NAMES
+from infra.steps import DAY_US, HOUR_US, format_time
+from models.baselines import ProfileLevel
+from models.contract import History
+from stream.store.base import GraphInfo, SnapshotTable
+
+STEPS = 24 * 80
+
+
+class Reader:
+    """A store with one graph."""
+
+    def __init__(self, history: History, *, late: int = 0, final_us: int | None = None) -> None:
+        self.history, self.late, self.final_us = history, late, final_us
+
+    def graph(self, name: str) -> GraphInfo:
+        history = self.history
+        events = int(history.values[:, 0].sum())
+        last_us = history.start_us + (len(history) - 1) * history.step_us
+        return GraphInfo(
+            name, history.step_us, len(history), events, history.start_us, last_us, self.late, self.final_us
+        )
+
+    def graphs(self) -> list[GraphInfo]:
+        return [self.graph("toy")]
+
+    def snapshots(self, name: str, **_: object) -> SnapshotTable:
+        history = self.history
+        starts = history.start_us + np.arange(len(history), dtype=np.int64) * history.step_us
+        return SnapshotTable(
+            name, history.step_us, METRIC_NAMES, starts, np.zeros(len(history), dtype=np.int64), history.values
+        )
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+def valid_history(steps: int = STEPS) -> History:
+    """Steps that hold the invariants of the schema."""
+    history = some_history(steps)
+    values = history.values
+    for smaller, larger in (("unique_edges", "events"), ("new_edges", "unique_edges"), ("new_nodes", "active_nodes")):
+        a, b = METRIC_INDEX[smaller], METRIC_INDEX[larger]
+        values[:, a] = np.minimum(values[:, a], values[:, b])
+    for total, new in (("total_nodes", "new_nodes"), ("total_edges", "new_edges")):
+        values[:, METRIC_INDEX[total]] = 50 + values[:, METRIC_INDEX[new]].cumsum()
+    return history
+
+
+def state_of(history: History) -> LiveState:
+    floor = ProfileLevel()
+    state = floor.update(floor.start(history.step_us, history.start_us), history.values)
+    next_us = history.start_us + len(history) * history.step_us
+    reason = "there is no model of 'toy'; train one: graphtide train toy"
+    return LiveState("toy", history.step_us, next_us, len(history), "d", floor, state, None, reason)
+
+
+def made(tmp_path, history: History | None = None, *, horizon: int = 1500, **more) -> Report:
+    history = valid_history() if history is None else history
+    given = {"made": "2026-01-01T00:00:00Z", **more}
+    request = ReportRequest(horizon, 0, 40)
+    return make_report(Reader(history), state_of(history), tmp_path, request, chunk_steps=256, **given)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    return made(tmp_path_factory.mktemp("models"))
+
+
+def test_two_runs_differ_in_their_date_alone(report: Report, tmp_path) -> None:
+    again = made(tmp_path)
+    assert again.bundle == report.bundle
+    later = made(tmp_path, made="2027-02-03T00:00:00Z")
+    assert {**later.facts, "made": ""} == {**report.facts, "made": ""}
+    assert later.html.replace(b"2027-02-03T00", b"2026-01-01T00") == report.html
+
+
+def test_near_numbers_are_those_of_the_rollout(report: Report) -> None:
+    live = state_of(valid_history())
+    (chunk,) = live.model.rollout(live.state, 168, seed=0)
+    near = report.facts["near"]
+    assert near["start"] == format_time(live.next_step_us)
+    for name in ("events", "reciprocity", "total_nodes"):
+        np.testing.assert_allclose(near["columns"][name]["mean"], chunk.mean[:, METRIC_INDEX[name]], rtol=1e-6)
+        np.testing.assert_allclose(
+            near["columns"][name]["q0.9"], chunk.quantiles[:, METRIC_INDEX[name], 9], rtol=1e-6, atol=1e-9
+        )
+
+
+def test_bundle_holds_the_same_numbers_as_the_facts(report: Report) -> None:
+    with zipfile.ZipFile(io.BytesIO(report.bundle)) as archive:
+        names = archive.namelist()
+        assert set(names) == {
+            *("README.txt", "report.json", "card.json"),
+            *("periods.csv", "periods.parquet", "near.csv", "near.parquet"),
+        }
+        facts = json.loads(archive.read("report.json"))
+        assert facts == json.loads(json.dumps(report.facts))
+        lines = archive.read("periods.csv").decode().splitlines()
+    header = lines[0].split(",")
+    rows = [dict(zip(header, line.split(","), strict=True)) for line in lines[1:]]
+    months = [row for row in rows if (row["scale"], row["column"]) == ("month", "events") and not row["observed"]]
+    assert [float(row["q0.5"]) for row in months] == facts["periods"]["month"]["columns"]["events"]["q0.5"]
+
+
+def test_report_says_that_a_floor_answers_and_that_history_is_short(report: Report) -> None:
+    said = " ".join(report.facts["summary"])
+    assert "No trained model answers here but a simple method" in said
+    assert "The history is short" in said
+    html = report.html.decode()
+    assert "graphtide train toy" in html
+    assert "This is the first report of this graph that is kept." in html
+
+
+def test_next_report_scores_the_last(report: Report, tmp_path) -> None:
+    longer = valid_history(STEPS + 48)
+    longer.values[:STEPS] = valid_history().values
+    following = made(tmp_path, longer, previous=report.facts)
+    past = following.facts["past"]
+    assert past["made"] == "2026-01-01T00:00:00Z"
+    (events,) = [score for score in past["scores"] if score["metric"] == "events"]
+    assert events["n"] == 48
+    near = report.facts["near"]["columns"]["events"]
+    seen = longer.values[STEPS:, 0]
+    assert events["mae"] == pytest.approx(np.abs(seen - near["q0.5"][:48]).mean())
+    assert events["in_80"] == pytest.approx(((seen >= near["q0.1"][:48]) & (seen <= near["q0.9"][:48])).mean())
+    assert events["naive_mae"] == pytest.approx(np.abs(seen - longer.values[STEPS - 168 : STEPS - 120, 0]).mean())
+    assert {move["column"] for move in past["moves"]} == {"events", "active_nodes", "total_nodes"}
+
+
+def test_report_of_replaced_snapshots_is_refused(tmp_path) -> None:
+    live = state_of(valid_history())
+    with pytest.raises(StoreError, match="replaced"):
+        make_report(Reader(valid_history(100)), live, tmp_path, ReportRequest(10, 0, 20), made="x", chunk_steps=10)
+
+
+def test_report_can_be_stopped(tmp_path) -> None:
+    asked = iter([False, True])
+    with pytest.raises(ReportCancelledError):
+        made(tmp_path, cancelled=lambda: next(asked))
+
+
+def test_what_rises_falls_or_is_open() -> None:
+    def change(above: float) -> findings.Change:
+        return findings.Change("growth", "events", "sum", 10, 12, 9, 14, above, None)  # type: ignore[arg-type]
+
+    assert [change(share).direction for share in (0.95, 0.1, 0.6, 0.5)] == ["rises", "falls", "is open", "is open"]
+    assert change(0.1).agreement == 0.9
+
+
+def test_quality_finds_gaps_revisions_and_late_events() -> None:
+    history = valid_history(100)
+    history.values[:, 0] = np.maximum(history.values[:, 0], 1)
+    history.values[[5, 40, 41, 42], 0] = 0
+    final_us = START_US + 97 * HOUR_US
+    reader = Reader(history, late=7, final_us=final_us)
+    table = reader.snapshots("toy")
+    table = replace(table, revision=np.where(np.arange(100) == 9, 2, 0))
+    found = findings.quality(reader.graph("toy"), table)
+    assert (found.empty_steps, found.longest_gap_steps, found.longest_gap_us) == (4, 3, START_US + 40 * HOUR_US)
+    assert (found.revised_steps, found.late, found.provisional_steps) == (1, 7, 3)
+    calm = findings.quality(Reader(valid_history(5)).graph("toy"), Reader(valid_history(5)).snapshots("toy"))
+    assert calm.provisional_steps is None
+
+
+def test_past_is_not_scored_where_it_does_not_fit() -> None:
+    history = valid_history(200)
+    end = history.start_us + 200 * HOUR_US
+    columns = np.zeros((10, len(METRIC_NAMES), 6))
+    assert findings.past_scores(history, end, columns) == []
+    assert findings.past_scores(history, history.start_us - DAY_US, columns) == []
+    assert findings.past_scores(history, end - HOUR_US - 1, columns) == []
+
+
+def test_index_puts_what_changes_most_first_and_escapes(report: Report) -> None:
+    def facts(graph: str, then: float) -> dict:
+        rows = [{"column": "events", "now": 100.0, "then": then, "above": 0.9}]
+        return {**report.facts, "graph": graph, "changes": {"scale": "month", "rows": rows}}
+
+    entries = [
+        entry(facts(graph, then), f"{graph}.html") for graph, then in (("calm", 101), ("<wild>", 40), ("up", 180))
+    ]
+    page = render_index(entries, "today")
+    assert page.index("&lt;wild&gt;") < page.index(">up<") < page.index(">calm<")
+    assert "<wild>" not in page
