@@ -1,4 +1,4 @@
-"""The processes that compute long-range forecasts, started and watched beside the service."""
+"""The processes that compute long-range forecasts and reports, started and watched beside the service."""
 
 import json
 import logging
@@ -7,9 +7,11 @@ import secrets
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from typing import Self
 
 from forecasting.jobs import Jobs
+from forecasting.reports.records import Reports
 from forecasting.service_file import ServiceFile
 from infra.errors import StoreError
 from infra.settings import Settings
@@ -18,22 +20,32 @@ LONGEST_PAUSE_S = 30.0
 _log = logging.getLogger(__name__)
 
 
-class JobProcesses:
-    """Keeps `[jobs] workers` processes running; one that dies is replaced, and its job goes on where it stood.
+class WorkerProcesses:
+    """Keeps processes running; one that dies is replaced, and what it worked on goes on.
 
     Args:
         settings: all of them.
         log_level: of the `logging` module.
+        module: what each of them runs.
+        count: how many.
+        release: puts back what a worker that died was working on, given the file and its name.
     """
 
-    def __init__(self, settings: Settings, *, log_level: int) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        log_level: int,
+        module: str,
+        count: int,
+        release: Callable[[ServiceFile, str], None],
+    ) -> None:
         self._settings = settings
         self._log_level = log_level
+        self._module = module
+        self._release = release
         self._stop = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._keep_one, name=f"graphtide-jobs-{number}")
-            for number in range(settings.jobs.workers)
-        ]
+        self._threads = [threading.Thread(target=self._keep_one, name=f"{module}-{number}") for number in range(count)]
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -52,10 +64,10 @@ class JobProcesses:
             process = self._start(worker)
             if self._watch(process):
                 return
-            _log.warning("the process %d of long forecasts ended with %d", process.pid, process.returncode)
+            _log.warning("the process %d of %s ended with %d", process.pid, self._module, process.returncode)
             try:
                 with ServiceFile(self._settings.api.service_db) as file:
-                    Jobs(file, self._settings.jobs).release(worker, is_blameless=False)
+                    self._release(file, worker)
             except StoreError as error:
                 # Its lease runs out by itself.
                 _log.warning("%s", error.message)
@@ -63,7 +75,7 @@ class JobProcesses:
 
     def _start(self, worker: str) -> "subprocess.Popen[bytes]":
         process = subprocess.Popen(
-            [sys.executable, "-m", "forecasting.job_worker"],
+            [sys.executable, "-m", self._module],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             # A user's own `models.py` in the working directory is never picked up.
@@ -84,8 +96,30 @@ class JobProcesses:
                 try:
                     process.wait(self._settings.api.drain_s)
                 except subprocess.TimeoutExpired:
-                    # Nothing is lost: the chunks are kept, and the lease runs out.
+                    # Nothing is lost: what is kept stays, and the lease runs out.
                     process.kill()
                     process.wait()
                 return True
         return self._stop.is_set()
+
+
+def forecast_processes(settings: Settings, *, log_level: int) -> WorkerProcesses:
+    """Return the `[jobs] workers` processes of long-range forecasts."""
+    return WorkerProcesses(
+        settings,
+        log_level=log_level,
+        module="forecasting.job_worker",
+        count=settings.jobs.workers,
+        release=lambda file, worker: Jobs(file, settings.jobs).release(worker, is_blameless=False),
+    )
+
+
+def report_processes(settings: Settings, *, log_level: int) -> WorkerProcesses:
+    """Return the process of reports and their schedules; none where `[jobs] workers` is 0."""
+    return WorkerProcesses(
+        settings,
+        log_level=log_level,
+        module="forecasting.report_worker",
+        count=min(1, settings.jobs.workers),
+        release=lambda file, worker: Reports(file, settings.reports, settings.jobs).release(worker, is_blameless=False),
+    )

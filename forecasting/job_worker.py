@@ -1,29 +1,20 @@
 """The process that computes long-range forecasts: one job at a time, chunk by chunk, behind whatever else runs here.
 
-Run as `python -m forecasting.job_worker`; `forecasting.job_processes` does. The first line on stdin holds its name and
-the settings as JSON. When stdin ends, whoever started it has ended or wants it to: it puts its job back and ends too.
+Run as `python -m forecasting.job_worker`; `forecasting.job_processes` does.
 """
 
-import json
 import logging
-import os
-import signal
-import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
-
-import torch
+from contextlib import suppress
 
 from forecasting import job_chunks
 from forecasting.api.bodies import provenance
 from forecasting.jobs import Job, Jobs, LostJobError
 from forecasting.live import LiveState, LiveStates
 from forecasting.service_file import ServiceFile
+from forecasting.worker_process import lease, run_worker
 from infra.errors import GraphtideError, ModelError, StoreError
 from infra.settings import Settings
-from infra.telemetry import configure_logging
 from stream.store import open_reader
 
 IDLE_WAIT_S = 0.05
@@ -79,7 +70,7 @@ def work(settings: Settings, worker: str, stop: threading.Event) -> None:
 def _run(jobs: Jobs, job: Job, states: LiveStates, settings: Settings, stop: threading.Event) -> None:
     problem = None
     try:
-        with _lease(jobs, job, settings.jobs.lease_s / 3) as lost:
+        with lease(lambda: jobs.renew(job), LostJobError, settings.jobs.lease_s / 3) as lost:
             _forecast(jobs, job, states, settings.jobs.chunk_steps, (stop, lost))
     except LostJobError as ended:
         _log.info("%s", ended.message)
@@ -173,61 +164,9 @@ def _compute(
             raise _GroundMovedError("the forecast did not come out as before it was interrupted: ask for it again")
 
 
-@contextmanager
-def _lease(jobs: Jobs, job: Job, every_s: float) -> Iterator[threading.Event]:
-    """Renew the lease beside the work; the event that is yielded is set when it is lost."""
-    ended, lost = threading.Event(), threading.Event()
-
-    def renew() -> None:
-        while not ended.wait(every_s):
-            try:
-                jobs.renew(job)
-            except LostJobError:
-                lost.set()
-                return
-            except StoreError as error:
-                _log.warning("the lease of %s was not renewed: %s", job.id, error.message)
-
-    thread = threading.Thread(target=renew, daemon=True)
-    thread.start()
-    try:
-        yield lost
-    finally:
-        ended.set()
-        thread.join()
-
-
-def _step_behind() -> None:
-    """Run only when a core has nothing else to do."""
-    try:
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    except (OSError, AttributeError):
-        os.nice(19)
-
-
 def main() -> None:
     """Work as told on stdin, until stdin ends."""
-    given: dict[str, Any] = json.loads(sys.stdin.readline())
-    settings = Settings(**given["settings"])
-    configure_logging(given["log_level"])
-    # Ctrl-C reaches the whole group of processes; who started this one tells it when to end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if settings.jobs.when_idle:
-        _step_behind()
-    torch.set_num_threads(1)
-    stop = threading.Event()
-
-    def wait_for_the_end() -> None:
-        sys.stdin.read()
-        stop.set()
-
-    threading.Thread(target=wait_for_the_end, daemon=True).start()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    try:
-        work(settings, given["worker"], stop)
-    except GraphtideError as error:
-        _log.error("%s", error)
-        sys.exit(1)
+    run_worker(work)
 
 
 if __name__ == "__main__":

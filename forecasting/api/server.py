@@ -12,8 +12,9 @@ from starlette.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
 
 from forecasting.api.app import build
-from forecasting.job_processes import JobProcesses
+from forecasting.job_processes import forecast_processes, report_processes
 from forecasting.keys import Keys
+from forecasting.report_worker import take_schedules
 from forecasting.service_file import ServiceFile
 from infra.errors import GraphtideError, UsageError
 from infra.settings import ApiSettings, Settings
@@ -41,6 +42,7 @@ def serve(settings: Settings, *, log_level: int, on_ready: Callable[[str], None]
         get_backend()
     except BackendUnavailableError as error:
         raise UsageError(str(error), fix="unset it, or see `graphtide doctor` for what can run here") from error
+    take_schedules(settings)
     with ServiceFile(api.service_db) as file:
         refuse_exposure(api, has_keys=Keys(file).exist())
     with ExitStack() as stack:
@@ -60,7 +62,8 @@ def serve(settings: Settings, *, log_level: int, on_ready: Callable[[str], None]
             timeout_graceful_shutdown=api.drain_s,
             backlog=BACKLOG,
         )
-        stack.enter_context(JobProcesses(settings, log_level=log_level))
+        stack.enter_context(forecast_processes(settings, log_level=log_level))
+        stack.enter_context(report_processes(settings, log_level=log_level))
         on_ready(address)
         if api.workers > 1:
             Multiprocess(config, sockets=[bound]).run()

@@ -1,0 +1,184 @@
+"""The process that makes reports: it plans what the schedules want, makes one report at a time, and delivers them.
+
+Run as `python -m forecasting.report_worker`; `forecasting.job_processes` and `graphtide report schedule run` do.
+Planning and delivering have a thread of their own: a receiver that is slow holds up no report.
+"""
+
+import logging
+import threading
+from contextlib import suppress
+
+from forecasting.live import LiveStates
+from forecasting.reports.deliveries import Deliveries, DeliveryError
+from forecasting.reports.making import ReportCancelledError, make_report, report_files
+from forecasting.reports.records import BUNDLE, HTML, LostReportError, ReportRow, Reports
+from forecasting.reports.schedules import Schedules, of_settings
+from forecasting.reports.targets import kinds
+from forecasting.reports.targets.parcel import Parcel
+from forecasting.service_file import ServiceFile, now_us
+from forecasting.worker_process import lease, run_worker
+from infra.errors import ModelError, StoreError
+from infra.settings import Settings
+from infra.steps import SECOND_US, format_time
+from stream.store import open_reader
+
+IDLE_WAIT_S = 0.1
+PLAN_EVERY_S = 1.0
+FAILURE_WAIT_S = 1.0
+SWEEP_EVERY = 600  # waits, a minute
+# A delivery is left to another process after so many of its timeouts: several requests fit into that.
+LEASE_TIMEOUTS = 10
+_log = logging.getLogger(__name__)
+
+
+def work(settings: Settings, worker: str, stop: threading.Event) -> None:
+    """Plan, make and deliver reports until `stop` is set.
+
+    Args:
+        settings: all of them.
+        worker: name of this process, different from all others.
+        stop: asked between chunks and while there is nothing to do.
+
+    Raises:
+        StoreError: the service's file cannot be opened.
+    """
+    with (
+        ServiceFile(settings.api.service_db) as file,
+        LiveStates(
+            lambda: open_reader(settings.store.url, settings.influxdb),
+            settings.models.directory,
+            max_graphs=1,
+        ) as states,
+    ):
+        reports = Reports(file, settings.reports, settings.jobs)
+        beside = threading.Thread(target=_plan_and_deliver, args=(settings, file, reports, stop), name="deliveries")
+        beside.start()
+        waits = 0
+        try:
+            while not stop.is_set():
+                try:
+                    report = reports.claim(worker)
+                    if report is not None:
+                        _make(reports, report, states, settings, stop)
+                        continue
+                    if waits % SWEEP_EVERY == 0:
+                        reports.sweep()
+                except StoreError as error:
+                    _log.warning("%s", error.message)
+                    with suppress(StoreError):
+                        reports.release(worker, is_blameless=True)
+                    stop.wait(FAILURE_WAIT_S)
+                waits += 1
+                stop.wait(IDLE_WAIT_S)
+        finally:
+            stop.set()
+            beside.join()
+            with suppress(StoreError):
+                reports.release(worker, is_blameless=True)
+
+
+def _make(reports: Reports, report: ReportRow, states: LiveStates, settings: Settings, stop: threading.Event) -> None:
+    done = 0
+
+    def progressed(steps: int, _of: int) -> None:
+        nonlocal done
+        done = steps
+
+    problem = None
+    try:
+        with lease(lambda: reports.renew(report, done), LostReportError, settings.jobs.lease_s / 3) as lost:
+            live = states.state_of(report.graph)
+            with open_reader(settings.store.url, settings.influxdb) as reader:
+                made = make_report(
+                    reader,
+                    live,
+                    settings.models.directory,
+                    report.request,
+                    made=format_time(now_us() // SECOND_US * SECOND_US),
+                    chunk_steps=settings.jobs.chunk_steps,
+                    previous=reports.facts_before(report.graph, live.next_step_us),
+                    on_progress=progressed,
+                    cancelled=lambda: stop.is_set() or lost.is_set(),
+                )
+        reports.finish(report, report_files(made), live.next_step_us, made.facts["summary"])
+        return
+    except ReportCancelledError:
+        return  # `work` puts it back on its way out, or another process has it
+    except LostReportError as ended:
+        _log.info("%s", ended.message)
+        return
+    except ModelError as error:
+        _log.warning("the report %s failed: %s", report.id, error.message)
+        problem = "no forecast could be made from this state"
+    except StoreError:
+        # A store that is away comes back, a graph that is away does not.
+        info = states.catalog().get(report.graph)
+        if info is not None and info.snapshots > 0:
+            raise
+        problem = f"the store has no snapshots of {report.graph!r}"
+    with suppress(LostReportError):
+        reports.fail(report, problem)
+
+
+def _plan_and_deliver(settings: Settings, file: ServiceFile, reports: Reports, stop: threading.Event) -> None:
+    schedules = Schedules(file, settings.reports)
+    lease_s = max(settings.jobs.lease_s, LEASE_TIMEOUTS * settings.reports.timeout_s)
+    deliveries = Deliveries(file, settings.reports, lease_s=lease_s)
+    while not stop.is_set():
+        try:
+            schedules.plan()
+            while not stop.is_set() and deliver_next(deliveries, reports, settings):
+                pass
+        except StoreError as error:
+            _log.warning("%s", error.message)
+        stop.wait(PLAN_EVERY_S)
+
+
+def deliver_next(deliveries: Deliveries, reports: Reports, settings: Settings) -> bool:
+    """Try the next delivery that is due, once; False where there is none.
+
+    Raises:
+        StoreError: the service's file cannot be used.
+    """
+    delivery = deliveries.claim()
+    if delivery is None:
+        return False
+    try:
+        report = reports.get(delivery.report_id)
+        html, bundle = (reports.body(delivery.report_id, name) for name in (HTML, BUNDLE))
+        if report is None or html is None or bundle is None:
+            raise DeliveryError("the report is there no more", is_final=True)
+        parcel = Parcel(delivery.id, report, html, bundle)
+        kinds.send(parcel, settings.reports.targets, delivery.target, settings.reports.timeout_s)
+    except DeliveryError as error:
+        _log.warning("report %s to %s: %s", delivery.report_id, delivery.target, error.message)
+        deliveries.failed(delivery, error)
+    else:
+        deliveries.done(delivery)
+    return True
+
+
+def take_schedules(settings: Settings) -> None:
+    """Check the targets of the settings, and make their schedules those of the service's file.
+
+    Raises:
+        UsageError: a target or a schedule cannot work.
+        StoreError: the service's file cannot be used.
+    """
+    kinds.check_targets(settings.reports.targets)
+    with ServiceFile(settings.api.service_db) as file:
+        Schedules(file, settings.reports).take_settings(
+            [
+                of_settings(name, given, settings.reports, seed=settings.forecast.seed)
+                for name, given in settings.reports.schedules.items()
+            ]
+        )
+
+
+def main() -> None:
+    """Work as told on stdin, until stdin ends."""
+    run_worker(work)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Deliveries of finished reports: leased, tried again after growing waits, each under one idempotency key.
+
+A delivery is noted as done after the receiver has it. Whoever is killed in between leaves it to be sent again under
+the same key, by which the receiver knows it: none is lost, and none counts twice.
+"""
+
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tenacity import RetryCallState, Retrying
+from tenacity.wait import wait_random_exponential
+
+from forecasting.reports.records import log_line
+from forecasting.service_file import ServiceFile, now_us
+from infra.errors import GraphtideError
+from infra.settings import ReportSettings
+
+_COLUMNS = "id, report_id, target, status, attempts, fence, created_us, next_us, finished_us, problem"
+
+
+class DeliveryError(GraphtideError):
+    """A try failed; `is_final` where another one cannot help."""
+
+    def __init__(self, message: str, *, is_final: bool = False) -> None:
+        super().__init__(message)
+        self.is_final = is_final
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A row of the table; `id` is the idempotency key, `status` is waiting, done or failed."""
+
+    id: str
+    report_id: str
+    target: str
+    status: str
+    attempts: int
+    fence: int
+    created_us: int
+    next_us: int
+    finished_us: int | None
+    problem: str | None
+
+
+class Deliveries:
+    """The deliveries in a service's file.
+
+    Args:
+        file: where they are.
+        settings: waits and limits.
+        lease_s: seconds after which a delivery whose process does not report is tried by another.
+        clock: the time in UTC microseconds.
+    """
+
+    def __init__(
+        self, file: ServiceFile, settings: ReportSettings, *, lease_s: float, clock: Callable[[], int] = now_us
+    ) -> None:
+        self._file = file
+        self._settings = settings
+        self._lease_us = int(lease_s * 1e6)
+        self._clock = clock
+
+    def of(self, report_id: str) -> list[Delivery]:
+        """Return the deliveries of a report, by target."""
+        sql = f"SELECT {_COLUMNS} FROM report_deliveries WHERE report_id = ? ORDER BY target"
+        return [Delivery(*row) for row in self._file.rows(sql, (report_id,))]
+
+    def claim(self) -> Delivery | None:
+        """Take the delivery that has waited longest for its next try; None if there is none."""
+        now = self._clock()
+        due = "status = 'waiting' AND next_us <= ? AND (lease_until_us IS NULL OR lease_until_us < ?)"
+        if not self._file.rows(f"SELECT 1 FROM report_deliveries WHERE {due} LIMIT 1", (now, now)):
+            return None
+        with self._file.transaction() as connection:
+            row = connection.execute(
+                "UPDATE report_deliveries SET fence = fence + 1, attempts = attempts + 1, lease_until_us = ?"
+                f" WHERE id = (SELECT id FROM report_deliveries WHERE {due} ORDER BY next_us, id LIMIT 1)"
+                f" RETURNING {_COLUMNS}",
+                (now + self._lease_us, now, now),
+            ).fetchone()
+        return None if row is None else Delivery(*row)
+
+    def done(self, delivery: Delivery) -> bool:
+        """Note that the receiver has it; False where another process has taken it over meanwhile."""
+        now = self._clock()
+        with self._file.transaction() as connection:
+            is_ours = self._fenced(connection, delivery, "status = 'done', finished_us = ?, problem = NULL", now)
+            if is_ours:
+                line = f"delivered to {delivery.target}, try {delivery.attempts}"
+                log_line(connection, delivery.report_id, now, line)
+        return is_ours
+
+    def failed(self, delivery: Delivery, error: DeliveryError) -> bool:
+        """Note that a try failed: it waits for the next, or is given up; False where it was taken over meanwhile."""
+        now = self._clock()
+        is_over = now - delivery.created_us >= self._settings.give_up_after_s * 1e6
+        with self._file.transaction() as connection:
+            if error.is_final or is_over:
+                change, value = "status = 'failed', problem = ?, finished_us = ?", now
+                end = "given up"
+            else:
+                wait_s = self._wait_s(delivery.attempts)
+                change, value = "problem = ?, next_us = ?", now + int(wait_s * 1e6)
+                end = f"tried again in {wait_s:.0f} s"
+            is_ours = self._fenced(connection, delivery, change, error.message, value)
+            if is_ours:
+                line = f"not delivered to {delivery.target}, try {delivery.attempts}: {error.message}; {end}"
+                log_line(connection, delivery.report_id, now, line)
+        return is_ours
+
+    def _wait_s(self, attempts: int) -> float:
+        # The wait outlives the process as a time in the file; how long it is, tenacity says.
+        least, most = self._settings.retry_min_s, self._settings.retry_max_s
+        state = RetryCallState(Retrying(), None, (), {})
+        state.attempt_number = attempts
+        return wait_random_exponential(multiplier=least, min=least, max=max(least, most))(state)
+
+    def _fenced(self, connection: sqlite3.Connection, delivery: Delivery, change: str, *values: Any) -> bool:
+        sql = f"UPDATE report_deliveries SET {change}, lease_until_us = NULL WHERE id = ? AND fence = ?"
+        return connection.execute(sql, (*values, delivery.id, delivery.fence)).rowcount == 1

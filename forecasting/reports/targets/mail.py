@@ -1,0 +1,49 @@
+"""Delivery by e-mail: the summary as text, the page attached. The message's id holds the idempotency key."""
+
+import smtplib
+import ssl
+from email.message import EmailMessage
+
+from forecasting.reports.deliveries import DeliveryError
+from forecasting.reports.targets.parcel import Parcel
+from forecasting.reports.targets.secret import read_secret
+from infra.settings import TargetSettings
+
+
+def message(parcel: Parcel, target: TargetSettings) -> EmailMessage:
+    """Return the message: two tries of one delivery have the same id, by which a mail server can drop the second."""
+    found = EmailMessage()
+    found["Subject"] = f"Report on {parcel.report.graph}"
+    found["From"] = target.sender
+    found["To"] = ", ".join(target.to)
+    found["Message-ID"] = f"<{parcel.key}@{target.sender.rpartition('@')[2]}>"
+    found["X-Idempotency-Key"] = parcel.key
+    found.set_content("\n\n".join(parcel.report.summary) + "\n")
+    found.add_attachment(parcel.html, maintype="text", subtype="html", filename=f"{parcel.stem}.html")
+    return found
+
+
+def send(parcel: Parcel, target: TargetSettings, timeout_s: float) -> None:
+    """Hand the message to the mail server.
+
+    Raises:
+        DeliveryError: it was not taken.
+    """
+    context = ssl.create_default_context()
+    try:
+        client: smtplib.SMTP
+        if target.smtp_tls == "tls":
+            client = smtplib.SMTP_SSL(target.smtp_host, target.smtp_port, timeout=timeout_s, context=context)
+        else:
+            client = smtplib.SMTP(target.smtp_host, target.smtp_port, timeout=timeout_s)
+        with client:
+            if target.smtp_tls == "starttls":
+                client.starttls(context=context)
+            if target.smtp_user:
+                client.login(target.smtp_user, read_secret(target.secret_file))
+            client.send_message(message(parcel, target))
+    except smtplib.SMTPRecipientsRefused as error:
+        raise DeliveryError("the mail server refused the recipients", is_final=True) from error
+    except (smtplib.SMTPException, OSError) as error:
+        # The text of an answer may repeat what was sent, the password included.
+        raise DeliveryError(f"{target.smtp_host} did not take the message: {type(error).__name__}") from error
