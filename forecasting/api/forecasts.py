@@ -4,14 +4,13 @@ import asyncio
 import re
 from typing import Annotated, Any
 
-import orjson
 from fastapi import APIRouter, Header, Request
 from starlette.responses import Response, StreamingResponse
 
 from forecasting.api import results, streams
 from forecasting.api.bodies import encode
-from forecasting.api.parameters import metric_names, quantile_levels, query, split
-from forecasting.api.problems import Problem, near_names, parameter_problem, unavailable
+from forecasting.api.parameters import json_number, json_object, metric_names, quantile_levels, query, split
+from forecasting.api.problems import Problem, parameter_problem, unavailable
 from forecasting.api.service import CallerHere, Service, ServiceHere, require
 from forecasting.jobs import Job, JobRequest, KeyReusedError, Status, TooManyJobsError
 from forecasting.keys import Key, Scope
@@ -191,35 +190,16 @@ async def _job(service: Service, caller: Key, job_id: str) -> Job:
 
 
 def _job_request(body: bytes, *, seed: int) -> JobRequest:
-    try:
-        given = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        given = None
-    if not isinstance(given, dict):
-        detail = f"the body is no JSON object; send for example {orjson.dumps(_EXAMPLE).decode()}"
-        raise Problem(422, "invalid-body", detail, example=_EXAMPLE)
-    for name in given:
-        if name not in _MEMBERS:
-            near = near_names(name, _MEMBERS)
-            allowed = f"one of the members {', '.join(_MEMBERS)}"
-            raise parameter_problem(name[:100], given[name], allowed, near[0] if near else _MEMBERS[0])
-    horizon = _whole_number("horizon", given.get("horizon"), 1, MAX_HORIZON_STEPS, 8760)
+    given = json_object(body, _MEMBERS, _EXAMPLE)
+    horizon = json_number("horizon", given.get("horizon"), 1, MAX_HORIZON_STEPS, 8760)
     return JobRequest(
         horizon,
         metric_names("metrics", _texts("metrics", given["metrics"])) if "metrics" in given else METRIC_NAMES,
         quantile_levels("quantiles", _list("quantiles", given["quantiles"]))
         if "quantiles" in given
         else QUANTILE_LEVELS,
-        _whole_number("seed", given.get("seed", seed), 0, MAX_SEED, 0),
+        json_number("seed", given.get("seed", seed), 0, MAX_SEED, 0),
     )
-
-
-def _whole_number(field: str, value: object, low: int, high: int, example: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise parameter_problem(
-            field, value, f"a whole number from {low} to {high}", example, minimum=low, maximum=high
-        )
-    return value
 
 
 def _list(field: str, value: object) -> list[object]:

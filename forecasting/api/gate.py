@@ -56,7 +56,8 @@ class Gate:
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
                 for name, value in _SECURITY_HEADERS.items():
-                    headers[name] = value
+                    # A page has a policy of its own.
+                    headers.setdefault(name, value)
             await send(message)
             is_answered = message["type"] == "http.response.body" and not message.get("more_body", False)
 

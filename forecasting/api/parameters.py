@@ -1,12 +1,14 @@
-"""Query parameters that become values; each mistake becomes a problem with the field, its limits and an example."""
+"""Query parameters and bodies as values; each mistake becomes a problem with the field, its limits and an example."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import orjson
 from fastapi import Request
 
-from forecasting.api.problems import Problem, parameter_problem
+from forecasting.api.problems import Problem, near_names, parameter_problem
 from infra.schema import METRIC_INDEX, METRIC_NAMES, QUANTILE_LEVELS
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -101,3 +103,36 @@ def time_us(field: str, text: str) -> int:
         raise parameter_problem(
             field, text, "a date or a time of ISO 8601, such as 2016-03-06 or 2016-03-06T12:00Z", "2016-03-06T12:00Z"
         ) from None
+
+
+def json_object(body: bytes, members: Sequence[str], example: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a body that is a JSON object of known members.
+
+    Raises:
+        Problem: it is none.
+    """
+    try:
+        given = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        given = None
+    if not isinstance(given, dict):
+        detail = f"the body is no JSON object; send for example {orjson.dumps(example).decode()}"
+        raise Problem(422, "invalid-body", detail, example=example)
+    for name in given:
+        if name not in members:
+            near = near_names(name, members)
+            allowed = f"one of the members {', '.join(members)}"
+            raise parameter_problem(name[:100], given[name], allowed, near[0] if near else members[0])
+    return given
+
+
+def json_number(field: str, value: object, low: int, high: int, example: int) -> int:
+    """Return a whole number within limits.
+
+    Raises:
+        Problem: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        allowed = f"a whole number from {low} to {high}"
+        raise parameter_problem(field, value, allowed, example, minimum=low, maximum=high)
+    return value

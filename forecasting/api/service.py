@@ -1,4 +1,4 @@
-"""What the routes of one process share: the followed store, the model thread, keys, jobs and meters."""
+"""What the routes of one process share: the followed store, the model thread, keys, jobs, reports and meters."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,6 +15,9 @@ from forecasting.api.store_access import StoreAccess
 from forecasting.api.telemetry import Telemetry
 from forecasting.jobs import Jobs
 from forecasting.keys import ALL_GRAPHS, Key, KeyRing, Keys, Scope
+from forecasting.reports.deliveries import Deliveries
+from forecasting.reports.records import Reports
+from forecasting.reports.schedules import Schedules
 from forecasting.rollouts import Rollouts
 from forecasting.service_file import ServiceFile
 from infra.settings import Settings
@@ -39,6 +42,9 @@ class Service:
         self.telemetry = Telemetry()
         self.file = file
         self.jobs = Jobs(file, settings.jobs)
+        self.reports = Reports(file, settings.reports, settings.jobs)
+        self.schedules = Schedules(file, settings.reports)
+        self.deliveries = Deliveries(file, settings.reports, lease_s=settings.jobs.lease_s)
         self.keyring = KeyRing(Keys(file), refresh_s=api.poll_interval_s)
         self.store = StoreAccess(lambda: open_reader(settings.store.url, settings.influxdb))
         cache = AnswerCache(max_bytes=api.cache_mb << 20, lifetime_s=api.cache_lifetime_s)

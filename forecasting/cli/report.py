@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from forecasting.cli import report_schedule
 from forecasting.cli.call import Call, interruptible, say
 from forecasting.cli.progress import progress
 from forecasting.cli.store import StoreOption
@@ -43,7 +44,8 @@ report_app = typer.Typer(
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this file."""
+    """Add the commands of this file, and those of the schedule."""
+    report_app.add_typer(report_schedule.schedule_app)
     app.add_typer(report_app)
 
 

@@ -264,16 +264,25 @@ def _facts(page: ForecastPage) -> list[tuple[str, str]]:
         return [("Model", f"{page.model}, a floor")]
     (data, *_) = page.card["data"]
     scores = page.card["scores"]
+    training = []
+    # A model that was made in another way has no such scores.
+    if "iterations" in scores:
+        training = [
+            (
+                "Training",
+                f"{scores['iterations']:,} iterations in {scores['elapsed_s']:.0f} s, ended by {scores['stopped']}",
+            ),
+            (
+                "Validation loss",
+                f"{scores['validation_loss']:.4f} (untrained {scores['untrained_validation_loss']:.4f})",
+            ),
+        ]
     return [
         ("Model", f"{page.model}, {json.dumps(page.card['architecture'])[1:-1].replace(chr(34), '')}"),
         ("Trained on", f"{data['steps']:,} steps of {data['step']}, {data['first_step']} to {data['until']}"),
         ("Data digest", str(data["digest"])),
         ("Seed", str(page.card["seed"])),
-        (
-            "Training",
-            f"{scores['iterations']:,} iterations in {scores['elapsed_s']:.0f} s, ended by {scores['stopped']}",
-        ),
-        ("Validation loss", f"{scores['validation_loss']:.4f} (untrained {scores['untrained_validation_loss']:.4f})"),
+        *training,
         ("Weights digest", str(page.card["digest"])),
     ]
 

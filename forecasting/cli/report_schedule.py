@@ -1,0 +1,189 @@
+"""`graphtide report schedule`: when reports are made, and what became of each time."""
+
+import logging
+import os
+import sys
+import threading
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from forecasting.cli.arguments import split_list
+from forecasting.cli.call import Call, console, interruptible, say
+from forecasting.reports.contents import ReportRequest
+from forecasting.reports.deliveries import Deliveries
+from forecasting.reports.records import Reports
+from forecasting.reports.schedules import Schedule, Schedules
+from forecasting.service_file import ServiceFile, now_us
+from infra.errors import UsageError
+from infra.steps import format_time
+
+schedule_app = typer.Typer(
+    name="schedule", help="Reports by the calendar: add, list, remove, runs, run.", no_args_is_help=True
+)
+_MISSED = ("latest", "all", "skip")
+NameArgument = Annotated[str, typer.Argument(help="Name of the schedule.", show_default=False)]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON array.")]
+
+
+@schedule_app.command()
+def add(
+    ctx: typer.Context,
+    name: NameArgument,
+    graph: Annotated[str, typer.Option("--graph", metavar="NAME", help="Graph of the report.")],
+    cron: Annotated[str, typer.Option("--cron", metavar="EXPRESSION", help="Minute, hour, day, month, weekday.")],
+    timezone: Annotated[str, typer.Option("--timezone", metavar="ZONE", help="Of the cron expression.")] = "UTC",
+    horizon: Annotated[str | None, typer.Option("--horizon", metavar="N", help="Steps ahead, 1 to 36500.")] = None,
+    deliver: Annotated[str, typer.Option("--deliver", metavar="A,B,…", help="Names of [reports.targets].")] = "",
+    missed: Annotated[
+        str, typer.Option("--missed", metavar="POLICY", help="Of missed times make the latest, all, or skip them.")
+    ] = "latest",
+) -> None:
+    """Set a schedule; one of the same name is replaced. `graphtide serve` keeps it, or `report schedule run`.
+
+    Example: graphtide report schedule add monday --graph town --cron "0 7 * * 1" --timezone Europe/Berlin
+    """
+    call: Call = ctx.obj
+    settings = call.load({"reports.horizon": ("--horizon", horizon)}).values
+    if missed not in _MISSED:
+        raise UsageError(f"--missed cannot be {missed!r}", fix=f"give one of {', '.join(_MISSED)}")
+    request = ReportRequest(settings.reports.horizon, settings.forecast.seed, settings.reports.paths)
+    targets = tuple(dict.fromkeys(split_list(deliver)))
+    schedule = Schedule(name, graph, cron, timezone, request, targets, missed)  # type: ignore[arg-type]
+    with ServiceFile(settings.api.service_db) as file:
+        schedules = Schedules(file, settings.reports)
+        known = schedules.get(name)
+        if known is not None and known.origin == "config":
+            raise UsageError(
+                f"the schedule {name!r} stands in the settings", fix="change it there, or take another name"
+            )
+        schedules.put(schedule, owner="")
+    following = schedule.next_us(now_us())
+    say(f"Schedule {name!r}: next at {format_time(following) if following is not None else 'never'} (UTC).")
+
+
+@schedule_app.command("list")
+def list_schedules(ctx: typer.Context, as_json: JsonOption = False) -> None:
+    """List the schedules and when each is due next.
+
+    Example: graphtide report schedule list --json
+    """
+    settings = ctx.obj.load().values
+    with ServiceFile(settings.api.service_db) as file:
+        rows = Schedules(file, settings.reports).all()
+    shown = []
+    for row in rows:
+        following = row.schedule.next_us(now_us())
+        shown.append(
+            {
+                "name": row.schedule.name,
+                "graph": row.schedule.graph,
+                "cron": row.schedule.cron,
+                "timezone": row.schedule.timezone,
+                "horizon": row.schedule.request.horizon,
+                "deliver": list(row.schedule.deliver),
+                "missed": row.schedule.missed,
+                "origin": row.origin,
+                "next": None if following is None else format_time(following),
+            }
+        )
+    _show(shown, as_json, "There is no schedule. See: graphtide report schedule add --help")
+
+
+@schedule_app.command()
+def remove(ctx: typer.Context, name: NameArgument) -> None:
+    """Remove a schedule; its reports stay.
+
+    Example: graphtide report schedule remove monday
+    """
+    settings = ctx.obj.load().values
+    with ServiceFile(settings.api.service_db) as file:
+        schedules = Schedules(file, settings.reports)
+        row = schedules.get(name)
+        if row is not None and row.origin == "config" and name in settings.reports.schedules:
+            raise UsageError(f"the schedule {name!r} stands in the settings", fix=f"remove [reports.schedules.{name}]")
+        if not schedules.remove(name):
+            raise UsageError(f"there is no schedule {name!r}", fix="see: graphtide report schedule list")
+    say(f"Schedule {name!r} is removed.")
+
+
+@schedule_app.command()
+def runs(
+    ctx: typer.Context,
+    name: NameArgument,
+    last: Annotated[int, typer.Option("--last", metavar="N", min=1, max=1000, help="How many times.")] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what became of the latest times of a schedule: reports, deliveries, and what went wrong.
+
+    Example: graphtide report schedule runs monday --last 5
+    """
+    settings = ctx.obj.load().values
+    with ServiceFile(settings.api.service_db) as file:
+        reports = Reports(file, settings.reports, settings.jobs)
+        deliveries = Deliveries(file, settings.reports, lease_s=settings.jobs.lease_s)
+        rows = reports.newest(schedule=name, limit=last)
+        if not rows and Schedules(file, settings.reports).get(name) is None:
+            raise UsageError(f"there is no schedule {name!r}", fix="see: graphtide report schedule list")
+        shown = [
+            {
+                "slot": format_time(row.slot_us or 0),
+                "status": row.status,
+                "report": row.id,
+                "deliveries": [f"{one.target}: {one.status}" for one in deliveries.of(row.id)],
+                "problem": row.problem,
+                "log": [f"{format_time(at)} {line}" for at, line in reports.log(row.id)],
+            }
+            for row in rows
+        ]
+    _show(shown, as_json, f"No time of {name!r} has come yet.", hidden="log")
+
+
+@schedule_app.command()
+def run(ctx: typer.Context) -> None:
+    """Keep the schedules without a service: plan, make and deliver reports until Ctrl-C. Several may run at once.
+
+    Example: graphtide report schedule run
+    """
+    settings = ctx.obj.load().values
+    os.environ["PYTHONSAFEPATH"] = "1"
+    from forecasting.job_processes import report_processes  # noqa: PLC0415 - imports torch
+    from forecasting.report_worker import take_schedules  # noqa: PLC0415
+
+    take_schedules(settings)
+    jobs = settings.jobs.model_copy(update={"workers": 1})
+    alone = settings.model_copy(update={"jobs": jobs})
+    with (
+        interruptible("Nothing is lost: what was due goes on when it is started again."),
+        report_processes(alone, log_level=logging.getLogger().level),
+    ):
+        say(f"Keeping the schedules of {settings.api.service_db}; Ctrl-C stops.")
+        threading.Event().wait()
+
+
+def _show(rows: list[dict[str, Any]], as_json: bool, nothing: str, hidden: str = "") -> None:
+    if as_json:
+        import msgspec  # noqa: PLC0415
+
+        sys.stdout.write(msgspec.json.encode(rows).decode() + "\n")
+        return
+    if not rows:
+        say(nothing)
+        return
+    titles = [title for title in rows[0] if title != hidden]
+    table = Table(box=None)
+    for title in titles:
+        table.add_column(title, no_wrap=True)
+    for row in rows:
+        cells = (row[title] for title in titles)
+        table.add_row(
+            *(", ".join(cell) if isinstance(cell, list) else "-" if cell is None else str(cell) for cell in cells)
+        )
+    console().print(table)
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(value) or "-"
+    return "-" if value is None else str(value)
