@@ -77,9 +77,10 @@ class Change:
 def change_scale(observed: Mapping[Scale, Periods], ahead: Mapping[Scale, PeriodFan]) -> Scale | None:
     """Return the longest scale with a whole observed period and two of the forecast; None if there is none.
 
-    The longest, as a longer period is free of more of the seasons: a February is no measure of an August.
+    The longest, as a longer period is free of more of the seasons. No months: a February is shorter than a December, so
+    that its sums would fall where nothing does.
     """
-    fitting = [scale for scale in ahead if len(observed[scale]) and len(ahead[scale]) >= 2]
+    fitting = [scale for scale in ahead if scale is not Scale.MONTH and len(observed[scale]) and len(ahead[scale]) >= 2]
     return fitting[-1] if fitting else None
 
 

@@ -342,7 +342,7 @@ def test_serve_computes_jobs_replaces_a_killed_process_and_drains_on_sigterm(toy
         with httpx.Client(base_url=address, timeout=60) as client:
             client.get("/v1/graphs/toy").raise_for_status()
             done(client)
-            (worker,) = children_of(process.pid)
+            (worker,) = (pid for pid in children_of(process.pid) if runs("forecasting.job_worker", pid))
             os.kill(worker, signal.SIGKILL)
             done(client)
             process.send_signal(signal.SIGTERM)
@@ -359,3 +359,8 @@ def children_of(pid: int) -> list[int]:
     """Return the processes that a process started, in whichever of its threads."""
     threads = Path(f"/proc/{pid}/task").iterdir()
     return sorted({int(child) for thread in threads for child in (thread / "children").read_text().split()})
+
+
+def runs(module: str, pid: int) -> bool:
+    """Tell whether a process runs a module."""
+    return module in Path(f"/proc/{pid}/cmdline").read_text().split("\0")

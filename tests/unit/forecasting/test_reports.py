@@ -161,6 +161,11 @@ def test_report_can_be_stopped(tmp_path) -> None:
         made(tmp_path, cancelled=lambda: next(asked))
 
 
+def test_changes_compare_periods_of_one_length(report: Report) -> None:
+    assert set(report.facts["periods"]) == {"day", "week", "month"}
+    assert report.facts["changes"]["scale"] == "week"
+
+
 def test_what_rises_falls_or_is_open() -> None:
     def change(above: float) -> findings.Change:
         return findings.Change("growth", "events", "sum", 10, 12, 9, 14, above, None)  # type: ignore[arg-type]
