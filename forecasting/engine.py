@@ -13,8 +13,9 @@ from infra.steps import format_duration
 from models import checkpoint
 from models.baselines import ProfileLevel
 from models.contract import ForecastChunk, History, Model
+from models.optimisation import TrainingProgress
 from models.seasons import season_steps
-from models.training import MIN_SEASONS, TrainingProgress
+from models.training import MIN_SEASONS
 from stream.store import open_reader
 from stream.store.base import SnapshotReader
 

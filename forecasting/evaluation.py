@@ -12,8 +12,9 @@ from models import checkpoint
 from models.baselines import floors
 from models.contract import History
 from models.forecaster import ForecasterConfig
+from models.optimisation import TrainingConfig, TrainingProgress
 from models.seasons import season_steps
-from models.training import MIN_SEASONS, TrainingConfig, TrainingProgress
+from models.training import MIN_SEASONS
 
 
 @dataclass(frozen=True, slots=True)

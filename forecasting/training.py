@@ -1,17 +1,23 @@
 """Training on the graphs of a store: history in, checkpoint out."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from forecasting.general import development_logs, log_series, simulated_series
 from infra.settings import Settings
-from infra.steps import format_duration, format_time
+from infra.steps import HOUR_US, format_duration, format_time
 from models import checkpoint
 from models.contract import History
 from models.forecaster import ForecasterConfig, MambaForecaster
+from models.optimisation import TrainingConfig, TrainingProgress
 from models.ranks import structure_from_json, structure_json
-from models.training import TrainingConfig, TrainingProgress, train
+from models.seasons import season_steps
+from models.training import train, train_series
+
+# What a training that was killed goes on from.
+RESUME_NAME = "training.pt"
 
 
 def checkpoint_folder(models: Path, graph: str) -> Path:
@@ -49,6 +55,57 @@ def describe(history: History, graph: str) -> dict[str, Any]:
     }
 
 
+def train_general(
+    folders: Sequence[Path],
+    folder: Path,
+    forecaster: ForecasterConfig,
+    config: TrainingConfig,
+    *,
+    simulated: int,
+    exclude: Sequence[str] = (),
+    on_progress: Callable[[TrainingProgress], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> checkpoint.Checkpoint:
+    """Train the general forecaster on the training parts of the public logs and on simulated networks.
+
+    Args:
+        folders: where the public logs are.
+        folder: where the checkpoint goes, and the file from which a training that was killed goes on.
+        forecaster, config: architecture and training.
+        simulated: how many networks to simulate.
+        exclude: public logs that it shall not see.
+
+    Raises:
+        InputError: a log is missing.
+        ModelError: the checkpoint cannot be written.
+    """
+    logs = list(development_logs(folders, exclude=exclude))
+    named = [series for log in logs for series in log_series(log, seed=config.seed)]
+    named += simulated_series(simulated, seed=config.seed)
+    trained = train_series(
+        [one.series for one in named],
+        forecaster,
+        config,
+        resume_from=folder / RESUME_NAME,
+        on_progress=on_progress,
+        cancelled=cancelled,
+    )
+    card = {
+        "name": "mamba2-general",
+        "data": [
+            {"log": log.name, "events": len(log.training()), "until": format_time(log.train_until_us)} for log in logs
+        ]
+        + [{"log": "simulated", "networks": simulated}],
+        "series": len(named),
+        "steps_us": sorted({one.series.history.step_us for one in named}),
+        "season_steps": season_steps(HOUR_US),
+        "seed": config.seed,
+        "scores": trained.scores(),
+        "ranks": structure_json(trained.ranks),
+    }
+    return checkpoint.save(folder, trained.net, card)
+
+
 def train_graph(
     history: History,
     graph: str,
@@ -68,6 +125,7 @@ def train_graph(
     card = {
         "name": "mamba2",
         "data": [describe(history, graph)],
+        "season_steps": season_steps(history.step_us),
         "seed": config.seed,
         "scores": trained.scores(),
         "ranks": structure_json(trained.ranks),

@@ -114,7 +114,7 @@ class ForecastSettings(_Section):
 class ForecasterSettings(_Section):
     """The architecture of the forecaster; the fields of `models.forecaster.ForecasterConfig`."""
 
-    d_model: int = Field(default=32, ge=8, le=4096)
+    d_model: int = Field(default=64, ge=8, le=4096)
     n_layers: int = Field(default=2, ge=1, le=64)
     d_state: int = Field(default=16, ge=1, le=1024)
     headdim: int = Field(default=32, ge=1, le=1024)
@@ -131,7 +131,7 @@ class ForecasterSettings(_Section):
 
 
 class TrainingSettings(_Section):
-    """How a model is trained; the fields of `models.training.TrainingConfig`."""
+    """How a model is trained; the fields of `models.optimisation.TrainingConfig`."""
 
     budget_s: float = Field(default=150.0, gt=0)
     max_iterations: int = Field(default=0, ge=0)
@@ -141,8 +141,11 @@ class TrainingSettings(_Section):
     validation_share: float = Field(default=0.12, gt=0, lt=0.5)
     validate_every: int = Field(default=25, ge=1)
     patience: int = Field(default=12, ge=1)
-    tokens_per_batch: int = Field(default=6144, ge=64)
+    batches_per_iteration: int = Field(default=3, ge=1)
+    tokens_per_batch: int = Field(default=2048, ge=64)
     checkpoint_tokens: int = Field(default=8192, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    mixed_precision: bool = False
 
 
 class BacktestSettings(_Section):

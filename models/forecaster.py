@@ -21,7 +21,7 @@ from infra.errors import ModelError, UsageError
 from infra.schema import METRIC_INDEX, METRIC_NAMES, METRICS, QUANTILE_LEVELS, RUNNING_TOTALS, Kind
 from models.constraints import TotalsAccumulator
 from models.contract import FloatArray, ForecastChunk, PathChunk
-from models.features import MODELLED, N_FEATURES, N_MODELLED, CausalStatistics, Tokens, untransform
+from models.features import LEANS, MODELLED, N_FEATURES, N_LEANS, N_MODELLED, CausalStatistics, Tokens, untransform
 from models.mamba2.config import Mamba2Config
 from models.mamba2.core import Mamba2Core
 from models.mamba2.kernels.contract import Backend, BackendUnavailableError, StackWeights
@@ -52,7 +52,7 @@ class ForecasterConfig:
         reach_steps: the longest distance ahead that the model is told; beyond it, it stays at what it learned there.
     """
 
-    d_model: int = 32
+    d_model: int = 64
     n_layers: int = 2
     d_state: int = 16
     headdim: int = 32
@@ -81,7 +81,7 @@ class ForecasterNet(nn.Module):
         self.config = config
         self.embed = nn.Linear(N_FEATURES, config.d_model)
         self.core = Mamba2Core(config.core(), seed=seed)
-        self.head = nn.Linear(config.d_model, N_MODELLED * N_LEVELS)
+        self.head = nn.Linear(config.d_model, N_MODELLED * (N_LEVELS + N_LEANS))
         self.dropout = nn.Dropout(config.dropout)
         self._initialise(torch.Generator().manual_seed(seed))
 
@@ -92,8 +92,8 @@ class ForecasterNet(nn.Module):
         # The untrained head says: a standard normal around the anchor.
         normal = np.array([NormalDist().inv_cdf(p) for p in QUANTILE_LEVELS])
         gaps = np.diff(normal)
-        bias = np.zeros((N_MODELLED, N_LEVELS))
-        bias[:, 1:] = np.log(np.expm1(gaps))
+        bias = np.zeros((N_MODELLED, N_LEVELS + N_LEANS))
+        bias[:, 1:N_LEVELS] = np.log(np.expm1(gaps))
         with torch.no_grad():
             self.head.bias.copy_(torch.from_numpy(bias.ravel()))
 
@@ -102,7 +102,7 @@ class ForecasterNet(nn.Module):
     ) -> tuple[Tensor, Mamba2State]:
         """Return residual quantiles [B, L, M, Q], increasing along Q, and the state after the last step."""
         hidden_BLD, after = self._run(features_BLF, state, checkpoint_blocks)
-        return self.quantiles(self.head(self.dropout(hidden_BLD))), after
+        return self.quantiles(self.head(self.dropout(hidden_BLD)), features_BLF), after
 
     def encode(
         self, features_BLF: Tensor, state: Mamba2State | None = None, *, checkpoint_blocks: bool = False
@@ -117,10 +117,16 @@ class ForecasterNet(nn.Module):
         return hidden_BLD, after
 
     @staticmethod
-    def quantiles(outputs_BLR: Tensor) -> Tensor:
-        """Return residual quantiles [B, L, M, Q] from the outputs of the head, R = M * Q: a median and gaps."""
-        raw = outputs_BLR.unflatten(-1, (N_MODELLED, N_LEVELS))
-        median, gaps = raw[..., :1], F.softplus(raw[..., 1:])
+    def quantiles(outputs_BLR: Tensor, features_BLF: Tensor) -> Tensor:
+        """Return residual quantiles [B, L, M, Q] from the outputs of the head and the tokens that led to them.
+
+        For each metric the head says a median, the gaps between the quantiles, and by how much the median leans on
+        each rival of the anchor and each faded residual, R = M * (Q + leans).
+        """
+        raw = outputs_BLR.unflatten(-1, (N_MODELLED, N_LEVELS + N_LEANS))
+        leans_BLMJ = features_BLF[..., LEANS].unflatten(-1, (N_LEANS, N_MODELLED)).transpose(-1, -2)
+        median = raw[..., :1] + (raw[..., N_LEVELS:] * leans_BLMJ).sum(dim=-1, keepdim=True)
+        gaps = F.softplus(raw[..., 1:N_LEVELS])
         below, above = gaps[..., :MEDIAN], gaps[..., MEDIAN:]
         lower = median - below.flip(-1).cumsum(-1).flip(-1)
         upper = median + above.cumsum(-1)
@@ -237,8 +243,9 @@ class MambaForecaster:
         for first in range(0, horizon_steps, chunk_steps):
             tokens = statistics.ahead(first + 1, min(chunk_steps, horizon_steps - first), reach_steps)
             with _single_series():
-                outputs_BLR, core = self._stack.prefill(torch.from_numpy(tokens.features)[None], core)
-                residuals_BLMQ = self._net.quantiles(outputs_BLR)
+                features_BLF = torch.from_numpy(tokens.features)[None]
+                outputs_BLR, core = self._stack.prefill(features_BLF, core)
+                residuals_BLMQ = self._net.quantiles(outputs_BLR, features_BLF)
             modelled = to_values(residuals_BLMQ[0].double().numpy(), tokens)
             quantiles = np.zeros((len(modelled), N_METRICS, N_LEVELS))
             quantiles[:, MODELLED] = modelled
