@@ -8,9 +8,9 @@ from typing import Any
 from forecasting.general import development_logs, log_series, simulated_series
 from infra.settings import Settings
 from infra.steps import HOUR_US, format_duration, format_time
-from models import checkpoint
+from models import checkpoint, general_folder
 from models.contract import History
-from models.forecaster import ForecasterConfig, MambaForecaster
+from models.forecaster import ForecasterConfig, ForecasterNet, MambaForecaster
 from models.optimisation import TrainingConfig, TrainingProgress
 from models.ranks import structure_from_json, structure_json
 from models.seasons import season_steps
@@ -37,7 +37,20 @@ def training_config(settings: Settings) -> TrainingConfig:
 
 def forecaster_of(found: checkpoint.Checkpoint) -> MambaForecaster:
     """Return the forecaster that a checkpoint holds."""
-    return MambaForecaster(found.net, structure_from_json(found.card["ranks"]), name=str(found.card["name"]))
+    card = found.card
+    return MambaForecaster(
+        found.net, structure_from_json(card["ranks"]), ranks_season=int(card["season_steps"]), name=str(card["name"])
+    )
+
+
+def general_net(forecaster: ForecasterConfig) -> ForecasterNet | None:
+    """Return the weights of the general forecaster if they are of this architecture, else None.
+
+    Raises:
+        ModelError: its checkpoint is damaged.
+    """
+    found = checkpoint.load(general_folder())
+    return None if found is None or found.net.config != forecaster else found.net
 
 
 def describe(history: History, graph: str) -> dict[str, Any]:
@@ -113,15 +126,33 @@ def train_graph(
     forecaster: ForecasterConfig,
     config: TrainingConfig,
     *,
+    start: ForecasterNet | None = None,
     on_progress: Callable[[TrainingProgress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> checkpoint.Checkpoint:
-    """Train a forecaster on one graph and save it in `folder`.
+    """Train a forecaster on one graph and save it in `folder`; a training that was killed goes on from there.
+
+    Args:
+        history: its steps.
+        graph: its name.
+        folder: where the checkpoint goes.
+        forecaster, config: architecture and training.
+        start: weights of the same architecture to start from, such as those of `general_net`.
+        on_progress: called after every iteration.
+        cancelled: asked after every iteration; True keeps the best so far.
 
     Raises:
         ModelError: the history is too short, or the checkpoint cannot be written.
     """
-    trained = train([history], forecaster, config, on_progress=on_progress, cancelled=cancelled)
+    trained = train(
+        [history],
+        forecaster,
+        config,
+        start=start,
+        resume_from=folder / RESUME_NAME,
+        on_progress=on_progress,
+        cancelled=cancelled,
+    )
     card = {
         "name": "mamba2",
         "data": [describe(history, graph)],

@@ -182,6 +182,7 @@ class MambaForecaster:
     Args:
         net: trained weights.
         ranks: how errors of the modelled metrics hang together.
+        ranks_season: steps of a season where that was measured.
         name: as it stands in tables.
         backend: what runs the net; the fastest that can run here if None.
 
@@ -190,14 +191,20 @@ class MambaForecaster:
     """
 
     def __init__(
-        self, net: ForecasterNet, ranks: RankStructure, *, name: str = "mamba2", backend: Backend | None = None
+        self,
+        net: ForecasterNet,
+        ranks: RankStructure,
+        *,
+        ranks_season: int,
+        name: str = "mamba2",
+        backend: Backend | None = None,
     ) -> None:
         self._net = net.eval()
         try:
             self._stack = (backend or get_backend()).pack(StackWeights.from_modules(net.embed, net.core, net.head))
         except BackendUnavailableError as error:
             raise UsageError(str(error), fix="unset it, or see `graphtide doctor` for what can run here") from error
-        self._ranks = ranks
+        self._ranks, self._ranks_season = ranks, ranks_season
         self._name = name
 
     @property
@@ -237,7 +244,7 @@ class MambaForecaster:
     ) -> Iterator[ForecastChunk]:
         """Yield the forecast of the next `horizon_steps` in chunks; see `models.contract.Model.rollout`."""
         statistics, core = state.statistics, state.core
-        dynamics = of_metric(self._ranks, "new_nodes")
+        dynamics = of_metric(self._ranks_of(statistics), "new_nodes")
         totals = TotalsAccumulator(state.totals, dynamics=dynamics, key=(seed, statistics.next_us))
         reach_steps = self._net.config.reach_steps
         for first in range(0, horizon_steps, chunk_steps):
@@ -260,4 +267,7 @@ class MambaForecaster:
         """Yield sample paths; see `models.contract.Model.sample_paths`."""
         chunks = self.rollout(state, horizon_steps, chunk_steps=chunk_steps, seed=seed)
         key = (seed, state.statistics.next_us)
-        return sample_paths(chunks, state.totals, self._ranks, key=key, n_paths=n_paths)
+        return sample_paths(chunks, state.totals, self._ranks_of(state.statistics), key=key, n_paths=n_paths)
+
+    def _ranks_of(self, statistics: CausalStatistics) -> RankStructure:
+        return self._ranks.rescaled(self._ranks_season / statistics.season)
