@@ -118,7 +118,7 @@ class ForecasterSettings(_Section):
     n_layers: int = Field(default=2, ge=1, le=64)
     d_state: int = Field(default=16, ge=1, le=1024)
     headdim: int = Field(default=32, ge=1, le=1024)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
+    dropout: float = Field(default=0.2, ge=0, lt=1)
     reach_steps: int = Field(default=2048, ge=1, le=MAX_HORIZON_STEPS)
 
     @field_validator("headdim")
@@ -136,7 +136,7 @@ class TrainingSettings(_Section):
     budget_s: float = Field(default=150.0, gt=0)
     max_iterations: int = Field(default=0, ge=0)
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
-    learning_rate: float = Field(default=3e-3, gt=0, le=1)
+    learning_rate: float = Field(default=2e-3, gt=0, le=1)
     weight_decay: float = Field(default=0.01, ge=0)
     validation_share: float = Field(default=0.12, gt=0, lt=0.5)
     validate_every: int = Field(default=25, ge=1)

@@ -64,6 +64,7 @@ N_RIVALS = len(LEVEL_SEASONS) - 1 + len(PROFILE_SEASONS) - 1 + 1
 N_LEANS = N_RIVALS + len(MEMORY_SEASONS) + N_SPREAD
 N_FEATURES = (3 + N_LEANS) * N_MODELLED + N_CALENDAR + 2
 LEANS = slice(3 * N_MODELLED, (3 + N_LEANS) * N_MODELLED)
+SPREAD = slice(LEANS.stop - N_SPREAD * N_MODELLED, LEANS.stop)
 
 
 @dataclass(frozen=True, slots=True)

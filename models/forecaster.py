@@ -56,7 +56,7 @@ class ForecasterConfig:
     n_layers: int = 2
     d_state: int = 16
     headdim: int = 32
-    dropout: float = 0.1
+    dropout: float = 0.2
     reach_steps: int = 2048
 
     def core(self) -> Mamba2Config:

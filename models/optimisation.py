@@ -50,7 +50,7 @@ class TrainingConfig:
     budget_s: float = 150.0
     max_iterations: int = 0
     seed: int = 0
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
     weight_decay: float = 0.01
     validation_share: float = 0.12
     validate_every: int = 25
