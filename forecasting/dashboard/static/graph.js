@@ -19,11 +19,12 @@ const HORIZONS = [24, 72, 168];
 const RANGES_MS = [["1 d", 8.64e7], ["1 w", 6.048e8], ["1 m", 2.6298e9], ["1 y", 3.15576e10]];
 const FEWEST_STEPS = 12;
 const AGE_EVERY_MS = 10_000;
+const RETRY_MS = 2000;
 
 const graph = byId("graph").dataset.graph;
 const here = `/v1/graphs/${encodeURIComponent(graph)}`;
 const lifetime = new AbortController();
-const state = { info: null, metric: "events", history: null, loaded: null, short: null, long: null, model: null };
+const state = { info: null, followed: null, metric: "events", history: null, loaded: null, short: null, long: null, longEnd: null, model: null };
 let chart = null;
 let longRun = null;
 let settling = null;
@@ -163,7 +164,7 @@ function sayAge() {
 
 /** Take a document of the graph that has changed. */
 async function changed(info) {
-  const before = state.info;
+  const before = state.followed;
   state.info = info;
   sayFacts();
   if (info.last_step === before.last_step && info.events === before.events && info.snapshots === before.snapshots) return;
@@ -177,6 +178,22 @@ async function changed(info) {
   sayWindow();
   announce(`${number(info.snapshots - before.snapshots)} new steps; the last one is ${time(info.last_step)}`);
   await showQuality(graph);
+  state.followed = info;
+}
+
+/** Ask for the first forecast, which may have to wait until the whole history was encoded. */
+async function loadFirstForecast() {
+  for (;;) {
+    try {
+      await loadForecast();
+      showFault(null);
+      return;
+    } catch (error) {
+      showFault(error);
+      if (error.status !== 503) return;
+      await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+    }
+  }
 }
 
 async function chooseMetric() {
@@ -233,30 +250,38 @@ function setUpControls() {
   byId("chart-data").addEventListener("toggle", fillTables);
 }
 
+/** Take a long forecast as far as it is, or null when it is put away. */
 function takeLong(found) {
+  const [begin, end] = chart.window;
+  const isFirst = state.long === null;
   state.long = found;
-  const [begin] = chart.window;
   if (!found) {
+    state.longEnd = null;
     lookBack(Math.min(observedUntil() - begin, FIRST_LOOK_STEPS * step()));
     return;
   }
-  // As much history as forecast, so that one sees what the other goes on from.
-  const ahead = found.end - observedUntil();
-  chart.look(observedUntil() - Math.max(ahead, FIRST_LOOK_STEPS * step()), found.end, limits());
+  // The window grows with the forecast, as long as nobody has moved it. As much history as forecast: one sees what it goes on from.
+  if (isFirst || Math.abs(end - state.longEnd) < step()) {
+    const ahead = found.end - observedUntil();
+    chart.look(observedUntil() - Math.max(ahead, FIRST_LOOK_STEPS * step()), found.end, limits());
+    state.longEnd = chart.window[1];
+  }
+  drawForecast();
+  loadHistory().catch(showFault);
 }
 
 async function start() {
   setUpKey();
   const { body: info } = await getFresh(here);
-  state.info = info;
   if (!info.snapshots) {
     byId("facts").textContent = "No step is closed yet: ingest more events.";
+    await follow(graph, (now) => now.snapshots && location.reload(), showFault, lifetime.signal);
     return;
   }
+  state.info = state.followed = info;
   sayFacts();
   byId("content").hidden = false;
   chart = new Chart(byId("chart"), windowMoved);
-  setUpTheme(() => chart.draw().catch(showFault));
   setUpControls();
   longRun = new LongRun(graph, { onForecast: takeLong, getMetric: () => state.metric, getStep: () => state.info.step });
   byId("meaning").textContent = metricOf(state.metric).meaning;
@@ -269,14 +294,14 @@ async function start() {
   showQuality(graph).catch(showFault);
   showReports(graph).catch(showFault);
   // The first forecast of a graph may have to encode its history; the chart does not wait for it.
-  await loadForecast();
+  await loadFirstForecast();
   lookBack(FIRST_LOOK_STEPS * step());
   setInterval(sayAge, AGE_EVERY_MS);
   await follow(graph, changed, showFault, lifetime.signal);
 }
 
+setUpTheme(() => chart?.draw().catch(showFault));
 start().catch((error) => {
-  setUpTheme();
   byId("facts").textContent = "";
   showFault(error);
 });

@@ -11,12 +11,18 @@ const POLL_MS = 2000;
  */
 export async function follow(graph, onChange, onFault, signal) {
   const path = `/v1/graphs/${encodeURIComponent(graph)}`;
+  let hasFailed = false;
+  let isBehind = false;
   const look = async () => {
     try {
       const { body, isNew } = await getFresh(path, { signal });
-      onFault(null);
-      if (isNew) await onChange(body);
+      isBehind ||= isNew;
+      if (isBehind) await onChange(body);
+      isBehind = false;
+      if (hasFailed) onFault(null);
+      hasFailed = false;
     } catch (error) {
+      hasFailed = true;
       if (!signal.aborted) onFault(error);
     }
   };
