@@ -7,7 +7,8 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from forecasting.api import forecast, forecasts, graphs, health, problems, snapshots
+from forecasting.api import forecast, forecasts, graphs, health, history, problems, quality, snapshots
+from forecasting.api.dashboard import dashboard_router
 from forecasting.api.gate import Gate
 from forecasting.api.service import Service
 from infra.settings import Settings
@@ -33,6 +34,7 @@ def build(settings: Settings) -> ASGIApp:
         redirect_slashes=False,
     )
     problems.install(app)
-    for resource in (graphs, snapshots, forecast, forecasts, health):
+    for resource in (graphs, snapshots, history, quality, forecast, forecasts, health):
         app.include_router(resource.router)
+    app.include_router(dashboard_router(settings.api, [getattr(route, "path", "") for route in app.routes]))
     return Gate(app, state=app.state, max_body_bytes=settings.api.max_body_bytes)

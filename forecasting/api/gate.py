@@ -13,7 +13,9 @@ from forecasting.api.problems import Problem, unavailable
 from infra.errors import StoreError
 
 # What anyone may ask; all else needs a key as soon as one exists.
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/health"})
+OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/health"})
+# The shells of the dashboard and their files, which hold no data: a browser sends no key with a page that it opens.
+_OPEN_PREFIXES = ("/graphs/", "/assets/")
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -56,7 +58,8 @@ class Gate:
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-Id"] = request_id
                 for name, value in _SECURITY_HEADERS.items():
-                    headers[name] = value
+                    # A page of the dashboard has a policy of its own.
+                    headers.setdefault(name, value)
             await send(message)
             is_answered = message["type"] == "http.response.body" and not message.get("more_body", False)
 
@@ -80,7 +83,7 @@ class Gate:
         length = headers.get("content-length", "0")
         if not (length.isascii() and length.isdigit() and len(length) < 16 and int(length) <= self._max_body_bytes):
             return _too_large(self._max_body_bytes).response()
-        if scope["path"] in OPEN_PATHS:
+        if scope["path"] in OPEN_PATHS or scope["path"].startswith(_OPEN_PREFIXES):
             return None
         try:
             caller = self._state.service.keyring.caller(_token(headers))
