@@ -9,6 +9,7 @@ from forecasting.general import development_logs, log_series, simulated_series
 from infra.settings import Settings
 from infra.steps import HOUR_US, format_duration, format_time
 from models import checkpoint, general_folder
+from models.calibration import Calibration
 from models.contract import History
 from models.forecaster import ForecasterConfig, ForecasterNet, MambaForecaster
 from models.optimisation import TrainingConfig, TrainingProgress
@@ -39,7 +40,11 @@ def forecaster_of(found: checkpoint.Checkpoint) -> MambaForecaster:
     """Return the forecaster that a checkpoint holds."""
     card = found.card
     return MambaForecaster(
-        found.net, structure_from_json(card["ranks"]), ranks_season=int(card["season_steps"]), name=str(card["name"])
+        found.net,
+        structure_from_json(card["ranks"]),
+        ranks_season=int(card["season_steps"]),
+        calibration=Calibration.from_json(card["calibration"]),
+        name=str(card["name"]),
     )
 
 
@@ -115,6 +120,7 @@ def train_general(
         "seed": config.seed,
         "scores": trained.scores(),
         "ranks": structure_json(trained.ranks),
+        "calibration": trained.calibration.to_json(),
     }
     return checkpoint.save(folder, trained.net, card)
 
@@ -160,5 +166,6 @@ def train_graph(
         "seed": config.seed,
         "scores": trained.scores(),
         "ranks": structure_json(trained.ranks),
+        "calibration": trained.calibration.to_json(),
     }
     return checkpoint.save(folder, trained.net, card)

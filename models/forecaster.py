@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from infra.errors import ModelError, UsageError
 from infra.schema import METRIC_INDEX, METRIC_NAMES, METRICS, QUANTILE_LEVELS, RUNNING_TOTALS, Kind
+from models.calibration import Calibration
 from models.constraints import TotalsAccumulator
 from models.contract import FloatArray, ForecastChunk, PathChunk
 from models.features import LEANS, MODELLED, N_FEATURES, N_LEANS, N_MODELLED, CausalStatistics, Tokens, untransform
@@ -183,6 +184,7 @@ class MambaForecaster:
         net: trained weights.
         ranks: how errors of the modelled metrics hang together.
         ranks_season: steps of a season where that was measured.
+        calibration: by how much quantiles are moved; none if it was not measured.
         name: as it stands in tables.
         backend: what runs the net; the fastest that can run here if None.
 
@@ -196,6 +198,7 @@ class MambaForecaster:
         ranks: RankStructure,
         *,
         ranks_season: int,
+        calibration: Calibration | None = None,
         name: str = "mamba2",
         backend: Backend | None = None,
     ) -> None:
@@ -206,11 +209,17 @@ class MambaForecaster:
             raise UsageError(str(error), fix="unset it, or see `graphtide doctor` for what can run here") from error
         self._ranks, self._ranks_season = ranks, ranks_season
         self._name = name
+        self._calibration = calibration or Calibration.none()
 
     @property
     def name(self) -> str:
         """The name of the model."""
         return self._name
+
+    @property
+    def calibration(self) -> Calibration:
+        """How far ahead forecasts were found to be calibrated, and better than the climate of the series."""
+        return self._calibration
 
     def start(self, step_us: int, start_us: int) -> ForecasterState:
         """Return the state before any observation."""
@@ -253,7 +262,9 @@ class MambaForecaster:
                 features_BLF = torch.from_numpy(tokens.features)[None]
                 outputs_BLR, core = self._stack.prefill(features_BLF, core)
                 residuals_BLMQ = self._net.quantiles(outputs_BLR, features_BLF)
-            modelled = to_values(residuals_BLMQ[0].double().numpy(), tokens)
+            distance_L = np.arange(first + 1.0, first + len(tokens.features) + 1)
+            residuals_LMQ = residuals_BLMQ[0].double().numpy() + self._calibration.offsets(distance_L)
+            modelled = to_values(residuals_LMQ, tokens)
             quantiles = np.zeros((len(modelled), N_METRICS, N_LEVELS))
             quantiles[:, MODELLED] = modelled
             mean = floored_mean(quantiles, LEVELS)

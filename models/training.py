@@ -12,6 +12,8 @@ import numpy as np
 import torch
 
 from infra.errors import ModelError
+from models.calibration import Calibration
+from models.conformal import fit_calibration
 from models.contract import History
 from models.forecaster import ForecasterConfig, ForecasterNet
 from models.losses import batch_loss, batch_quantiles
@@ -35,6 +37,7 @@ class TrainedForecaster:
         validation_loss, untrained_loss: quantile loss on the validation part, of `net` and of the net before training.
         stopped: why the training ended.
         ranks: how the errors hang together in time and across metrics, measured on the validation part.
+        calibration: of the forecasts on the validation part.
         tokens_per_s: steps ahead that it learned from, a second.
         workers: processes that trained together.
     """
@@ -47,6 +50,7 @@ class TrainedForecaster:
     elapsed_s: float
     config: TrainingConfig
     ranks: RankStructure
+    calibration: Calibration
     tokens_per_s: float
     workers: int
 
@@ -152,7 +156,7 @@ def train_series(
         if resume_from is not None and loop.iteration % config.validate_every == 0:
             loop.save(resume_from, made_of)
     progress = loop.progress()
-    best = loop.best()
+    best, validation = loop.best(), sampler.validation()
     trained = TrainedForecaster(
         net=best,
         iterations=loop.iteration,
@@ -161,7 +165,8 @@ def train_series(
         stopped=loop.stopped,
         elapsed_s=progress.elapsed_s,
         config=config,
-        ranks=_fit_ranks(best, sampler.validation(), sampler.season),
+        ranks=_fit_ranks(best, validation, sampler.season),
+        calibration=fit_calibration(best, validation),
         tokens_per_s=progress.tokens_per_s,
         workers=n_workers(),
     )
