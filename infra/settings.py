@@ -182,6 +182,10 @@ class ApiSettings(_Section):
     cache_mb: int = Field(default=64, ge=0)
     max_page_rows: int = Field(default=10_000, ge=1)
     max_body_bytes: int = Field(default=65_536, ge=1024)
+    max_streams: int = Field(default=256, ge=1)
+    max_streams_per_key: int = Field(default=64, ge=1)
+    heartbeat_s: float = Field(default=10.0, gt=0)
+    send_timeout_s: float = Field(default=20.0, gt=0)
     drain_s: int = Field(default=10, ge=0)
     require_gpu: bool = False
 

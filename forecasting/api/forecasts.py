@@ -10,6 +10,7 @@ from starlette.responses import Response, StreamingResponse
 
 from forecasting.api import results, streams
 from forecasting.api.bodies import encode
+from forecasting.api.event_stream import EventStream
 from forecasting.api.parameters import metric_names, quantile_levels, query, split
 from forecasting.api.problems import Problem, near_names, parameter_problem, unavailable
 from forecasting.api.service import CallerHere, Service, ServiceHere, require
@@ -118,9 +119,15 @@ async def stream(
         if not is_step or int(last_event_id) > most:
             raise parameter_problem("Last-Event-ID", last_event_id, f"a step from 0 to {most}", 0)
         after = int(last_event_id)
-    events = streams.events(service.jobs, job.id, after, media_type)
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(events, headers=headers, media_type=media_type)
+    events = streams.events(
+        service.jobs,
+        job.id,
+        after,
+        media_type,
+        heartbeat_s=service.settings.api.heartbeat_s,
+        is_over=lambda: service.subscriptions.draining,
+    )
+    return EventStream(service, caller.id, events, media_type)
 
 
 @router.get("/v1/forecasts/{forecast}/result", summary="The whole forecast")

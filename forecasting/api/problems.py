@@ -27,6 +27,7 @@ _TITLES = {
     "key-reused": "The Idempotency-Key stands for another request",
     "too-large": "The body is too large",
     "too-many-jobs": "Too many forecasts of this key wait or run",
+    "too-many-subscribers": "Too many streams of this key are open",
     "overloaded": "The service has more to do than it can",
     "deadline": "The answer did not come in time",
     "no-snapshots": "The graph has no closed step yet",

@@ -96,7 +96,10 @@ def _is_loopback(host: str) -> bool:
 def _bind(api: ApiSettings) -> socket.socket:
     try:
         family = socket.getaddrinfo(api.host, api.port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((api.host, api.port), family=family, backlog=BACKLOG)
+        bound = socket.create_server((api.host, api.port), family=family, backlog=BACKLOG)
+        # Inherited by the connections: the system gives up one whose reader takes nothing, with what waits for it.
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * api.send_timeout_s))
+        return bound
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no host name"
         raise UsageError(

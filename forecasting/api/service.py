@@ -9,9 +9,11 @@ from fastapi import Depends, Request
 
 from forecasting.api.cache import AnswerCache
 from forecasting.api.computing import Computing
+from forecasting.api.draining import told_of_the_end
 from forecasting.api.following import Following
 from forecasting.api.problems import Problem, near_names, unavailable
 from forecasting.api.store_access import StoreAccess
+from forecasting.api.subscriptions import Subscriptions
 from forecasting.api.telemetry import Telemetry
 from forecasting.jobs import Jobs
 from forecasting.keys import ALL_GRAPHS, Key, KeyRing, Keys, Scope
@@ -45,6 +47,12 @@ class Service:
         self.computing = Computing(
             cache, queue_size=api.queue_size, deadline_s=api.deadline_s, telemetry=self.telemetry
         )
+        self.subscriptions = Subscriptions(
+            self.store,
+            max_all=api.max_streams,
+            max_per_key=api.max_streams_per_key,
+            telemetry=self.telemetry,
+        )
         self.following = Following(
             lambda: open_reader(settings.store.url, settings.influxdb),
             settings.models.directory,
@@ -52,6 +60,7 @@ class Service:
             poll_interval_s=api.poll_interval_s,
             telemetry=self.telemetry,
             on_new_state=cache.forget,
+            on_look=self.subscriptions.looked,
         )
         self.rollouts = Rollouts(
             block_steps=api.short_max_steps,
@@ -75,6 +84,7 @@ class Service:
             stack.push_async_callback(service.store.close)
             stack.push_async_callback(service.computing.close)
             await stack.enter_async_context(service.following)
+            stack.enter_context(told_of_the_end(service.subscriptions.drain))
             yield service
 
     def graph(self, caller: Key, name: str, scope: Scope = Scope.READ) -> GraphInfo:

@@ -40,7 +40,7 @@ def test_every_call_of_the_page_answers_as_it_says(client: httpx.Client) -> None
     for line in re.findall(r"^curl .*$", PAGE, re.MULTILINE):
         command, _, status = line.rpartition("#")
         words = shlex.split(command.replace("$URL", BASE).replace("$JOB", job))[1:]
-        method, url, headers, body = "GET", "", {}, None
+        method, url, headers, body, is_endless = "GET", "", {}, None, False
         while words:
             word = words.pop(0)
             if word == "-X":
@@ -50,10 +50,18 @@ def test_every_call_of_the_page_answers_as_it_says(client: httpx.Client) -> None
                 headers[name] = value
             elif word == "-d":
                 body = words.pop(0)
+            elif word == "-N":
+                is_endless = True
             else:
                 url = word
-        answer = client.request(method, url.removeprefix(BASE), headers=headers, content=body)
-        assert answer.status_code == int(status), f"{line}\n{answer.text}"
+        request = client.build_request(method, url.removeprefix(BASE), headers=headers, content=body)
+        answer = client.send(request, stream=True)
+        if is_endless:
+            assert next(answer.iter_bytes())
+            answer.close()
+        else:
+            answer.read()
+        assert answer.status_code == int(status), f"{line}\n{answer}"
         if answer.status_code == 202:
             job = answer.headers["location"]
             assert lines_of(client, job)[-1]["status"] == "done"
