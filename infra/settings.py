@@ -172,6 +172,7 @@ class ApiSettings(_Section):
     port: int = Field(default=8000, ge=0, le=65_535)
     workers: int = Field(default=1, ge=1, le=64)
     allow_open: bool = False
+    ingestion: bool = False
     service_db: Path = Path(".graphtide/service.db")
     short_max_steps: Horizon = 168
     poll_interval_s: float = Field(default=1.0, gt=0, le=3600)
@@ -201,6 +202,17 @@ class JobSettings(_Section):
     lease_s: float = Field(default=10.0, ge=1)
     max_attempts: int = Field(default=5, ge=1)
     keep_s: int = Field(default=604_800, ge=60)
+
+
+class SpoolSettings(_Section):
+    """Events that are taken over HTTP, until ingestion has them."""
+
+    path: Path = Path(".graphtide/spool.db")
+    max_mb: int = Field(default=1024, ge=1)
+    max_body_bytes: int = Field(default=8 << 20, ge=1024)
+    max_records: int = Field(default=50_000, ge=1)
+    keep_s: int = Field(default=86_400, ge=0)
+    idle_timeout_s: float = Field(default=60.0, gt=0)
 
 
 def _check_table_names(tables: dict[str, "FormatSettings"]) -> dict[str, "FormatSettings"]:
@@ -334,6 +346,7 @@ class Settings(BaseSettings):
     influxdb: InfluxDBSettings = InfluxDBSettings()
     api: ApiSettings = ApiSettings()
     jobs: JobSettings = JobSettings()
+    spool: SpoolSettings = SpoolSettings()
     formats: Annotated[dict[str, FormatSettings], AfterValidator(_check_table_names)] = {}
 
     @classmethod

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from forecasting.api import forecast, forecasts, graphs, health, live, problems, snapshots
+from forecasting.api import events, forecast, forecasts, graphs, health, live, problems, snapshots
 from forecasting.api.gate import Gate
 from forecasting.api.service import Service
 from infra.settings import Settings
@@ -33,6 +33,11 @@ def build(settings: Settings) -> ASGIApp:
         redirect_slashes=False,
     )
     problems.install(app)
-    for resource in (graphs, snapshots, live, forecast, forecasts, health):
+    for resource in (graphs, snapshots, events, live, forecast, forecasts, health):
         app.include_router(resource.router)
-    return Gate(app, state=app.state, max_body_bytes=settings.api.max_body_bytes)
+    return Gate(
+        app,
+        state=app.state,
+        max_body_bytes=settings.api.max_body_bytes,
+        max_events_bytes=settings.spool.max_body_bytes,
+    )

@@ -11,7 +11,7 @@ from starlette.responses import Response, StreamingResponse
 from forecasting.api import results, streams
 from forecasting.api.bodies import encode
 from forecasting.api.event_stream import EventStream
-from forecasting.api.parameters import metric_names, quantile_levels, query, split
+from forecasting.api.parameters import check_idempotency_key, metric_names, quantile_levels, query, split
 from forecasting.api.problems import Problem, near_names, parameter_problem, unavailable
 from forecasting.api.service import CallerHere, Service, ServiceHere, require
 from forecasting.jobs import Job, JobRequest, KeyReusedError, Status, TooManyJobsError
@@ -26,7 +26,6 @@ router = APIRouter(tags=["long-range forecasts"])
 _MEMBERS = ("horizon", "metrics", "quantiles", "seed")
 _EXAMPLE = {"horizon": 8760, "metrics": ["events"], "quantiles": [0.1, 0.5, 0.9]}
 _JOB_ID = re.compile(r"[0-9a-f]{32}")
-_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _BODY_SCHEMA = {
     "requestBody": {
         "required": True,
@@ -68,10 +67,7 @@ async def ask(
     info = service.graph(caller, graph, Scope.WRITE)
     if info.snapshots == 0:
         raise Problem(409, "no-snapshots", f"no step of {graph!r} is closed yet: ingest more events")
-    if idempotency_key is not None and _IDEMPOTENCY_KEY.fullmatch(idempotency_key) is None:
-        raise parameter_problem(
-            "Idempotency-Key", idempotency_key, "1 to 255 visible ASCII characters", "2026-01-report"
-        )
+    check_idempotency_key(idempotency_key, "2026-01-report")
     wanted = _job_request(await request.body(), seed=service.settings.forecast.seed)
     try:
         job, is_new = await asyncio.to_thread(service.jobs.create, caller.id, graph, wanted, idempotency_key)

@@ -33,12 +33,14 @@ class Gate:
         app: the application, whose `state.service` is set once it has started.
         state: where the service will be.
         max_body_bytes: longer bodies are refused.
+        max_events_bytes: of bodies that hold events.
     """
 
-    def __init__(self, app: ASGIApp, *, state: Any, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, state: Any, max_body_bytes: int, max_events_bytes: int) -> None:
         self._app = app
         self._state = state
         self._max_body_bytes = max_body_bytes
+        self._max_events_bytes = max_events_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or pass on what is none."""
@@ -66,7 +68,7 @@ class Gate:
             if response is not None:
                 await response(scope, receive, sending)
             else:
-                await self._app(scope, _Bounded(receive, self._max_body_bytes), sending)
+                await self._app(scope, _Bounded(receive, self._most(scope)), sending)
         except Exception:
             # Once the answer has begun, all that can be said is that it ends here: the connection breaks.
             _log.exception("request %s failed", request_id)
@@ -77,9 +79,9 @@ class Gate:
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         """Return the answer to a request that goes no further; else put the caller where routes find it."""
-        length = headers.get("content-length", "0")
-        if not (length.isascii() and length.isdigit() and len(length) < 16 and int(length) <= self._max_body_bytes):
-            return _too_large(self._max_body_bytes).response()
+        length, most = headers.get("content-length", "0"), self._most(scope)
+        if not (length.isascii() and length.isdigit() and len(length) < 16 and int(length) <= most):
+            return _too_large(most).response()
         if scope["path"] in OPEN_PATHS:
             return None
         try:
@@ -92,6 +94,11 @@ class Gate:
             return Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"}).response()
         scope["graphtide.caller"] = caller
         return None
+
+    def _most(self, scope: Scope) -> int:
+        """Return how many bytes the body of a request may have."""
+        takes_events = scope["method"] == "POST" and scope["path"].endswith("/events")
+        return self._max_events_bytes if takes_events else self._max_body_bytes
 
     def _account(self, scope: Scope, headers: Headers, status: int, request_id: str, elapsed_s: float) -> None:
         service = getattr(self._state, "service", None)

@@ -26,6 +26,8 @@ _TITLES = {
     "no-result": "The forecast has no result",
     "key-reused": "The Idempotency-Key stands for another request",
     "too-large": "The body is too large",
+    "unsupported-type": "The body is of a kind that is not read",
+    "no-space": "There is no room on the disk",
     "too-many-jobs": "Too many forecasts of this key wait or run",
     "too-many-subscribers": "Too many streams of this key are open",
     "overloaded": "The service has more to do than it can",

@@ -20,6 +20,7 @@ from forecasting.keys import ALL_GRAPHS, Key, KeyRing, Keys, Scope
 from forecasting.rollouts import Rollouts
 from forecasting.service_file import ServiceFile
 from infra.settings import Settings
+from stream.spool.file import Spool
 from stream.store import open_reader
 from stream.store.base import GraphInfo
 
@@ -33,13 +34,15 @@ class Service:
     Args:
         settings: all of them.
         file: keys and jobs.
+        spool: where events are kept; None where none are taken.
     """
 
-    def __init__(self, settings: Settings, file: ServiceFile) -> None:
+    def __init__(self, settings: Settings, file: ServiceFile, spool: Spool | None) -> None:
         api = settings.api
         self.settings = settings
         self.telemetry = Telemetry()
         self.file = file
+        self.spool = spool
         self.jobs = Jobs(file, settings.jobs)
         self.keyring = KeyRing(Keys(file), refresh_s=api.poll_interval_s)
         self.store = StoreAccess(lambda: open_reader(settings.store.url, settings.influxdb))
@@ -75,12 +78,14 @@ class Service:
         """Yield a service that follows its store.
 
         Raises:
-            StoreError: the service's file cannot be opened; a store that cannot be read is waited for.
+            StoreError: the service's file or the spool cannot be opened; a store that cannot be read is waited for.
         """
         # Requests share the cores; a rollout is too small to share out.
         torch.set_num_threads(1)
         async with AsyncExitStack() as stack:
-            service = cls(settings, stack.enter_context(ServiceFile(settings.api.service_db)))
+            file = stack.enter_context(ServiceFile(settings.api.service_db))
+            spool = stack.enter_context(Spool(settings.spool.path)) if settings.api.ingestion else None
+            service = cls(settings, file, spool)
             stack.push_async_callback(service.store.close)
             stack.push_async_callback(service.computing.close)
             await stack.enter_async_context(service.following)
