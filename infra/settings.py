@@ -183,6 +183,8 @@ class ApiSettings(_Section):
     cache_mb: int = Field(default=64, ge=0)
     max_page_rows: int = Field(default=10_000, ge=1)
     max_body_bytes: int = Field(default=65_536, ge=1024)
+    rate_per_s: float = Field(default=0.0, ge=0)
+    rate_burst: int = Field(default=100, ge=1)
     max_streams: int = Field(default=256, ge=1)
     max_streams_per_key: int = Field(default=64, ge=1)
     heartbeat_s: float = Field(default=10.0, gt=0)

@@ -67,10 +67,10 @@ async def take(
     The graph may be new. What is no event is named in the answer, and goes to the dead letters with its place.
     """
     query(request, ())
+    _check_graph(graph, caller)
     spool = service.spool
     if spool is None:
         raise Problem(404, "not-found", "events are not taken over HTTP here: [api] ingestion is off")
-    _check_graph(graph, caller)
     kind = media_type(request.headers.get("content-type", ""))
     if kind and kind not in MEDIA_TYPES:
         offered = ", ".join(MEDIA_TYPES[:6])
@@ -94,7 +94,8 @@ def _check_graph(graph: str, caller: Key) -> None:
         Problem: 404, 403 or 422.
     """
     if not caller.sees(graph):
-        raise Problem(404, "unknown-graph", f"there is no graph {graph[:200]!r}; GET /v1/graphs lists those there are")
+        detail = f"there is no graph {graph[:200]!r}; GET /v1/graphs lists those there are"
+        raise Problem(404, "unknown-graph", detail)
     require(caller, Scope.WRITE)
     try:
         is_name = EventRules().graph(graph) == graph

@@ -44,4 +44,4 @@ async def forecast(
         "Graphtide-Data-Age": f"{age_s:.0f}",
         "Graphtide-Degraded": "true" if live.degraded_reason is not None else "false",
     }
-    return tagged(request, answer, headers)
+    return await tagged(request, answer, headers, kept=(service.computing.cache, graph))

@@ -10,9 +10,11 @@ from starlette.responses import Response, StreamingResponse
 
 from forecasting.api import results, streams
 from forecasting.api.bodies import encode
+from forecasting.api.compression import accepted_coding, compressing
 from forecasting.api.event_stream import EventStream
 from forecasting.api.parameters import check_idempotency_key, metric_names, quantile_levels, query, split
 from forecasting.api.problems import Problem, near_names, parameter_problem, unavailable
+from forecasting.api.responses import VARY
 from forecasting.api.service import CallerHere, Service, ServiceHere, require
 from forecasting.jobs import Job, JobRequest, KeyReusedError, Status, TooManyJobsError
 from forecasting.keys import Key, Scope
@@ -139,9 +141,13 @@ async def result(forecast: str, request: Request, service: ServiceHere, caller: 
         raise Problem(409, "no-result", f"the forecast was {job.status}{f': {job.problem}' if job.problem else ''}")
     headers = {
         "Cache-Control": "private, max-age=3600, immutable",
-        "Vary": "Accept, Authorization, X-API-Key",
+        "Vary": f"Accept, {VARY}",
     }
-    return StreamingResponse(results.content(service.jobs, job, media_type), headers=headers, media_type=media_type)
+    content = results.content(service.jobs, job, media_type)
+    coding = accepted_coding(request.headers.get("accept-encoding")) if media_type in results.TEXTS else None
+    if coding is not None:
+        content, headers["Content-Encoding"] = compressing(content, coding), coding
+    return StreamingResponse(content, headers=headers, media_type=media_type)
 
 
 @router.delete("/v1/forecasts/{forecast}", summary="Cancel a long-range forecast")

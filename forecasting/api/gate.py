@@ -9,7 +9,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from forecasting.api.open_mode import refuse_strangers
 from forecasting.api.problems import Problem, unavailable
+from forecasting.api.service import Service
+from forecasting.keys import ANYONE, Key
 from infra.errors import StoreError
 
 # What anyone may ask; all else needs a key as soon as one exists.
@@ -79,21 +82,39 @@ class Gate:
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         """Return the answer to a request that goes no further; else put the caller where routes find it."""
-        length, most = headers.get("content-length", "0"), self._most(scope)
-        if not (length.isascii() and length.isdigit() and len(length) < 16 and int(length) <= most):
-            return _too_large(most).response()
-        if scope["path"] in OPEN_PATHS:
-            return None
         try:
-            caller = self._state.service.keyring.caller(_token(headers))
+            length, most = headers.get("content-length", "0"), self._most(scope)
+            if not (length.isascii() and length.isdigit() and len(length) < 16 and int(length) <= most):
+                raise _too_large(most)
+            if scope["path"] not in OPEN_PATHS:
+                scope["graphtide.caller"] = self._admitted(headers)
+        except Problem as problem:
+            return problem.response()
+        return None
+
+    def _admitted(self, headers: Headers) -> Key:
+        """Return whose request this is.
+
+        Raises:
+            Problem: it may not be asked, not from there, or not that often.
+        """
+        service: Service = self._state.service
+        try:
+            caller = service.keyring.caller(_token(headers))
         except StoreError as error:
             _log.warning("API keys cannot be read: %s", error.message)
-            return unavailable("service-unavailable", "API keys cannot be checked at the moment").response()
+            raise unavailable("service-unavailable", "API keys cannot be checked at the moment") from None
         if caller is None:
             detail = "send a valid key: Authorization: Bearer gt_…; keys are made by graphtide keys create"
-            return Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"}).response()
-        scope["graphtide.caller"] = caller
-        return None
+            raise Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
+        if caller is ANYONE:
+            refuse_strangers(headers, only_loopback=not service.settings.api.allow_open)
+        wait_s = service.rates.wait_s(caller.id)
+        if wait_s:
+            service.telemetry.shed.labels("rate").inc()
+            detail = f"{service.settings.api.rate_per_s:g} requests a second of a key are answered"
+            raise Problem(429, "too-many-requests", detail, headers={"Retry-After": str(wait_s)})
+        return caller
 
     def _most(self, scope: Scope) -> int:
         """Return how many bytes the body of a request may have."""

@@ -1,6 +1,5 @@
 """Running the service: the socket, the serving processes, and who may be reached from where."""
 
-import ipaddress
 import logging
 import socket
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from starlette.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
 
 from forecasting.api.app import build
+from forecasting.api.open_mode import is_loopback
 from forecasting.job_processes import JobProcesses
 from forecasting.keys import Keys
 from forecasting.service_file import ServiceFile
@@ -77,20 +77,13 @@ def refuse_exposure(api: ApiSettings, *, has_keys: bool) -> None:
     Raises:
         UsageError: everyone who reaches the port could read everything.
     """
-    if has_keys or api.allow_open or _is_loopback(api.host):
+    if has_keys or api.allow_open or is_loopback(api.host):
         return
     raise UsageError(
         f"{api.host} can be reached from other machines, and there is no API key",
         place="[api] host (--host)",
         fix="make a key: graphtide keys create NAME --graph '*'; or set [api] allow_open = true (--allow-open)",
     )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _bind(api: ApiSettings) -> socket.socket:

@@ -12,6 +12,7 @@ from forecasting.api.computing import Computing
 from forecasting.api.draining import told_of_the_end
 from forecasting.api.following import Following
 from forecasting.api.problems import Problem, near_names, unavailable
+from forecasting.api.rates import Rates
 from forecasting.api.store_access import StoreAccess
 from forecasting.api.subscriptions import Subscriptions
 from forecasting.api.telemetry import Telemetry
@@ -45,6 +46,7 @@ class Service:
         self.spool = spool
         self.jobs = Jobs(file, settings.jobs)
         self.keyring = KeyRing(Keys(file), refresh_s=api.poll_interval_s)
+        self.rates = Rates(per_s=api.rate_per_s, burst=api.rate_burst)
         self.store = StoreAccess(lambda: open_reader(settings.store.url, settings.influxdb))
         cache = AnswerCache(max_bytes=api.cache_mb << 20, lifetime_s=api.cache_lifetime_s)
         self.computing = Computing(

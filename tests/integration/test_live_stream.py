@@ -271,7 +271,7 @@ def test_a_slow_reader_is_cut_and_costs_nobody_anything(
         log.grow(9000)
         slow = socket.create_connection((client.base_url.host, client.base_url.port))
         slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        slow.sendall(f"GET /v1/graphs/g/live HTTP/1.1\r\nHost: x\r\nLast-Event-ID: {last_id}\r\n\r\n".encode())
+        slow.sendall(f"GET /v1/graphs/g/live HTTP/1.1\r\nHost: localhost\r\nLast-Event-ID: {last_id}\r\n\r\n".encode())
         deadline = time.monotonic() + 30
         while "graphtide_streams_cut_total 1.0" not in client.get("/metrics").text:
             assert time.monotonic() < deadline
