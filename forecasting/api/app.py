@@ -7,7 +7,7 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from forecasting.api import events, forecast, forecasts, graphs, health, live, problems, snapshots
+from forecasting.api import events, forecast, forecasts, graphs, health, live, openapi, problems, snapshots
 from forecasting.api.gate import Gate
 from forecasting.api.service import Service
 from infra.settings import Settings
@@ -35,6 +35,7 @@ def build(settings: Settings) -> ASGIApp:
     problems.install(app)
     for resource in (graphs, snapshots, events, live, forecast, forecasts, health):
         app.include_router(resource.router)
+    openapi.describe(app, settings)
     return Gate(
         app,
         state=app.state,

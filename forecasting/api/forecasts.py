@@ -15,6 +15,7 @@ from forecasting.api.event_stream import EventStream
 from forecasting.api.parameters import check_idempotency_key, metric_names, quantile_levels, query, split
 from forecasting.api.problems import Problem, near_names, parameter_problem, unavailable
 from forecasting.api.responses import VARY
+from forecasting.api.schemas import ref
 from forecasting.api.service import CallerHere, Service, ServiceHere, require
 from forecasting.jobs import Job, JobRequest, KeyReusedError, Status, TooManyJobsError
 from forecasting.keys import Key, Scope
@@ -33,17 +34,7 @@ _BODY_SCHEMA = {
         "required": True,
         "content": {
             "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["horizon"],
-                    "additionalProperties": False,
-                    "properties": {
-                        "horizon": {"type": "integer", "minimum": 1, "maximum": MAX_HORIZON_STEPS},
-                        "metrics": {"type": "array", "minItems": 1, "items": {"enum": list(METRIC_NAMES)}},
-                        "quantiles": {"type": "array", "minItems": 1, "items": {"enum": list(QUANTILE_LEVELS)}},
-                        "seed": {"type": "integer", "minimum": 0, "maximum": MAX_SEED},
-                    },
-                },
+                "schema": ref("ForecastRequest"),
                 "example": _EXAMPLE,
             }
         },
