@@ -40,6 +40,8 @@ class LiveState:
         digest: what was observed, as hexadecimal digits; equal exactly where the snapshots are.
         model, state: what to roll out.
         model_digest: SHA-256 of the weights; None for a floor.
+        calibrated_until_step: distance ahead, in steps, up to which intervals were found to hold what they say.
+        skill_until_step: up to which forecasts were found to be better than the climate of the series.
         degraded_reason: why another than the graph's model answers; None where nothing is wrong.
     """
 
@@ -52,6 +54,8 @@ class LiveState:
     state: Any
     model_digest: str | None = None
     degraded_reason: str | None = None
+    calibrated_until_step: int | None = None
+    skill_until_step: int | None = None
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -252,6 +256,8 @@ def _finish(tracked: _Tracked, info: GraphInfo, tail: FloatArray) -> _Tracked:
         state=resolved.model.update(tracked.base_state, tail),
         model_digest=resolved.digest,
         degraded_reason=resolved.reason,
+        calibrated_until_step=None if resolved.calibration is None else resolved.calibration.calibrated_until_step,
+        skill_until_step=None if resolved.calibration is None else resolved.calibration.skill_until_step,
     )
     return tracked
 

@@ -9,6 +9,7 @@ from infra.errors import GraphtideError, ModelError
 from infra.steps import format_duration
 from models import checkpoint, general_folder
 from models.baselines import ProfileLevel
+from models.calibration import Calibration
 from models.contract import Model
 from models.seasons import season_steps
 
@@ -28,6 +29,7 @@ class Resolved:
         digest: SHA-256 of its weights; None for a floor.
         reason: why this is not the model that was asked for; None where it is.
         card: of the checkpoint; empty for a floor.
+        calibration: how far ahead its forecasts hold; None for a floor.
     """
 
     model: Model[Any]
@@ -35,6 +37,7 @@ class Resolved:
     digest: str | None = None
     reason: str | None = None
     card: dict[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
 
 
 def resolve(models: Path, graph: str, step_us: int, snapshots: int) -> Resolved:
@@ -52,7 +55,7 @@ def resolve(models: Path, graph: str, step_us: int, snapshots: int) -> Resolved:
         found = checkpoint.load(checkpoint_folder(models, graph))
         if found is not None:
             _check_step(found.card["data"][0]["step_us"], step_us)
-            return Resolved(forecaster_of(found), stamp, found.digest, card=found.card)
+            return _of(found, stamp, None)
     except (GraphtideError, KeyError, IndexError, TypeError, ValueError) as error:
         said = error.message if isinstance(error, GraphtideError) else "its card lacks what the forecaster needs"
         reason = f"the model of {graph!r} cannot be used: {said}; graphtide train {graph}"
@@ -93,8 +96,13 @@ def _general(stamp: Stamp, step_us: int, snapshots: int, reason: str | None) -> 
     elif snapshots < needed:
         why = f"{snapshots} steps are too few for a model, which needs {needed}"
     else:
-        return Resolved(forecaster_of(found), stamp, found.digest, reason, found.card)
+        return _of(found, stamp, reason)
     return Resolved(ProfileLevel(), stamp, reason="; ".join(filter(None, [reason, why])))
+
+
+def _of(found: checkpoint.Checkpoint, stamp: Stamp, reason: str | None) -> Resolved:
+    model = forecaster_of(found)
+    return Resolved(model, stamp, found.digest, reason, found.card, model.calibration)
 
 
 def _needed_steps(step_us: int) -> int:

@@ -175,6 +175,7 @@ class ApiSettings(_Section):
     port: int = Field(default=8000, ge=0, le=65_535)
     workers: int = Field(default=1, ge=1, le=64)
     allow_open: bool = False
+    ingestion: bool = False
     service_db: Path = Path(".graphtide/service.db")
     short_max_steps: Horizon = 168
     poll_interval_s: float = Field(default=1.0, gt=0, le=3600)
@@ -185,6 +186,12 @@ class ApiSettings(_Section):
     cache_mb: int = Field(default=64, ge=0)
     max_page_rows: int = Field(default=10_000, ge=1)
     max_body_bytes: int = Field(default=65_536, ge=1024)
+    rate_per_s: float = Field(default=0.0, ge=0)
+    rate_burst: int = Field(default=100, ge=1)
+    max_streams: int = Field(default=256, ge=1)
+    max_streams_per_key: int = Field(default=64, ge=1)
+    heartbeat_s: float = Field(default=10.0, gt=0)
+    send_timeout_s: float = Field(default=20.0, gt=0)
     drain_s: int = Field(default=10, ge=0)
     require_gpu: bool = False
 
@@ -200,6 +207,17 @@ class JobSettings(_Section):
     lease_s: float = Field(default=10.0, ge=1)
     max_attempts: int = Field(default=5, ge=1)
     keep_s: int = Field(default=604_800, ge=60)
+
+
+class SpoolSettings(_Section):
+    """Events that are taken over HTTP, until ingestion has them."""
+
+    path: Path = Path(".graphtide/spool.db")
+    max_mb: int = Field(default=1024, ge=1)
+    max_body_bytes: int = Field(default=8 << 20, ge=1024)
+    max_records: int = Field(default=50_000, ge=1)
+    keep_s: int = Field(default=86_400, ge=0)
+    idle_timeout_s: float = Field(default=60.0, gt=0)
 
 
 def _check_table_names(tables: dict[str, "FormatSettings"]) -> dict[str, "FormatSettings"]:
@@ -333,6 +351,7 @@ class Settings(BaseSettings):
     influxdb: InfluxDBSettings = InfluxDBSettings()
     api: ApiSettings = ApiSettings()
     jobs: JobSettings = JobSettings()
+    spool: SpoolSettings = SpoolSettings()
     formats: Annotated[dict[str, FormatSettings], AfterValidator(_check_table_names)] = {}
 
     @classmethod

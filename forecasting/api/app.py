@@ -7,7 +7,19 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from forecasting.api import forecast, forecasts, graphs, health, history, problems, quality, snapshots
+from forecasting.api import (
+    events,
+    forecast,
+    forecasts,
+    graphs,
+    health,
+    history,
+    live,
+    openapi,
+    problems,
+    quality,
+    snapshots,
+)
 from forecasting.api.dashboard import dashboard_router
 from forecasting.api.gate import Gate
 from forecasting.api.service import Service
@@ -34,7 +46,13 @@ def build(settings: Settings) -> ASGIApp:
         redirect_slashes=False,
     )
     problems.install(app)
-    for resource in (graphs, snapshots, history, quality, forecast, forecasts, health):
+    for resource in (graphs, snapshots, history, quality, events, live, forecast, forecasts, health):
         app.include_router(resource.router)
+    openapi.describe(app, settings)
     app.include_router(dashboard_router(settings.api, [getattr(route, "path", "") for route in app.routes]))
-    return Gate(app, state=app.state, max_body_bytes=settings.api.max_body_bytes)
+    return Gate(
+        app,
+        state=app.state,
+        max_body_bytes=settings.api.max_body_bytes,
+        max_events_bytes=settings.spool.max_body_bytes,
+    )
