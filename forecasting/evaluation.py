@@ -4,7 +4,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from forecasting.backtest import BacktestResult, backtest, origin_stride
+from forecasting.backtest import backtest
+from forecasting.backtests.plan import origin_stride
+from forecasting.backtests.scores import BacktestResult
 from forecasting.training import describe, forecaster_config, forecaster_of, train_graph, training_config
 from infra.errors import ModelError, UsageError
 from infra.settings import Settings

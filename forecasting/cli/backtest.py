@@ -16,7 +16,7 @@ from infra.schema import METRIC_NAMES
 from infra.whole_file import whole_file
 
 if TYPE_CHECKING:
-    from forecasting.backtest import BacktestResult
+    from forecasting.backtests.scores import BacktestResult
     from forecasting.evaluation import Evaluation
 
 
@@ -104,7 +104,7 @@ def _show(evaluation: "Evaluation", graph: str, horizons: list[int]) -> None:
 
 
 def _table(result: "BacktestResult", ours: str, bucket: str, title: str) -> Table:
-    from forecasting.backtest import REFERENCE  # noqa: PLC0415
+    from forecasting.backtests.ratios import REFERENCE  # noqa: PLC0415
 
     rows = {(row.metric, row.model): row for row in result.rows if row.bucket == bucket}
     floors = [model for model in result.timings if model != ours]
