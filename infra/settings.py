@@ -48,6 +48,7 @@ def _split_commas(value: object) -> object:
 Duration = Annotated[str, AfterValidator(_check_duration)]
 Horizon = Annotated[int, Field(ge=1, le=MAX_HORIZON_STEPS)]
 Horizons = Annotated[tuple[Horizon, ...], NoDecode, BeforeValidator(_split_commas), Field(min_length=1)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas), Field(min_length=1)]
 
 
 class _Section(BaseModel):
@@ -153,6 +154,8 @@ class BacktestSettings(_Section):
 
     horizons: Horizons = (1, 24, 168)
     origins: int = Field(default=24, ge=1, le=10_000)
+    floors: Names = ("simple",)
+    workers: int = Field(default=0, ge=0, le=256)
 
 
 class DataSettings(_Section):

@@ -23,6 +23,7 @@ from models.contract import FloatArray, History
 FIRST_METRIC = "events"
 # What the summary compares is averaged over so much, to be free of the weekly rhythm and of a single week's chance.
 COMPARED_US = 4 * WEEK_US
+COLOURS = {"seen": plots.SEEN, "model": plots.MODEL, "mean": plots.MEAN, "ink": plots.INK, "muted": plots.MUTED}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _GROUPS = ((Kind.COUNT, "Counts"), (Kind.SHARE, "Shares"), (Kind.TOTAL, "Totals"))
 
@@ -72,15 +73,8 @@ def render(page: ForecastPage) -> str:
     """Return the page as HTML."""
     panels = _panels(page)
     script, elements = plots.embed([plots.panel_figure(panel, FIRST_METRIC) for panel in panels])
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("forecasting.reports"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     charts = {panel.key: Markup(element) for panel, element in zip(panels, elements, strict=True)}
-    return environment.get_template("forecast.html").render(
+    return template("forecast.html").render(
         page=page,
         tiles=tiles(page.history, page.outlook),
         charts=charts,
@@ -102,12 +96,24 @@ def render(page: ForecastPage) -> str:
         facts=_facts(page),
         reach=_reach(page),
         version=version("graphtide"),
-        colours={"seen": plots.SEEN, "model": plots.MODEL, "mean": plots.MEAN, "ink": plots.INK, "muted": plots.MUTED},
+        colours=COLOURS,
         label=label,
         number=number,
         score=lambda value: "-" if math.isnan(value) else f"{value:.3f}",
         share=lambda value: "-" if math.isnan(value) else f"{100 * value:.0f} %",
     )
+
+
+def template(name: str) -> jinja2.Template:
+    """Return a template of the pages."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("forecasting.reports"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template(name)
 
 
 def tiles(history: History, outlook: Outlook) -> list[Tile]:
