@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from forecasting.backtests.ratios import COUNT_METRICS, ratios
 from forecasting.backtests.scores import BacktestResult, Row
 from forecasting.general import DevelopmentLog, development_logs
 from forecasting.training import forecaster_of, general_net, train_graph
-from infra.settings import Settings
+from infra.configuration import load_settings
 from infra.steps import HOUR_US
 from models import checkpoint, general_folder
 from models.contract import History, Model
@@ -88,14 +88,7 @@ def measure(kind: str, names: list[str], log: DevelopmentLog) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for model in models_of(names, history.part(0, test_start), log.name, Path(folder)):
             begin_s = time.monotonic()
-            result = backtest(
-                history,
-                [model],
-                horizons=test.horizons,
-                origins=test.origins,
-                test_start=test_start,
-                stride=test.stride,
-            )
+            result = backtest(history, [model], test_start=test_start, **asdict(test))
             keep(kind, log.name, model.name, result)
             print(f"{log.name} {kind} {model.name} {time.monotonic() - begin_s:.0f} s", file=sys.stderr, flush=True)
 
@@ -139,17 +132,12 @@ def table(kind: str, buckets: list[str]) -> str:
     for bucket in buckets:
         for model in ours:
             graphs = [found for found in rows.values() if any((r.model, r.bucket) == (model, bucket) for r in found)]
-            found = {
-                (r.score, r.against): r
-                for r in ratios(graphs, [model, *floors], floors)
-                if (r.model, r.bucket) == (model, bucket)
-            }
-            cells = [
-                f"{found[score, against].ratio:.3f}"
-                + (f" ({found[score, against].floor})" if against == "best_single_floor" else "")
-                for score in ("mase", "wql")
-                for against in ("best_single_floor", "best_floor")
-            ]
+            every = ratios(graphs, [model, *floors], floors)
+            found = {(r.score, r.against): r for r in every if (r.model, r.bucket) == (model, bucket)}
+            cells = []
+            for score in ("mase", "wql"):
+                single = found[score, "best_single_floor"]
+                cells += [f"{single.ratio:.3f} ({single.floor})", f"{found[score, 'best_floor'].ratio:.3f}"]
             lines.append(f"| {bucket} | {model} | {len(graphs)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -166,12 +154,11 @@ def main() -> None:
     parser.add_argument("--logs", help="names with commas; all if left out")
     arguments = parser.parse_args()
     if arguments.kind is None:
-        print(
-            table("short", ["1", "1-24", "1-168"]), table("long", ["101-1000", "1001-10000", "10001-36500"]), sep="\n\n"
-        )
+        print(table("short", ["1", "1-24", "1-168"]))
+        print(table("long", ["101-1000", "1001-10000", "10001-36500"]))
         return
     wanted = arguments.logs.split(",") if arguments.logs else None
-    for log in development_logs(Settings().data.folders()):
+    for log in development_logs(load_settings().values.data.folders()):
         if (wanted is None or log.name in wanted) and (arguments.kind == "short" or log.name in LONG_LOGS):
             measure(arguments.kind, arguments.models, log)
 
