@@ -1,86 +1,166 @@
-"""Accuracy of the forecaster on a public log, beside the floors, as `graphtide backtest` measures it.
+"""Accuracy on the test parts of the public logs, which no shipped weights, scaling or choice have seen.
 
-    python benchmarks/accuracy.py sx-mathoverflow wiki-elec     # measure
-    python benchmarks/accuracy.py                               # print the table of the README from what was measured
+    python benchmarks/accuracy.py short general          # the general model without training, 1 to 168 hours ahead
+    python benchmarks/accuracy.py short tuned            # trained on each log from the general model
+    python benchmarks/accuracy.py short seasonal_naive profile_level lightgbm auto_theta
+    python benchmarks/accuracy.py long general seasonal_naive seasonal_window_mean profile_level
+    python benchmarks/accuracy.py                        # print the tables of what was measured
 
-The log is found as `graphtide datasets` finds it (GRAPHTIDE_DATA_DIR). Everything runs in a folder of its own with the
-default settings, as a user would run it: ingest, then backtest, which trains on the steps before the first origin.
-What the backtest prints is kept in benchmarks/results/accuracy_<log>.json with command, hardware and versions.
+Logs are found as `graphtide datasets` finds them (GRAPHTIDE_DATA_DIR). The test part is the last 36,500 hours of
+sx-mathoverflow and the last fifth of every other log. What is found is kept in benchmarks/results/accuracy_<log>.json,
+model by model; a model that is measured again replaces itself.
 """
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from hardware import hardware, versions
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from infra.schema import METRIC_INDEX, METRICS
+from forecasting.backtest import backtest
+from forecasting.backtests.ratios import COUNT_METRICS, ratios
+from forecasting.backtests.scores import BacktestResult, Row
+from forecasting.general import DevelopmentLog, development_logs
+from forecasting.training import forecaster_of, general_net, train_graph
+from infra.configuration import load_settings
+from infra.steps import HOUR_US
+from models import checkpoint, general_folder
+from models.contract import History, Model
+from models.floor_names import named_floors
+from models.forecaster import ForecasterConfig
+from models.optimisation import TrainingConfig
+from models.training import MIN_SEASONS
 
-AGAINST = ("seasonal_naive", "best_floor")
 RESULTS = Path(__file__).parent / "results"
+SEASON, MAX_ORIGINS = 168, 24
+HORIZONS = (1, 24, 168)
+LONG_LOGS = ("sx-mathoverflow", "wiki-elec", "bitcoin-otc")
+TUNING = TrainingConfig(max_iterations=150, learning_rate=1e-3, budget_s=3600.0, patience=1000)
 
 
-def graphtide(*arguments: str, folder: str) -> str:
-    """Run a command of the project and return what it prints."""
-    call = [sys.executable, "-c", "from forecasting.cli import main; main()", *arguments]
-    return subprocess.run(call, cwd=folder, check=True, stdout=subprocess.PIPE, text=True).stdout
+@dataclass(frozen=True)
+class Test:
+    """How the test part of a log is used."""
+
+    horizons: tuple[int, ...]
+    origins: int
+    stride: int
 
 
-def measure(log: str) -> dict[str, object]:
-    """Return the scores of one public log."""
-    machine = hardware()
+def short_test(tested: int) -> Test:
+    """Return windows of a week, or of what there is, spread over the test part without overlap."""
+    window = min(max(HORIZONS), tested)
+    origins = max(1, min(MAX_ORIGINS, tested // window))
+    stride = (tested - window) // (origins - 1) if origins > 1 else window
+    return Test(tuple(dict.fromkeys(min(horizon, window) for horizon in HORIZONS)), origins, stride)
+
+
+def models_of(names: list[str], past: History, log: str, folder: Path) -> Iterator[Model[Any]]:
+    """Yield the models that are asked for, the forecaster under the name that tells how it was trained."""
+    for name in names:
+        if name == "general":
+            found = checkpoint.load(general_folder())
+            assert found is not None, "the general model is missing"
+            yield forecaster_of(found)
+        elif name == "tuned":
+            if len(past) >= MIN_SEASONS * SEASON:
+                yield forecaster_of(
+                    train_graph(past, log, folder, ForecasterConfig(), TUNING, start=general_net(ForecasterConfig()))
+                )
+        else:
+            yield from named_floors([name])
+
+
+def measure(kind: str, names: list[str], log: DevelopmentLog) -> None:
+    """Score models on the test part of one log and keep what is found."""
+    history = log.events.history(HOUR_US, log.end_us)
+    test_start = (log.train_until_us - history.start_us) // HOUR_US
+    tested = len(history) - test_start
+    test = short_test(tested) if kind == "short" else Test((tested,), 1, tested)
     with tempfile.TemporaryDirectory() as folder:
-        path = graphtide("datasets", "path", log, folder=folder).strip()
-        graphtide("ingest", path, "--graph", log.lower(), folder=folder)
-        scores = json.loads(graphtide("backtest", log.lower(), "--json", folder=folder))
-    return {
-        "bench": "accuracy",
-        "command": f"python benchmarks/accuracy.py {log}",
-        "hardware": machine,
-        "versions": versions("graphtide", "torch", "numpy"),
-        **scores,
+        for model in models_of(names, history.part(0, test_start), log.name, Path(folder)):
+            begin_s = time.monotonic()
+            result = backtest(history, [model], test_start=test_start, **asdict(test))
+            keep(kind, log.name, model.name, result)
+            print(f"{log.name} {kind} {model.name} {time.monotonic() - begin_s:.0f} s", file=sys.stderr, flush=True)
+
+
+def keep(kind: str, log: str, model: str, result: BacktestResult) -> None:
+    """Put the scores of one model into the result file of a log."""
+    path = RESULTS / f"accuracy_{log.lower()}.json"
+    report = json.loads(path.read_text()) if path.exists() else {"bench": "accuracy", "graph": log.lower(), "rows": []}
+    found = result.to_json(log.lower())
+    counted = [row for row in found["rows"] if row["metric"] in COUNT_METRICS]
+    report["command"] = f"python benchmarks/accuracy.py {kind} MODEL…"
+    report["hardware"], report["versions"] = hardware(), versions("graphtide", "torch", "numpy")
+    report.setdefault("protocol", {})[kind] = found["protocol"]
+    for key, rows in (("rows", counted), ("sums", found["sums"]), ("calibration", found["calibration"])):
+        kept = [row for row in report.get(key, []) if (row["kind"], row["model"]) != (kind, model)]
+        report[key] = kept + [{"kind": kind, **row} for row in rows]
+    report.setdefault("timings", {}).setdefault(kind, {}).update(found["timings"])
+    RESULTS.mkdir(exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + "\n")
+
+
+def table(kind: str, buckets: list[str]) -> str:
+    """Return geometric means over logs and count metrics as a Markdown table."""
+    reports = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("accuracy_*.json"))]
+    rows = {
+        report["graph"]: [
+            Row(**{key: value for key, value in row.items() if key != "kind"} | _numbers(row))
+            for row in report["rows"]
+            if row["kind"] == kind
+        ]
+        for report in reports
     }
-
-
-def table() -> str:
-    """Return the geometric means over all count metrics of every result file, as a Markdown table."""
+    rows = {graph: found for graph, found in rows.items() if found}
+    models = sorted({row.model for found in rows.values() for row in found})
+    ours = [model for model in models if model.startswith("mamba2")]
+    floors = [model for model in models if model not in ours]
     lines = [
-        "| log | steps ahead | MASE | best floor | WQL | best floor | in 80 % | in 95 % |",
-        "|---|---|---|---|---|---|---|---|",
+        "| steps ahead | model | logs | MASE, best floor | of hindsight | WQL, best floor | of hindsight |",
+        "|---|---|---|---|---|---|---|",
     ]
-    for path in sorted(RESULTS.glob("accuracy_*.json")):
-        found = json.loads(path.read_text())
-        ratios = {
-            (r["bucket"], r["score"], r["against"]): r["ratio"] for r in found["ratios"] if r["model"] == "mamba2"
-        }
-        for horizon in found["protocol"]["horizons"]:
-            bucket = "1" if horizon == 1 else f"1-{horizon}"
-            cells = [f"{ratios[bucket, score, against]:.3f}" for score in ("mase", "wql") for against in AGAINST]
-            rows = [
-                row
-                for row in found["rows"]
-                if (row["model"], row["bucket"]) == ("mamba2", bucket)
-                and METRICS[METRIC_INDEX[row["metric"]]].kind == "count"
-            ]
-            inside = [f"{sum(row[f'coverage_{share}'] for row in rows) / len(rows):.0%}" for share in (80, 95)]
-            lines.append(f"| {found['graph']} | {bucket} | {' | '.join(cells + inside)} |")
+    for bucket in buckets:
+        for model in ours:
+            graphs = [found for found in rows.values() if any((r.model, r.bucket) == (model, bucket) for r in found)]
+            every = ratios(graphs, [model, *floors], floors)
+            found = {(r.score, r.against): r for r in every if (r.model, r.bucket) == (model, bucket)}
+            cells = []
+            for score in ("mase", "wql"):
+                single = found[score, "best_single_floor"]
+                cells += [f"{single.ratio:.3f} ({single.floor})", f"{found[score, 'best_floor'].ratio:.3f}"]
+            lines.append(f"| {bucket} | {model} | {len(graphs)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
+def _numbers(row: dict[str, Any]) -> dict[str, float]:
+    return {key: float("nan") for key, value in row.items() if value is None}
+
+
 def main() -> None:
-    """Measure the logs named on the command line, then print the table."""
+    """Measure what is asked for, or print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("logs", nargs="*")
-    for log in parser.parse_args().logs:
-        text = json.dumps(measure(log), indent=1) + "\n"
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"accuracy_{log.lower()}.json").write_text(text)
-    print(table())
+    parser.add_argument("kind", nargs="?", choices=("short", "long"))
+    parser.add_argument("models", nargs="*", metavar="MODEL")
+    parser.add_argument("--logs", help="names with commas; all if left out")
+    arguments = parser.parse_args()
+    if arguments.kind is None:
+        print(table("short", ["1", "1-24", "1-168"]))
+        print(table("long", ["101-1000", "1001-10000", "10001-36500"]))
+        return
+    wanted = arguments.logs.split(",") if arguments.logs else None
+    for log in development_logs(load_settings().values.data.folders()):
+        if (wanted is None or log.name in wanted) and (arguments.kind == "short" or log.name in LONG_LOGS):
+            measure(arguments.kind, arguments.models, log)
 
 
 if __name__ == "__main__":

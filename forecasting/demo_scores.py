@@ -1,13 +1,12 @@
 """The scores of a demo: short horizons from many origins, the longest apart, kept until data or model change."""
 
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from forecasting.backtest import BacktestResult, Ratio, Row, Timing, backtest
+from forecasting.backtest import backtest
+from forecasting.backtests.scores import BacktestResult
 from forecasting.demo_data import HORIZONS, Stage
 from forecasting.reports.standing import Standing, standing
 from infra.whole_file import whole_file
@@ -85,22 +84,6 @@ def _read(kept: Path, made_of: Mapping[str, Any]) -> dict[int, BacktestResult] |
         found = json.loads(kept.read_text(encoding="utf-8"))
         if found["made_of"] != made_of:
             return None
-        return {int(horizon): _result(values) for horizon, values in found["backtests"].items()}
+        return {int(horizon): BacktestResult.from_json(values) for horizon, values in found["backtests"].items()}
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _result(values: Mapping[str, Any]) -> BacktestResult:
-    """Return what `BacktestResult.to_json` wrote."""
-    return BacktestResult(
-        protocol=values["protocol"],
-        rows=[Row(**_with_nan(Row, row)) for row in values["rows"]],
-        ratios=[Ratio(**_with_nan(Ratio, ratio)) for ratio in values["ratios"]],
-        timings={model: Timing(**timing) for model, timing in values["timings"].items()},
-        unscaled=values["unscaled"],
-    )
-
-
-def _with_nan(kind: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    names = [field.name for field in fields(kind)]
-    return {name: math.nan if values[name] is None else values[name] for name in names}

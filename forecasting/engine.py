@@ -2,19 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Self
 
 from forecasting.history import read_history
-from forecasting.training import checkpoint_folder, forecaster_config, forecaster_of, train_graph, training_config
-from infra.errors import GraphtideError, ModelError
+from forecasting.resolving import Stamp, is_own, resolve, stamp_of
+from infra.errors import GraphtideError
 from infra.settings import Settings
-from infra.steps import format_duration
-from models import checkpoint
-from models.baselines import ProfileLevel
 from models.contract import ForecastChunk, History, Model
-from models.seasons import season_steps
-from models.training import MIN_SEASONS, TrainingProgress
 from stream.store import open_reader
 from stream.store.base import SnapshotReader
 
@@ -32,9 +27,9 @@ class ForecastRun:
         step_us: its step size in microseconds.
         first_step_us: start of forecast step 0, the one after the last snapshot.
         model_name: which model answers.
-        degraded: True where a floor answers because no model could.
+        degraded: True where another than the graph's model answers because that could not.
         card: the model's card; empty for a floor.
-        notes: what the reader should know: a model trained on the way, a floor that answers.
+        notes: what the reader should know: whose model answers, and why.
         chunks: the forecast, computed as it is read.
     """
 
@@ -55,9 +50,10 @@ class _Encoded:
     model: Model[Any]
     state: Any
     steps: int
-    degraded: bool = False
-    card: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    degraded: bool
+    stamp: Stamp
+    card: dict[str, Any]
+    notes: list[str]
 
 
 class Engine:
@@ -66,9 +62,8 @@ class Engine:
     A graph is encoded at its first forecast; later ones start from its state and observe new snapshots alone.
 
     Args:
-        settings: store, models, forecaster and training.
+        settings: store and models.
         reader: snapshots; opened from the settings if not given.
-        on_training: told about the progress of a training that a first forecast needs.
 
     Raises:
         StoreError: the store cannot be opened.
@@ -79,10 +74,8 @@ class Engine:
         settings: Settings,
         *,
         reader: SnapshotReader | None = None,
-        on_training: Callable[[TrainingProgress], None] | None = None,
     ) -> None:
         self._settings = settings
-        self._on_training = on_training
         self._encoded: dict[str, _Encoded] = {}
         self._closing = ExitStack()
         self._reader = reader or self._closing.enter_context(open_reader(settings.store.url, settings.influxdb))
@@ -108,7 +101,7 @@ class Engine:
     ) -> ForecastRun:
         """Return the forecast of the next `horizon_steps`.
 
-        Trains a model first where the graph has none, which is said in the notes.
+        The graph's own model answers, else the general one; the notes say which, and why if it is a floor.
 
         Args:
             graph: which graph.
@@ -119,7 +112,7 @@ class Engine:
 
         Raises:
             StoreError: there is no such graph, or it has no snapshot.
-            ModelError: its checkpoint is corrupt or belongs to another step size.
+            ModelError: the history holds what no model can read.
             ForecastCancelledError: from the chunks, when `cancelled` says so.
         """
         history = read_history(self._reader, graph)
@@ -137,7 +130,8 @@ class Engine:
 
     def _encode(self, graph: str, history: History) -> _Encoded:
         encoded = self._encoded.get(graph)
-        if encoded is None or encoded.steps > len(history):
+        stamp = stamp_of(self._settings.models.directory, graph, history.step_us, len(history))
+        if encoded is None or encoded.steps > len(history) or encoded.stamp != stamp:
             encoded = self._resolve(graph, history)
         new = history.values[encoded.steps :]
         encoded.state = encoded.model.update(encoded.state, new)
@@ -146,33 +140,12 @@ class Engine:
         return encoded
 
     def _resolve(self, graph: str, history: History) -> _Encoded:
-        settings = self._settings
-        folder = checkpoint_folder(settings.models.directory, graph)
-        found, notes = checkpoint.load(folder), []
-        if found is None:
-            needed = MIN_SEASONS * season_steps(history.step_us)
-            if len(history) < needed:
-                floor = ProfileLevel()
-                notes.append(
-                    f"{len(history)} steps are too few to train on ({needed} are needed): "
-                    f"the floor {floor.name} answers instead of a model"
-                )
-                return _Encoded(floor, floor.start(history.step_us, history.start_us), 0, degraded=True, notes=notes)
-            config = training_config(settings)
-            found = train_graph(
-                history, graph, folder, forecaster_config(settings), config, on_progress=self._on_training
-            )
-            notes.append(f"there was no model for {graph!r}: trained one in {found.card['scores']['elapsed_s']:.0f} s")
-        step_us = found.card["data"][0]["step_us"]
-        if step_us != history.step_us:
-            raise ModelError(
-                f"the model was trained on steps of {format_duration(step_us)}, "
-                f"but {graph!r} has steps of {format_duration(history.step_us)}",
-                place=str(folder),
-                fix=f"train one for these steps: graphtide train {graph}",
-            )
-        model = forecaster_of(found)
-        return _Encoded(model, model.start(history.step_us, history.start_us), 0, card=found.card, notes=notes)
+        found = resolve(self._settings.models.directory, graph, history.step_us, len(history))
+        notes = [] if found.reason is None else [f"{found.reason}: {found.model.name} answers instead"]
+        if found.reason is None and found.digest is not None and not is_own(found):
+            notes.append(f"{graph!r} has no model of its own: the general one answers (graphtide train {graph})")
+        state = found.model.start(history.step_us, history.start_us)
+        return _Encoded(found.model, state, 0, found.reason is not None, found.stamp, found.card, notes)
 
     def _roll_out(
         self,

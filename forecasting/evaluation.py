@@ -1,82 +1,180 @@
-"""A backtest of the forecaster beside the floors, with a model that saw nothing of what it is tested on."""
+"""Backtests of the forecaster beside floors, with models that saw nothing of what they are tested on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
-from forecasting.backtest import BacktestResult, backtest, origin_stride
+from forecasting.backtests.kept import KeptParts, read
+from forecasting.backtests.parts import Part
+from forecasting.backtests.plan import Plan, make_plan, origin_stride
+from forecasting.backtests.ratios import Ratio, ratios
+from forecasting.backtests.scores import BacktestResult, json_fields, summarise
+from forecasting.backtests.workers import Entrant, Task, run_tasks, usable_cores
 from forecasting.training import describe, forecaster_config, forecaster_of, train_graph, training_config
 from infra.errors import ModelError, UsageError
 from infra.settings import Settings
-from models import checkpoint
-from models.baselines import floors
+from models import checkpoint, floor_libraries
 from models.contract import History
+from models.floor_names import named_floors
 from models.forecaster import ForecasterConfig
+from models.optimisation import TrainingConfig, TrainingProgress
 from models.seasons import season_steps
-from models.training import MIN_SEASONS, TrainingConfig, TrainingProgress
+from models.training import MIN_SEASONS
+
+# Told the graph and how its training goes; the parts that are done and to do.
+OnTraining = Callable[[str, TrainingProgress], None]
+OnProgress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """A backtest and the name of the forecaster in it; `trained` tells whether its model was trained for this run."""
+    """Backtests of the same models.
 
-    result: BacktestResult
+    Attributes:
+        results: by graph.
+        forecaster: the name of the forecaster in them.
+        floors: the names of the floors in them.
+        trained: the graphs whose model was trained for this run.
+        reused: how many parts were found kept, of how many.
+    """
+
+    results: dict[str, BacktestResult]
     forecaster: str
-    trained: bool
+    floors: tuple[str, ...]
+    trained: tuple[str, ...]
+    reused: tuple[int, int]
+
+    def summary(self) -> list[Ratio]:
+        """Return geometric means over the graphs and their count metrics."""
+        return ratios([result.rows for result in self.results.values()], [self.forecaster, *self.floors], self.floors)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON values: of one graph its result, of several their results and the summary."""
+        found = [result.to_json(graph) for graph, result in self.results.items()]
+        if len(found) == 1:
+            return found[0]
+        return {"graphs": found, "summary": {"graphs": len(found), "ratios": [json_fields(r) for r in self.summary()]}}
 
 
 def evaluate(
-    history: History,
-    graph: str,
+    histories: Mapping[str, History],
     settings: Settings,
     *,
-    on_training: Callable[[TrainingProgress], None] | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_training: OnTraining | None = None,
+    on_progress: OnProgress | None = None,
 ) -> Evaluation:
-    """Train on the steps before the first origin, then backtest that model and all floors.
+    """Train on the steps before the first origin of each graph, then backtest these models and the floors.
 
-    The model is kept apart from the graph's own, and used again while history, settings and origins stay the same.
+    The models are kept apart from the graphs' own, and used again while history, settings and origins stay the same.
+    So are the parts of the backtest, in worker processes or here: whatever ends this, the next call goes on from them.
+
+    Args:
+        histories: by graph.
+        settings: `[backtest]` says which floors, horizons, origins and how many workers.
+        on_training: told of the training of a graph.
+        on_progress: told how many forecasts are done, of all that are.
 
     Raises:
-        UsageError: the windows leave too little history to train on.
-        ModelError: the model cannot be kept.
+        UsageError: the windows leave too little history to train on, or there is no such floor.
+        ModelError: a model cannot be kept or fails, or a floor's library is not installed.
+        GraphtideError: a part cannot be kept.
     """
+    floors = tuple(floor.name for floor in named_floors(settings.backtest.floors))
+    plans = {graph: _plan(history, graph, settings) for graph, history in histories.items()}
+    entrants: dict[str, list[Entrant]] = {}
+    trained = []
+    for graph, history in histories.items():
+
+        def tell(progress: TrainingProgress, graph: str = graph) -> None:
+            if on_training is not None:
+                on_training(graph, progress)
+
+        model, is_new = _forecaster(history.part(0, plans[graph].first_origin), graph, settings, tell)
+        if is_new:
+            trained.append(graph)
+        entrants[graph] = [model, *(_floor_entrant(name) for name in floors)]
+    paths = {graph: _paths(histories[graph], graph, plans[graph], entrants[graph], settings) for graph in histories}
+    total = sum(len(by_origin) for by_model in paths.values() for by_origin in by_model.values())
+    tasks = [
+        Task(graph, histories[graph], plans[graph], entrant, missing)
+        for graph, found in entrants.items()
+        for entrant in found
+        if (missing := {n: path for n, path in enumerate(paths[graph][entrant.name]) if read(path) is None})
+    ]
+    reused = total - sum(len(task.paths) for task in tasks)
+
+    def report(done: int) -> None:
+        if on_progress is not None:
+            on_progress(reused + done, total)
+
+    run_tasks(tasks, settings.backtest.workers or max(1, usable_cores() - 1), report)
+    results = {graph: _result(histories[graph], plans[graph], paths[graph], floors) for graph in histories}
+    return Evaluation(results, entrants[next(iter(histories))][0].name, floors, tuple(trained), (reused, total))
+
+
+def _result(history: History, plan: Plan, paths: Mapping[str, Sequence[Path]], floors: Sequence[str]) -> BacktestResult:
+    parts: dict[str, list[Part]] = {}
+    for model, by_origin in paths.items():
+        parts[model] = []
+        for path in by_origin:
+            part = read(path)
+            if part is None:
+                raise ModelError(f"{path} is gone or damaged since it was written", fix="run the command again")
+            parts[model].append(part)
+    return summarise(history, plan, parts, floors)
+
+
+def _plan(history: History, graph: str, settings: Settings) -> Plan:
+    """Return the plan; the last window ends with the history."""
     horizons, origins = settings.backtest.horizons, settings.backtest.origins
-    first_origin, stride = _plan(history, max(horizons), origins)
-    folder = settings.models.directory / ".backtest" / graph
-    forecaster, config = forecaster_config(settings), training_config(settings)
-    past = history.part(0, first_origin)
-    found = _fitting(folder, past, graph, forecaster, config)
-    trained = found is None
-    if found is None:
-        found = train_graph(past, graph, folder, forecaster, config, on_progress=on_training)
-    model = forecaster_of(found)
-    result = backtest(
-        history,
-        [model, *floors()],
-        horizons=horizons,
-        origins=origins,
-        test_start=first_origin,
-        stride=stride,
-        seed=settings.forecast.seed,
-        on_progress=on_progress,
-    )
-    return Evaluation(result, model.name, trained)
-
-
-def _plan(history: History, window: int, origins: int) -> tuple[int, int]:
-    """Return the first origin and the steps from origin to origin; the last window ends with the history."""
-    season = season_steps(history.step_us)
+    season, window = season_steps(history.step_us), max(horizons)
     stride = origin_stride(window, season)
     first_origin = len(history) - (origins - 1) * stride - window
     needed = MIN_SEASONS * season
     if first_origin < needed:
         raise UsageError(
             f"{origins} windows of {window} steps, {stride} apart, leave {max(first_origin, 0)} of {len(history)} "
-            f"steps to train on, and {needed} are needed",
+            f"steps of graph {graph} to train on, and {needed} are needed",
             fix="take fewer --origins or shorter --horizons, or ingest more history",
         )
-    return first_origin, stride
+    seed = settings.forecast.seed
+    return make_plan(history, horizons=horizons, origins=origins, test_start=first_origin, stride=stride, seed=seed)
+
+
+def _forecaster(
+    past: History, graph: str, settings: Settings, on_training: Callable[[TrainingProgress], None]
+) -> tuple[Entrant, bool]:
+    """Return the forecaster of a graph, and whether it was trained just now."""
+    folder = settings.models.directory / ".backtest" / graph
+    forecaster, config = forecaster_config(settings), training_config(settings)
+    found = _fitting(folder, past, graph, forecaster, config)
+    is_new = found is None
+    if found is None:
+        found = train_graph(past, graph, folder, forecaster, config, on_progress=on_training)
+    return Entrant(forecaster_of(found).name, found.digest, folder), is_new
+
+
+def _floor_entrant(name: str) -> Entrant:
+    (floor,) = named_floors([name])
+    versions = floor_libraries.versions()
+    return Entrant(name, f"{floor.library} {versions.get(floor.library, '')}" if floor.library else "")
+
+
+def _paths(
+    history: History, graph: str, plan: Plan, entrants: Sequence[Entrant], settings: Settings
+) -> dict[str, list[Path]]:
+    """Return by model where the part of each origin is kept."""
+    kept = KeptParts(settings.models.directory / ".backtest" / ".parts" / graph)
+    kept.sweep()
+    digests = plan.data_digests(history)
+    return {
+        entrant.name: [
+            kept.path(entrant.name, {"data": data, "model": entrant.digest, **plan.part_key(origin)})
+            for origin, data in zip(plan.origins, digests, strict=True)
+        ]
+        for entrant in entrants
+    }
 
 
 def _fitting(

@@ -161,10 +161,7 @@ class KeyRing:
         Raises:
             StoreError: the keys cannot be read.
         """
-        if time.monotonic() - self._read_at > self._refresh_s:
-            self._valid = {key.id: (key, digest) for key, digest in self._keys.valid()}
-            self._is_open = not self._keys.exist()
-            self._read_at = time.monotonic()
+        self._refresh()
         if self._is_open:
             return ANYONE
         match = _TOKEN.fullmatch(token or "")
@@ -174,6 +171,21 @@ class KeyRing:
         # Compared also where there is no such key, so that the time does not tell.
         is_right = hmac.compare_digest(_hash(match[2]), digest)
         return key if is_right else None
+
+    def holds(self, key: Key) -> bool:
+        """Tell whether a caller whose key was valid may go on.
+
+        Raises:
+            StoreError: the keys cannot be read.
+        """
+        self._refresh()
+        return self._is_open or key.id in self._valid
+
+    def _refresh(self) -> None:
+        if time.monotonic() - self._read_at > self._refresh_s:
+            self._valid = {key.id: (key, digest) for key, digest in self._keys.valid()}
+            self._is_open = not self._keys.exist()
+            self._read_at = time.monotonic()
 
 
 def _new_secret(key_id: str) -> tuple[str, bytes]:

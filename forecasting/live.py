@@ -15,12 +15,9 @@ from typing import Any, Self
 import numpy as np
 
 from forecasting.history import read_history
-from forecasting.training import checkpoint_folder, forecaster_of
-from infra.errors import GraphtideError, ModelError
+from forecasting.resolving import Resolved, Stamp, floor, resolve, stamp_of
+from infra.errors import GraphtideError
 from infra.schema import METRIC_INDEX
-from infra.steps import format_duration
-from models import checkpoint
-from models.baselines import ProfileLevel
 from models.contract import FloatArray, Model
 from stream.store.base import GraphInfo, SnapshotReader
 
@@ -29,7 +26,6 @@ BLOCK_STEPS = 256
 # Looks at a store that is written at the same time, before a state one commit behind will do.
 _LOOKS = 3
 _EVENTS = METRIC_INDEX["events"]
-Stamp = tuple[int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +40,10 @@ class LiveState:
         digest: what was observed, as hexadecimal digits; equal exactly where the snapshots are.
         model, state: what to roll out.
         model_digest: SHA-256 of the weights; None for a floor.
-        degraded_reason: why a floor answers; None where the model does.
+        calibrated_until_step: distance ahead, in steps, up to which intervals were found to hold what they say.
+        skill_until_step: up to which forecasts were found to be better than the climate of the series.
+        card: of the model; empty for a floor.
+        degraded_reason: why another than the graph's model answers; None where nothing is wrong.
     """
 
     graph: str
@@ -56,21 +55,14 @@ class LiveState:
     state: Any
     model_digest: str | None = None
     degraded_reason: str | None = None
+    calibrated_until_step: int | None = None
+    skill_until_step: int | None = None
+    card: dict[str, Any] = field(default_factory=dict)
 
     @property
     def key(self) -> tuple[str, str, str]:
         """What a forecast from this state depends on, beside its parameters."""
         return self.graph, self.digest, self.model_digest or self.model.name
-
-
-@dataclass(slots=True)
-class _Resolved:
-    """The model that answers for a graph."""
-
-    model: Model[Any]
-    stamp: Stamp
-    digest: str | None = None
-    reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,42 +84,13 @@ class _Tracked:
     """A graph that is followed: the state at its last whole block, and what the tail on top of it looked like."""
 
     place: "_Place"
-    resolved: _Resolved
+    resolved: Resolved
     start_us: int
     base_state: Any
     base_steps: int
     base_events: float
     base_hash: Any
     live: LiveState = field(init=False)
-
-
-def resolve_model(folder: Path, graph: str, step_us: int) -> _Resolved:
-    """Return the model of a graph, or the floor that answers for it and why; nothing is trained."""
-    stamp = _stamp(folder)
-    try:
-        found = checkpoint.load(folder)
-        if found is None:
-            reason = f"there is no model of {graph!r}; train one: graphtide train {graph}"
-            return _Resolved(ProfileLevel(), stamp, reason=reason)
-        trained_us = found.card["data"][0]["step_us"]
-        if trained_us != step_us:
-            raise ModelError(
-                f"the model was trained on steps of {format_duration(trained_us)}, not {format_duration(step_us)}"
-            )
-        return _Resolved(forecaster_of(found), stamp, digest=found.digest)
-    except (GraphtideError, KeyError, IndexError, TypeError) as error:
-        said = error.message if isinstance(error, GraphtideError) else "its card lacks what the forecaster needs"
-        return _Resolved(
-            ProfileLevel(), stamp, reason=f"the model of {graph!r} cannot be used: {said}; graphtide train {graph}"
-        )
-
-
-def _stamp(folder: Path) -> Stamp:
-    try:
-        found = (folder / checkpoint.CARD_NAME).stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_ino
 
 
 class LiveStates:
@@ -173,9 +136,7 @@ class LiveStates:
     def is_current(self, info: GraphInfo) -> bool:
         """Tell whether the state of a graph stands at what `info` says, under the model that lies in its folder."""
         known = self._tracked.get(info.name)
-        return (
-            known is not None and known.place == _Place.of(info) and known.resolved.stamp == self._stamp_of(info.name)
-        )
+        return known is not None and known.place == _Place.of(info) and known.resolved.stamp == self._stamp_of(info)
 
     def state_of(self, graph: str) -> LiveState:
         """Return the state of a graph at its last closed step, encoded or advanced if needed.
@@ -192,7 +153,7 @@ class LiveStates:
             if known is not None and self._advance(known, info):
                 break
             if known is None or self._read(lambda reader: reader.graph(graph)) == info:
-                resolved = resolve_model(checkpoint_folder(self._models, graph), graph, info.step_us)
+                resolved = resolve(self._models, graph, info.step_us, info.snapshots)
                 known = self._tracked[graph] = self._encoded(info, resolved)
                 break
             # Ingestion committed between two of our looks: nothing is wrong, look again.
@@ -211,7 +172,7 @@ class LiveStates:
             StoreError: as for `state_of`.
         """
         info = self._read(lambda reader: reader.graph(graph))
-        resolved = resolve_model(checkpoint_folder(self._models, graph), graph, info.step_us)
+        resolved = resolve(self._models, graph, info.step_us, snapshots)
         return self._encoded(info, resolved, snapshots).live
 
     def degrade(self, graph: str, reason: str) -> LiveState:
@@ -220,13 +181,13 @@ class LiveStates:
         Raises:
             StoreError: as for `state_of`.
         """
-        stamp = self._stamp_of(graph)
         info = self._read(lambda reader: reader.graph(graph))
-        self._tracked[graph] = self._encoded(info, _Resolved(ProfileLevel(), stamp, reason=reason))
+        instead = floor(self._models, graph, info.step_us, info.snapshots, reason)
+        self._tracked[graph] = self._encoded(info, instead)
         return self._tracked[graph].live
 
-    def _stamp_of(self, graph: str) -> Stamp:
-        return _stamp(checkpoint_folder(self._models, graph))
+    def _stamp_of(self, info: GraphInfo) -> Stamp:
+        return stamp_of(self._models, info.name, info.step_us, info.snapshots)
 
     def _read(self, question: Callable[[SnapshotReader], Any]) -> Any:
         try:
@@ -238,7 +199,7 @@ class LiveStates:
             self.close()
             raise
 
-    def _encoded(self, info: GraphInfo, resolved: _Resolved, snapshots: int | None = None) -> _Tracked:
+    def _encoded(self, info: GraphInfo, resolved: Resolved, snapshots: int | None = None) -> _Tracked:
         history = self._read(lambda reader: read_history(reader, info.name))
         history = history if snapshots is None else history.part(0, snapshots)
         base_steps = BLOCK_STEPS * max(0, len(history) // BLOCK_STEPS - 1)
@@ -256,7 +217,7 @@ class LiveStates:
 
     def _advance(self, known: _Tracked, info: GraphInfo) -> bool:
         """Advance a graph to what the store holds now; False where it has to be encoded anew."""
-        if known.resolved.stamp != self._stamp_of(info.name) or known.start_us != info.first_step_us:
+        if known.resolved.stamp != self._stamp_of(info) or known.start_us != info.first_step_us:
             return False
         base_us = known.start_us + known.base_steps * info.step_us
         tail = self._read(lambda reader: reader.snapshots(info.name, start_us=base_us))
@@ -297,6 +258,9 @@ def _finish(tracked: _Tracked, info: GraphInfo, tail: FloatArray) -> _Tracked:
         state=resolved.model.update(tracked.base_state, tail),
         model_digest=resolved.digest,
         degraded_reason=resolved.reason,
+        card=resolved.card,
+        calibrated_until_step=None if resolved.calibration is None else resolved.calibration.calibrated_until_step,
+        skill_until_step=None if resolved.calibration is None else resolved.calibration.skill_until_step,
     )
     return tracked
 

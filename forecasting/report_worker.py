@@ -92,7 +92,6 @@ def _make(reports: Reports, report: ReportRow, states: LiveStates, settings: Set
                 made = make_report(
                     reader,
                     live,
-                    settings.models.directory,
                     report.request,
                     made=format_time(now_us() // SECOND_US * SECOND_US),
                     chunk_steps=settings.jobs.chunk_steps,

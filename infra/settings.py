@@ -48,6 +48,7 @@ def _split_commas(value: object) -> object:
 Duration = Annotated[str, AfterValidator(_check_duration)]
 Horizon = Annotated[int, Field(ge=1, le=MAX_HORIZON_STEPS)]
 Horizons = Annotated[tuple[Horizon, ...], NoDecode, BeforeValidator(_split_commas), Field(min_length=1)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas), Field(min_length=1)]
 
 
 class _Section(BaseModel):
@@ -114,11 +115,11 @@ class ForecastSettings(_Section):
 class ForecasterSettings(_Section):
     """The architecture of the forecaster; the fields of `models.forecaster.ForecasterConfig`."""
 
-    d_model: int = Field(default=32, ge=8, le=4096)
+    d_model: int = Field(default=64, ge=8, le=4096)
     n_layers: int = Field(default=2, ge=1, le=64)
     d_state: int = Field(default=16, ge=1, le=1024)
     headdim: int = Field(default=32, ge=1, le=1024)
-    dropout: float = Field(default=0.1, ge=0, lt=1)
+    dropout: float = Field(default=0.2, ge=0, lt=1)
     reach_steps: int = Field(default=2048, ge=1, le=MAX_HORIZON_STEPS)
 
     @field_validator("headdim")
@@ -131,18 +132,21 @@ class ForecasterSettings(_Section):
 
 
 class TrainingSettings(_Section):
-    """How a model is trained; the fields of `models.training.TrainingConfig`."""
+    """How a model is trained; the fields of `models.optimisation.TrainingConfig`."""
 
     budget_s: float = Field(default=150.0, gt=0)
     max_iterations: int = Field(default=0, ge=0)
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
-    learning_rate: float = Field(default=3e-3, gt=0, le=1)
+    learning_rate: float = Field(default=2e-3, gt=0, le=1)
     weight_decay: float = Field(default=0.01, ge=0)
     validation_share: float = Field(default=0.12, gt=0, lt=0.5)
     validate_every: int = Field(default=25, ge=1)
     patience: int = Field(default=12, ge=1)
-    tokens_per_batch: int = Field(default=6144, ge=64)
+    batches_per_iteration: int = Field(default=3, ge=1)
+    tokens_per_batch: int = Field(default=2048, ge=64)
     checkpoint_tokens: int = Field(default=8192, ge=1)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    mixed_precision: bool = False
 
 
 class BacktestSettings(_Section):
@@ -150,6 +154,8 @@ class BacktestSettings(_Section):
 
     horizons: Horizons = (1, 24, 168)
     origins: int = Field(default=24, ge=1, le=10_000)
+    floors: Names = ("simple",)
+    workers: int = Field(default=0, ge=0, le=256)
 
 
 class DataSettings(_Section):
@@ -172,6 +178,7 @@ class ApiSettings(_Section):
     port: int = Field(default=8000, ge=0, le=65_535)
     workers: int = Field(default=1, ge=1, le=64)
     allow_open: bool = False
+    ingestion: bool = False
     service_db: Path = Path(".graphtide/service.db")
     short_max_steps: Horizon = 168
     poll_interval_s: float = Field(default=1.0, gt=0, le=3600)
@@ -182,6 +189,12 @@ class ApiSettings(_Section):
     cache_mb: int = Field(default=64, ge=0)
     max_page_rows: int = Field(default=10_000, ge=1)
     max_body_bytes: int = Field(default=65_536, ge=1024)
+    rate_per_s: float = Field(default=0.0, ge=0)
+    rate_burst: int = Field(default=100, ge=1)
+    max_streams: int = Field(default=256, ge=1)
+    max_streams_per_key: int = Field(default=64, ge=1)
+    heartbeat_s: float = Field(default=10.0, gt=0)
+    send_timeout_s: float = Field(default=20.0, gt=0)
     drain_s: int = Field(default=10, ge=0)
     require_gpu: bool = False
 
@@ -197,6 +210,17 @@ class JobSettings(_Section):
     lease_s: float = Field(default=10.0, ge=1)
     max_attempts: int = Field(default=5, ge=1)
     keep_s: int = Field(default=604_800, ge=60)
+
+
+class SpoolSettings(_Section):
+    """Events that are taken over HTTP, until ingestion has them."""
+
+    path: Path = Path(".graphtide/spool.db")
+    max_mb: int = Field(default=1024, ge=1)
+    max_body_bytes: int = Field(default=8 << 20, ge=1024)
+    max_records: int = Field(default=50_000, ge=1)
+    keep_s: int = Field(default=86_400, ge=0)
+    idle_timeout_s: float = Field(default=60.0, gt=0)
 
 
 _Table = TypeVar("_Table")
@@ -383,6 +407,7 @@ class Settings(BaseSettings):
     api: ApiSettings = ApiSettings()
     jobs: JobSettings = JobSettings()
     reports: ReportSettings = ReportSettings()
+    spool: SpoolSettings = SpoolSettings()
     formats: Annotated[dict[str, FormatSettings], AfterValidator(_check_table_names)] = {}
 
     @classmethod

@@ -2,3 +2,10 @@
 
 Knows nothing of `stream`: it sees arrays and the metric schema.
 """
+
+from pathlib import Path
+
+
+def general_folder() -> Path:
+    """Return where the general forecaster that comes with the package lies."""
+    return Path(__file__).parent / "general"

@@ -15,7 +15,7 @@ import numpy as np
 from infra.schema import METRICS, Kind
 from infra.steps import WEEK_US
 from models.contract import FloatArray
-from models.floor import Floor, FloorState, PointForecast
+from models.floor import Floor, FloorState, PointForecast, error_prior
 from models.past_errors import MAX_SAMPLES, ErrorSample, IntArray, PastErrors, unit_of
 
 _IS_SHARE = np.array([metric.kind is Kind.SHARE for metric in METRICS])
@@ -58,7 +58,7 @@ class Persistence(Floor):
             point_NM = np.maximum(tail_TM[origin_N] + lead * slope_NM, 0)
             errors_NM = (tail_TM[target_N] - point_NM) / unit_of(typical_M)
             samples.append(ErrorSample(lead, errors_NM, (target_N - len(tail_TM)) % season))
-        errors = PastErrors.fit(samples, season, prior_M=_prior(tail_TM))
+        errors = PastErrors.fit(samples, season, prior_M=error_prior(tail_TM))
         slope_NM = self._slope(tail_TM[-1:], state.first_M, index_T[-1:])
         return _Line(errors, tail_TM[-1], slope_NM[0], typical_M)
 
@@ -112,7 +112,7 @@ class SeasonalFloor(Floor):
             forecast_NM = forecasts_WSM[origin_N, position_N]
             errors_NM = (rows_WSM[origin_N + lead, position_N] - forecast_NM) / unit_of(forecast_NM)
             samples.append(ErrorSample(lead, errors_NM, position_N))
-        errors = PastErrors.fit(samples, season, prior_M=_prior(state.tail_TM))
+        errors = PastErrors.fit(samples, season, prior_M=error_prior(state.tail_TM))
         return _Season(errors, forecasts_WSM[-1])
 
     @abstractmethod
@@ -199,9 +199,3 @@ def _evenly(begin: int, end: int) -> IntArray:
     if end - begin <= MAX_SAMPLES:
         return np.arange(begin, max(begin, end))
     return np.linspace(begin, end - 1, MAX_SAMPLES).astype(np.int64)
-
-
-def _prior(tail_TM: FloatArray) -> FloatArray:
-    """Return the size [M] of errors before any was seen: a Poisson count's and what the values themselves spread."""
-    unit_M = unit_of(tail_TM.mean(axis=0))
-    return np.asarray(np.sqrt(1 + (tail_TM.std(axis=0) / unit_M) ** 2))

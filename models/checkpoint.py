@@ -22,7 +22,7 @@ from infra.schema import METRIC_NAMES, QUANTILE_LEVELS, SCHEMA_VERSION
 from models.features import N_FEATURES
 from models.forecaster import ForecasterConfig, ForecasterNet
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CARD_NAME = "card.json"
 _RETRAIN = "train again with `graphtide train`, or restore the files from a backup"
 

@@ -63,10 +63,12 @@ class PathChunk:
     Attributes:
         first_step: index of the first step of the chunk; the step after the last observed one is 0.
         values: [H, M, P] float64, one column a path; counts are whole numbers.
+        forecast: the forecast through whose quantiles they were drawn.
     """
 
     first_step: int
     values: FloatArray
+    forecast: ForecastChunk
 
     def __len__(self) -> int:
         return len(self.values)

@@ -26,15 +26,20 @@ MODELLED = np.array([i for i, metric in enumerate(METRICS) if metric.kind is not
 IS_COUNT = np.array([METRICS[i].kind is Kind.COUNT for i in MODELLED])
 N_MODELLED = len(MODELLED)
 
-# Level averages reach back a seventh of a season (a day of a week), one season, four seasons; the anchor uses the last.
-LEVEL_SEASONS = (1 / 7, 1.0, 4.0)
+# Level averages reach back a seventh of a season (a day of a week), one season, four (the anchor's), and as far as the
+# climate of the series needs.
+LEVEL_SEASONS = (1 / 7, 1.0, 4.0, 13.0, 52.0)
 ANCHOR_LEVEL = 2
 # Seasonal profiles: the anchor's reaches back half a year of weeks, the recent one about a month.
 PROFILE_SEASONS = (26.0, 4.0)
 SCALE_SEASONS = 8.0
 # Recent residuals fade over an 84th and a 14th of a season (two and twelve hours of a week), as their effect does.
 MEMORY_SEASONS = (1 / 84, 1 / 14)
-# A position of the season counts as this many observations of the overall mean until it has its own.
+# The profile of a day, whichever of the week, reaches back two seasons; it stands in where a season is not yet known.
+DAYS_PER_SEASON = 7
+DAILY_SEASONS = 2.0
+# A position of the season counts as this many observations of the mean of its hour until it has its own, and so does
+# an hour with the overall mean.
 PROFILE_PRIOR_OBSERVATIONS = 1.0
 SCALE_FLOOR = 0.05
 RESIDUAL_LIMIT = 8.0
@@ -47,10 +52,19 @@ _DAILY_HARMONICS, _WEEKLY_HARMONICS, _YEARLY_HARMONICS = 4, 3, 2
 _LOG_DISTANCE_UNIT = np.log(1e4)
 _YEAR_US = 365.2425 * DAY_US
 N_CALENDAR = 2 * (_DAILY_HARMONICS + _WEEKLY_HARMONICS + _YEARLY_HARMONICS)
-# residual, anchor height, scale, rivals of the anchor (levels and profiles but one each), faded recent residuals; then
-# calendar, whether ahead, how far ahead.
-N_RIVALS = len(LEVEL_SEASONS) - 1 + len(PROFILE_SEASONS) - 1
-N_FEATURES = (3 + N_RIVALS + len(MEMORY_SEASONS)) * N_MODELLED + N_CALENDAR + 2
+# How residuals have been spread: their mean within one scale; the shares below and above one scale and below none, and
+# that of zeros, each against what would be a usual one.
+_USUAL_SPREAD = np.array([0.0, 0.16, 0.16, 0.5, 0.3])[:, None]
+N_SPREAD = len(_USUAL_SPREAD)
+# residual, anchor height, scale, rivals of the anchor (levels and profiles but one each, the daily profile), faded
+# recent residuals, their spread; then calendar, whether ahead, how far ahead.
+N_RIVALS = len(LEVEL_SEASONS) - 1 + len(PROFILE_SEASONS) - 1 + 1
+# What a forecast may lean on beside the anchor, metric by metric: rivals and faded residuals, in units of the scale,
+# and their spread.
+N_LEANS = N_RIVALS + len(MEMORY_SEASONS) + N_SPREAD
+N_FEATURES = (3 + N_LEANS) * N_MODELLED + N_CALENDAR + 2
+LEANS = slice(3 * N_MODELLED, (3 + N_LEANS) * N_MODELLED)
+SPREAD = slice(LEANS.stop - N_SPREAD * N_MODELLED, LEANS.stop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +136,34 @@ def _memory_steps(seasons: float, season: int) -> float:
     return max(1.0, seasons * season)
 
 
+def _day_steps(season: int) -> int:
+    return season // DAYS_PER_SEASON if season % DAYS_PER_SEASON == 0 else 1
+
+
+def _towards(total: FloatArray, weight: FloatArray, expected: FloatArray) -> FloatArray:
+    """Return means [..., M] of decayed sums, drawn to what is expected while the weight [...] is small."""
+    prior = PROFILE_PRIOR_OBSERVATIONS
+    return np.asarray((total + prior * expected) / (weight[..., None] + prior))
+
+
 def _mean(total: FloatArray, weight: FloatArray) -> FloatArray:
     return total / np.maximum(weight, _EPSILON)
+
+
+def _against_usual(spread_sum: FloatArray, weight: FloatArray) -> FloatArray:
+    return np.asarray((spread_sum - weight * _USUAL_SPREAD) / (weight + _SCALE_PRIOR_OBSERVATIONS))
 
 
 def _scale(square_sum: FloatArray, weight: FloatArray) -> FloatArray:
     prior = _SCALE_PRIOR_OBSERVATIONS
     variance = (square_sum + prior * _SCALE_PRIOR**2) / (weight + prior)
     return np.maximum(np.sqrt(variance), SCALE_FLOOR)
+
+
+def _spread(residual: FloatArray, values: FloatArray) -> FloatArray:
+    """Return what each step says about the spread of residuals, [n, N_SPREAD, M]."""
+    shares = [residual < -1.0, residual > 1.0, residual < 0.0, values == 0.0]
+    return np.stack([np.clip(residual, -1.0, 1.0), *(share.astype(np.float64) for share in shares)], axis=1)
 
 
 def _tokens(
@@ -139,6 +173,7 @@ def _tokens(
     rivals: FloatArray,
     scale: FloatArray,
     faded: list[FloatArray],
+    spread: FloatArray,
     *,
     distance: FloatArray,
 ) -> Tokens:
@@ -149,6 +184,7 @@ def _tokens(
         np.log(scale),
         *np.clip((rivals - anchor) / scale, -limit, limit),
         *faded,
+        *spread,
         calendar_features(starts_us),
         (distance > 0)[:, None].astype(np.float64),
         distance[:, None],
@@ -160,16 +196,19 @@ def _tokens(
 class CausalStatistics:
     """What the past says about the next steps; a value, never changed in place.
 
-    Shapes: S positions of a season, M modelled metrics, R levels, P profiles.
+    Shapes: S positions of a season, D positions of a day, M modelled metrics, R levels, P profiles.
 
     Attributes:
         step_us: step size in microseconds.
         next_us: start of the next step to observe.
         observed: how many steps were observed.
         profile_sum: [P, S, M] decayed sums of the values by position, `profile_weight` [P, S] their weights.
-        level_sum: [R, M] decayed sums of the values, `level_expected` [R, M] of what the profile expected,
-            `level_weight` [R] their weights.
-        square_sum: [M] decayed sum of squared errors around the anchor, `square_weight` its weight.
+        daily_sum: [D, M] decayed sums of the values by position of the day, `daily_weight` [D] their weights; D is 1
+            where a season has no days.
+        level_sum: [R, M] decayed sums of the values, `level_expected` [R, M] of what the long profile as it is now
+            expects of the same steps, `level_weight` [R] their weights.
+        square_sum: [M] decayed sum of squared errors around the anchor, `spread_sum` [N_SPREAD, M] of what `_spread`
+            says of the residuals, `square_weight` the weight of both.
         memory_sum: [K, M] decayed sums of residuals, `memory_weight` [K] their weights.
     """
 
@@ -178,10 +217,13 @@ class CausalStatistics:
     observed: int
     profile_sum: FloatArray
     profile_weight: FloatArray
+    daily_sum: FloatArray
+    daily_weight: FloatArray
     level_sum: FloatArray
     level_expected: FloatArray
     level_weight: FloatArray
     square_sum: FloatArray
+    spread_sum: FloatArray
     square_weight: float
     memory_sum: FloatArray
     memory_weight: FloatArray
@@ -197,10 +239,13 @@ class CausalStatistics:
             observed=0,
             profile_sum=np.zeros((profiles, season, N_MODELLED)),
             profile_weight=np.zeros((profiles, season)),
+            daily_sum=np.zeros((_day_steps(season), N_MODELLED)),
+            daily_weight=np.zeros(_day_steps(season)),
             level_sum=np.zeros((levels, N_MODELLED)),
             level_expected=np.zeros((levels, N_MODELLED)),
             level_weight=np.zeros(levels),
             square_sum=np.zeros(N_MODELLED),
+            spread_sum=np.zeros((N_SPREAD, N_MODELLED)),
             square_weight=0.0,
             memory_sum=np.zeros((len(MEMORY_SEASONS), N_MODELLED)),
             memory_weight=np.zeros(len(MEMORY_SEASONS)),
@@ -238,7 +283,10 @@ class CausalStatistics:
         """
         distance = np.arange(first, first + n)
         starts_us = self.next_us + (distance - 1) * self.step_us
-        profiles = self._profiles(starts_us, _mean(self.level_sum[-1:], self.level_weight[-1:, None]))
+        level = _mean(self.level_sum[ANCHOR_LEVEL], self.level_weight[ANCHOR_LEVEL])
+        day = self._position(starts_us) % len(self.daily_sum)
+        daily = _towards(self.daily_sum[day], self.daily_weight[day], level)
+        profiles = np.concatenate([self._profiles(starts_us, daily), daily[None]])
         anchor, rivals = _anchor(
             profiles, self.level_sum[:, None], self.level_expected[:, None], self.level_weight[:, None, None]
         )
@@ -248,17 +296,53 @@ class CausalStatistics:
             np.exp(-(distance[:, None] - 1) / _memory_steps(seasons, self.season)) * _mean(total, weight)
             for seasons, total, weight in zip(MEMORY_SEASONS, self.memory_sum, self.memory_weight, strict=True)
         ]
-        return _tokens(starts_us, np.zeros((n, N_MODELLED)), anchor, rivals, scale, faded, distance=far)
+        spread = np.repeat(_against_usual(self.spread_sum, np.array(self.square_weight))[:, None], n, axis=1)
+        return _tokens(starts_us, np.zeros((n, N_MODELLED)), anchor, rivals, scale, faded, spread, distance=far)
 
     def _position(self, starts_us: IntArray) -> IntArray:
         return np.asarray((starts_us - MONDAY_US) // self.step_us % self.season)
 
-    def _profiles(self, starts_us: IntArray, level: FloatArray) -> FloatArray:
-        """Return [P, n, M]: what each profile expects at steps starting at `starts_us`, given the level [1 or n, M]."""
+    def _profiles(self, starts_us: IntArray, daily: FloatArray) -> FloatArray:
+        """Return [P, n, M]: what each profile expects at steps starting at `starts_us`, given the daily one [n, M]."""
         position = self._position(starts_us)
-        weight = self.profile_weight[:, position, None]
-        prior = PROFILE_PRIOR_OBSERVATIONS
-        return np.asarray((self.profile_sum[:, position] + prior * level) / (weight + prior))
+        return _towards(self.profile_sum[:, position], self.profile_weight[:, position], daily)
+
+    def _profiles_after(self, position: IntArray, values: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the sums and weights of the profiles after `values` [n, M] at positions [n], which all differ."""
+        profile_sum, profile_weight = self.profile_sum.copy(), self.profile_weight.copy()
+        for p, seasons in enumerate(PROFILE_SEASONS):
+            keep = float(np.exp(-1.0 / seasons))
+            profile_sum[p, position] = keep * profile_sum[p, position] + values
+            profile_weight[p, position] = keep * profile_weight[p, position] + 1.0
+        return profile_sum, profile_weight
+
+    def _expectation(
+        self, position: IntArray, profile_sum: FloatArray, profile_weight: FloatArray, decay: float
+    ) -> FloatArray:
+        """Return what each step of a block adds [n, M] to a level's decayed sum of expectations.
+
+        What is expected of the steps so far follows the long profile as it is now. A step that moves its position of
+        the profile therefore moves the expectation of all earlier steps at this position with it.
+        """
+        before = _mean(self.profile_sum[0, position], self.profile_weight[0, position, None])
+        after = profile_sum[0, position] / profile_weight[0, position, None]
+        season_decay = decay**self.season
+        visits = (self.observed + np.arange(len(position))) // self.season
+        earlier = (season_decay * (1 - season_decay**visits) / (1 - season_decay))[:, None]
+        return np.asarray(after * (1 + earlier) - before * earlier)
+
+    def _daily_sums(self, values: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """Return the decayed daily sums before and after each step of a block, [2, n, M], and their weights [2, n]."""
+        n, day = len(values), len(self.daily_sum)
+        first = int(self._position(np.array([self.next_us]))[0]) % day
+        # One row a day, beginning with the block; the last one may be filled up.
+        rows = np.zeros((-(-n // day) * day, N_MODELLED + 1))
+        rows[:n, :-1], rows[:n, -1] = values, 1.0
+        initial = np.roll(np.column_stack([self.daily_sum, self.daily_weight]), -first, axis=0)
+        decay = float(np.exp(-1.0 / (DAYS_PER_SEASON * DAILY_SEASONS)))
+        sums = _decayed_sums(initial, rows.reshape(-1, day, N_MODELLED + 1), decay)
+        both = np.stack([sums[:-1].reshape(len(rows), -1)[:n], sums[1:].reshape(len(rows), -1)[:n]])
+        return both[..., :-1], both[..., -1]
 
     def _observe_block(self, values: FloatArray) -> tuple["CausalStatistics", Tokens]:
         n = len(values)
@@ -267,8 +351,19 @@ class CausalStatistics:
         one = np.ones((n, 1))
         level_sum = np.stack([_decayed_sums(self.level_sum[r], values, d) for r, d in enumerate(decays)])
         level_weight = np.stack([_decayed_sums(self.level_weight[r : r + 1], one, d) for r, d in enumerate(decays)])
-        profiles = self._profiles(starts_us, _mean(level_sum[-1, :-1], level_weight[-1, :-1]))
-        level_expected = np.stack([_decayed_sums(self.level_expected[r], profiles[0], d) for r, d in enumerate(decays)])
+        daily_sums, daily_weights = self._daily_sums(values)
+        daily = _towards(
+            daily_sums[0], daily_weights[0], _mean(level_sum[ANCHOR_LEVEL, :-1], level_weight[ANCHOR_LEVEL, :-1])
+        )
+        profiles = np.concatenate([self._profiles(starts_us, daily), daily[None]])
+        position = self._position(starts_us)
+        profile_sum, profile_weight = self._profiles_after(position, values)
+        level_expected = np.stack(
+            [
+                _decayed_sums(self.level_expected[r], self._expectation(position, profile_sum, profile_weight, d), d)
+                for r, d in enumerate(decays)
+            ]
+        )
         anchor, rivals = _anchor(profiles, level_sum[:, :-1], level_expected[:, :-1], level_weight[:, :-1])
         error = transform(values) - anchor
         decay = float(np.exp(-1.0 / (SCALE_SEASONS * self.season)))
@@ -276,28 +371,31 @@ class CausalStatistics:
         square_weights = _decayed_sums(np.array([self.square_weight]), one, decay)
         scale = _scale(squares[:-1], square_weights[:-1])
         residual = np.clip(error / scale, -RESIDUAL_LIMIT, RESIDUAL_LIMIT)
+        spreads = _decayed_sums(self.spread_sum, _spread(residual, values), decay)
+        spread = _against_usual(spreads[:-1], square_weights[:-1, :, None]).transpose(1, 0, 2)
         decays = [float(np.exp(-1.0 / _memory_steps(seasons, self.season))) for seasons in MEMORY_SEASONS]
         memory = np.stack([_decayed_sums(self.memory_sum[k], residual, d) for k, d in enumerate(decays)])
         memory_weight = np.stack([_decayed_sums(self.memory_weight[k : k + 1], one, d) for k, d in enumerate(decays)])
         faded = list(_mean(memory[:, :-1], memory_weight[:, :-1]))
-        tokens = _tokens(starts_us, residual, anchor, rivals, scale, faded, distance=np.zeros(n))
+        tokens = _tokens(starts_us, residual, anchor, rivals, scale, faded, spread, distance=np.zeros(n))
 
-        position = self._position(starts_us)
-        profile_sum, profile_weight = self.profile_sum.copy(), self.profile_weight.copy()
-        for p, seasons in enumerate(PROFILE_SEASONS):
-            keep = float(np.exp(-1.0 / seasons))
-            profile_sum[p, position] = keep * profile_sum[p, position] + values
-            profile_weight[p, position] = keep * profile_weight[p, position] + 1.0
+        daily_sum, daily_weight = self.daily_sum.copy(), self.daily_weight.copy()
+        latest = slice(max(0, n - len(daily_sum)), n)
+        day = position[latest] % len(daily_sum)
+        daily_sum[day], daily_weight[day] = daily_sums[1, latest], daily_weights[1, latest]
         after = replace(
             self,
             next_us=self.next_us + n * self.step_us,
             observed=self.observed + n,
             profile_sum=profile_sum,
             profile_weight=profile_weight,
+            daily_sum=daily_sum,
+            daily_weight=daily_weight,
             level_sum=level_sum[:, -1],
             level_expected=level_expected[:, -1],
             level_weight=level_weight[:, -1, 0],
             square_sum=squares[-1],
+            spread_sum=spreads[-1],
             square_weight=float(square_weights[-1, 0]),
             memory_sum=memory[:, -1],
             memory_weight=memory_weight[:, -1, 0],

@@ -13,7 +13,7 @@ from infra.errors import ModelError
 from infra.schema import METRIC_INDEX, METRIC_NAMES, METRICS, RUNNING_TOTALS, Kind
 from models.constraints import TotalsAccumulator
 from models.contract import FloatArray, ForecastChunk, PathChunk
-from models.past_errors import IntArray, PastErrors
+from models.past_errors import IntArray, PastErrors, unit_of
 from models.ranks import default_dynamics, default_structure
 from models.sample_paths import sample_paths
 from models.seasons import season_steps
@@ -59,10 +59,12 @@ class Floor(ABC):
     Attributes:
         name: as it stands in tables.
         tail_seasons: how many seasons of history it keeps, if they are not too many steps.
+        library: what it needs of the extra `floors`, if anything.
     """
 
     name: str
     tail_seasons: int
+    library: str | None = None
 
     def start(self, step_us: int, start_us: int) -> FloorState:
         """Return the state before any observation."""
@@ -137,3 +139,9 @@ class Floor(ABC):
     @abstractmethod
     def _fit(self, state: FloorState, season: int) -> PointForecast:
         """Return the forecast from `state`, which holds at least one step."""
+
+
+def error_prior(tail_TM: FloatArray) -> FloatArray:
+    """Return the size [M] of errors before any was seen: a Poisson count's and what the values themselves spread."""
+    unit_M = unit_of(tail_TM.mean(axis=0))
+    return np.asarray(np.sqrt(1 + (tail_TM.std(axis=0) / unit_M) ** 2))

@@ -19,9 +19,10 @@ from torch.nn import functional as F
 
 from infra.errors import ModelError, UsageError
 from infra.schema import METRIC_INDEX, METRIC_NAMES, METRICS, QUANTILE_LEVELS, RUNNING_TOTALS, Kind
+from models.calibration import Calibration
 from models.constraints import TotalsAccumulator
 from models.contract import FloatArray, ForecastChunk, PathChunk
-from models.features import MODELLED, N_FEATURES, N_MODELLED, CausalStatistics, Tokens, untransform
+from models.features import LEANS, MODELLED, N_FEATURES, N_LEANS, N_MODELLED, CausalStatistics, Tokens, untransform
 from models.mamba2.config import Mamba2Config
 from models.mamba2.core import Mamba2Core
 from models.mamba2.kernels.contract import Backend, BackendUnavailableError, StackWeights
@@ -52,11 +53,11 @@ class ForecasterConfig:
         reach_steps: the longest distance ahead that the model is told; beyond it, it stays at what it learned there.
     """
 
-    d_model: int = 32
+    d_model: int = 64
     n_layers: int = 2
     d_state: int = 16
     headdim: int = 32
-    dropout: float = 0.1
+    dropout: float = 0.2
     reach_steps: int = 2048
 
     def core(self) -> Mamba2Config:
@@ -81,7 +82,7 @@ class ForecasterNet(nn.Module):
         self.config = config
         self.embed = nn.Linear(N_FEATURES, config.d_model)
         self.core = Mamba2Core(config.core(), seed=seed)
-        self.head = nn.Linear(config.d_model, N_MODELLED * N_LEVELS)
+        self.head = nn.Linear(config.d_model, N_MODELLED * (N_LEVELS + N_LEANS))
         self.dropout = nn.Dropout(config.dropout)
         self._initialise(torch.Generator().manual_seed(seed))
 
@@ -92,8 +93,8 @@ class ForecasterNet(nn.Module):
         # The untrained head says: a standard normal around the anchor.
         normal = np.array([NormalDist().inv_cdf(p) for p in QUANTILE_LEVELS])
         gaps = np.diff(normal)
-        bias = np.zeros((N_MODELLED, N_LEVELS))
-        bias[:, 1:] = np.log(np.expm1(gaps))
+        bias = np.zeros((N_MODELLED, N_LEVELS + N_LEANS))
+        bias[:, 1:N_LEVELS] = np.log(np.expm1(gaps))
         with torch.no_grad():
             self.head.bias.copy_(torch.from_numpy(bias.ravel()))
 
@@ -102,7 +103,7 @@ class ForecasterNet(nn.Module):
     ) -> tuple[Tensor, Mamba2State]:
         """Return residual quantiles [B, L, M, Q], increasing along Q, and the state after the last step."""
         hidden_BLD, after = self._run(features_BLF, state, checkpoint_blocks)
-        return self.quantiles(self.head(self.dropout(hidden_BLD))), after
+        return self.quantiles(self.head(self.dropout(hidden_BLD)), features_BLF), after
 
     def encode(
         self, features_BLF: Tensor, state: Mamba2State | None = None, *, checkpoint_blocks: bool = False
@@ -117,10 +118,16 @@ class ForecasterNet(nn.Module):
         return hidden_BLD, after
 
     @staticmethod
-    def quantiles(outputs_BLR: Tensor) -> Tensor:
-        """Return residual quantiles [B, L, M, Q] from the outputs of the head, R = M * Q: a median and gaps."""
-        raw = outputs_BLR.unflatten(-1, (N_MODELLED, N_LEVELS))
-        median, gaps = raw[..., :1], F.softplus(raw[..., 1:])
+    def quantiles(outputs_BLR: Tensor, features_BLF: Tensor) -> Tensor:
+        """Return residual quantiles [B, L, M, Q] from the outputs of the head and the tokens that led to them.
+
+        For each metric the head says a median, the gaps between the quantiles, and by how much the median leans on
+        each rival of the anchor and each faded residual, R = M * (Q + leans).
+        """
+        raw = outputs_BLR.unflatten(-1, (N_MODELLED, N_LEVELS + N_LEANS))
+        leans_BLMJ = features_BLF[..., LEANS].unflatten(-1, (N_LEANS, N_MODELLED)).transpose(-1, -2)
+        median = raw[..., :1] + (raw[..., N_LEVELS:] * leans_BLMJ).sum(dim=-1, keepdim=True)
+        gaps = F.softplus(raw[..., 1:N_LEVELS])
         below, above = gaps[..., :MEDIAN], gaps[..., MEDIAN:]
         lower = median - below.flip(-1).cumsum(-1).flip(-1)
         upper = median + above.cumsum(-1)
@@ -176,6 +183,8 @@ class MambaForecaster:
     Args:
         net: trained weights.
         ranks: how errors of the modelled metrics hang together.
+        ranks_season: steps of a season where that was measured.
+        calibration: by how much quantiles are moved; none if it was not measured.
         name: as it stands in tables.
         backend: what runs the net; the fastest that can run here if None.
 
@@ -184,20 +193,33 @@ class MambaForecaster:
     """
 
     def __init__(
-        self, net: ForecasterNet, ranks: RankStructure, *, name: str = "mamba2", backend: Backend | None = None
+        self,
+        net: ForecasterNet,
+        ranks: RankStructure,
+        *,
+        ranks_season: int,
+        calibration: Calibration | None = None,
+        name: str = "mamba2",
+        backend: Backend | None = None,
     ) -> None:
         self._net = net.eval()
         try:
             self._stack = (backend or get_backend()).pack(StackWeights.from_modules(net.embed, net.core, net.head))
         except BackendUnavailableError as error:
             raise UsageError(str(error), fix="unset it, or see `graphtide doctor` for what can run here") from error
-        self._ranks = ranks
+        self._ranks, self._ranks_season = ranks, ranks_season
         self._name = name
+        self._calibration = calibration or Calibration.none()
 
     @property
     def name(self) -> str:
         """The name of the model."""
         return self._name
+
+    @property
+    def calibration(self) -> Calibration:
+        """How far ahead forecasts were found to be calibrated, and better than the climate of the series."""
+        return self._calibration
 
     def start(self, step_us: int, start_us: int) -> ForecasterState:
         """Return the state before any observation."""
@@ -231,15 +253,18 @@ class MambaForecaster:
     ) -> Iterator[ForecastChunk]:
         """Yield the forecast of the next `horizon_steps` in chunks; see `models.contract.Model.rollout`."""
         statistics, core = state.statistics, state.core
-        dynamics = of_metric(self._ranks, "new_nodes")
+        dynamics = of_metric(self._ranks_of(statistics), "new_nodes")
         totals = TotalsAccumulator(state.totals, dynamics=dynamics, key=(seed, statistics.next_us))
         reach_steps = self._net.config.reach_steps
         for first in range(0, horizon_steps, chunk_steps):
             tokens = statistics.ahead(first + 1, min(chunk_steps, horizon_steps - first), reach_steps)
             with _single_series():
-                outputs_BLR, core = self._stack.prefill(torch.from_numpy(tokens.features)[None], core)
-                residuals_BLMQ = self._net.quantiles(outputs_BLR)
-            modelled = to_values(residuals_BLMQ[0].double().numpy(), tokens)
+                features_BLF = torch.from_numpy(tokens.features)[None]
+                outputs_BLR, core = self._stack.prefill(features_BLF, core)
+                residuals_BLMQ = self._net.quantiles(outputs_BLR, features_BLF)
+            distance_L = np.arange(first + 1.0, first + len(tokens.features) + 1)
+            residuals_LMQ = residuals_BLMQ[0].double().numpy() + self._calibration.offsets(distance_L)
+            modelled = to_values(residuals_LMQ, tokens)
             quantiles = np.zeros((len(modelled), N_METRICS, N_LEVELS))
             quantiles[:, MODELLED] = modelled
             mean = floored_mean(quantiles, LEVELS)
@@ -253,4 +278,7 @@ class MambaForecaster:
         """Yield sample paths; see `models.contract.Model.sample_paths`."""
         chunks = self.rollout(state, horizon_steps, chunk_steps=chunk_steps, seed=seed)
         key = (seed, state.statistics.next_us)
-        return sample_paths(chunks, state.totals, self._ranks, key=key, n_paths=n_paths)
+        return sample_paths(chunks, state.totals, self._ranks_of(state.statistics), key=key, n_paths=n_paths)
+
+    def _ranks_of(self, statistics: CausalStatistics) -> RankStructure:
+        return self._ranks.rescaled(self._ranks_season / statistics.season)

@@ -39,6 +39,30 @@ class ErrorSample:
     position_N: IntArray
 
 
+def samples_by_lead(
+    lead_N: IntArray, errors_NM: FloatArray, position_N: IntArray, season: int
+) -> tuple[list[ErrorSample], ErrorSample | None]:
+    """Return errors at mixed leads as samples, and what sizes by position are measured from.
+
+    Leads are pooled from each power of two to the next; the sizes come from all errors within a season.
+
+    Args:
+        lead_N: how many steps ahead, from 1.
+        errors_NM: in the units of `unit_of`.
+        position_N: season position of the observed step.
+        season: steps of a season.
+    """
+    samples = []
+    octave_N = np.floor(np.log2(lead_N)).astype(np.int64)
+    for octave in np.unique(octave_N):
+        chosen_N = octave_N == octave
+        lead = max(1, round(float(np.exp(np.log(lead_N[chosen_N]).mean()))))
+        samples.append(ErrorSample(lead, errors_NM[chosen_N], position_N[chosen_N]))
+    near_N = lead_N <= season
+    nearest = ErrorSample(1, errors_NM[near_N], position_N[near_N]) if near_N.any() else None
+    return samples, nearest
+
+
 def unit_of(expected: FloatArray) -> FloatArray:
     """Return the unit [..., M] in which errors around `expected` [..., M] are comparable.
 
@@ -66,16 +90,24 @@ class PastErrors:
     shape_KMQ: FloatArray
 
     @classmethod
-    def fit(cls, samples: Sequence[ErrorSample], season: int, *, prior_M: FloatArray) -> "PastErrors":
+    def fit(
+        cls,
+        samples: Sequence[ErrorSample],
+        season: int,
+        *,
+        prior_M: FloatArray,
+        sized_by: ErrorSample | None = None,
+    ) -> "PastErrors":
         """Measure the errors of a floor.
 
         Args:
             samples: past errors by increasing lead; a lead without errors is left out, none at all leaves the prior.
             season: steps of a season.
             prior_M: size that errors are given where too few were seen, in the units of `unit_of`.
+            sized_by: what the size at each position is measured from, where the first lead has too few errors for it.
         """
         samples = [sample for sample in samples if len(sample.errors_NM)]
-        size_SM = _sizes(samples[0] if samples else None, season, prior_M)
+        size_SM = _sizes(sized_by or (samples[0] if samples else None), season, prior_M)
         shapes: list[FloatArray] = []
         for sample in samples:
             errors_NM, position_N = _thin(sample)

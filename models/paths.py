@@ -43,6 +43,10 @@ class RankDynamics:
         """Return the dynamics whose components lose half of their correlation after so many steps."""
         return cls(0.5 ** (1 / slow_steps), 0.5 ** (1 / fast_steps), weight_slow)
 
+    def rescaled(self, factor: float) -> "RankDynamics":
+        """Return the same dynamics in time where a step is `factor` as long."""
+        return RankDynamics(self.rho_slow**factor, self.rho_fast**factor, self.weight_slow)
+
 
 @dataclass(frozen=True, slots=True)
 class RankStructure:
@@ -59,6 +63,10 @@ class RankStructure:
     def __post_init__(self) -> None:
         if len(self.dynamics) != len(self.loadings) or not all(abs(loading) <= 1 for loading in self.loadings):
             raise ValueError(f"{len(self.dynamics)} dynamics need as many loadings in [-1, 1], not {self.loadings}")
+
+    def rescaled(self, factor: float) -> "RankStructure":
+        """Return the same structure in time where a step is `factor` as long."""
+        return RankStructure(tuple(one.rescaled(factor) for one in self.dynamics), self.loadings)
 
     @classmethod
     def one(cls, dynamics: RankDynamics) -> "RankStructure":

@@ -63,7 +63,7 @@ def sample_paths(
             values_HMP[:, _TOTALS] = totals_TP + np.cumsum(values_HMP[:, _NEWS], axis=0)
             totals_TP = values_HMP[-1, _TOTALS].copy()
         lower_to_larger(values_HMP, totals=True)
-        yield PathChunk(chunk.first_step, values_HMP)
+        yield PathChunk(chunk.first_step, values_HMP, chunk)
 
 
 def _modelled(chunk: ForecastChunk, ranks_HKP: FloatArray) -> FloatArray:

@@ -6,6 +6,7 @@ undefined is NaN, never 0.
 Shape suffixes: T steps of training, H steps ahead, M metrics, Q quantile levels.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -136,6 +137,8 @@ class Tally:
         for share in self.SHARES:
             self._count(f"covered {share}", covered(observed, quantiles, share).astype(np.float64))
             self._count(f"winkler {share}", winkler(observed, quantiles, share))
+        self._count("below", (observed[..., None] < quantiles).astype(np.float64))
+        self._count("at or below", (observed[..., None] <= quantiles).astype(np.float64))
 
     def scores(self, scale_M: FloatArray) -> Scores:
         """Return the averages of what was added, with the scales of `mase_scale`."""
@@ -152,5 +155,42 @@ class Tally:
             n=self._n,
         )
 
-    def _count(self, name: str, values_HM: FloatArray) -> None:
-        self._sums[name] = self._sums.get(name, np.zeros(values_HM.shape[1])) + values_HM.sum(axis=0)
+    def shares_below(self) -> tuple[FloatArray, FloatArray]:
+        """Return which share [M, Q] of the observations lay below each quantile, and which at or below it.
+
+        Of a calibrated forecast the level lies between the two; they differ where values are integers.
+
+        Raises:
+            ValueError: nothing was added.
+        """
+        if self._n == 0:
+            raise ValueError(f"no observation in {bucket_name(self.first, self.last)}")
+        return self._sums["below"] / self._n, self._sums["at or below"] / self._n
+
+    def arrays(self) -> dict[str, FloatArray]:
+        """Return all that was added, to be kept; see `of`."""
+        return {"range": np.array([self.first, self.last, self._n], dtype=np.float64), **self._sums}
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, FloatArray]) -> "Tally":
+        """Invert `arrays`."""
+        first, last, n = (int(value) for value in arrays["range"])
+        return cls(first, last, n, {name: sums for name, sums in arrays.items() if name != "range"})
+
+    @classmethod
+    def merged(cls, tallies: Sequence["Tally"]) -> "Tally":
+        """Return what was added to any of the tallies of one range.
+
+        Raises:
+            ValueError: they are of different ranges.
+        """
+        first, last = tallies[0].first, tallies[0].last
+        if any((tally.first, tally.last) != (first, last) for tally in tallies):
+            raise ValueError("tallies of different ranges of horizons cannot be added")
+        names = dict.fromkeys(name for tally in tallies for name in tally._sums)
+        sums = {name: np.sum([t._sums[name] for t in tallies if name in t._sums], axis=0) for name in names}
+        return cls(first, last, sum(tally._n for tally in tallies), sums)
+
+    def _count(self, name: str, values: FloatArray) -> None:
+        added = values.sum(axis=0)
+        self._sums[name] = self._sums[name] + added if name in self._sums else added

@@ -7,7 +7,22 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
-from forecasting.api import forecast, forecasts, graphs, health, problems, report_schedules, reports, snapshots
+from forecasting.api import (
+    events,
+    forecast,
+    forecasts,
+    graphs,
+    health,
+    history,
+    live,
+    openapi,
+    problems,
+    quality,
+    report_schedules,
+    reports,
+    snapshots,
+)
+from forecasting.api.dashboard import dashboard_router
 from forecasting.api.gate import Gate
 from forecasting.api.service import Service
 from infra.settings import Settings
@@ -33,6 +48,26 @@ def build(settings: Settings) -> ASGIApp:
         redirect_slashes=False,
     )
     problems.install(app)
-    for resource in (graphs, snapshots, forecast, forecasts, reports, report_schedules, health):
+    resources = (
+        graphs,
+        snapshots,
+        history,
+        quality,
+        events,
+        live,
+        forecast,
+        forecasts,
+        reports,
+        report_schedules,
+        health,
+    )
+    for resource in resources:
         app.include_router(resource.router)
-    return Gate(app, state=app.state, max_body_bytes=settings.api.max_body_bytes)
+    openapi.describe(app, settings)
+    app.include_router(dashboard_router(settings.api, [getattr(route, "path", "") for route in app.routes]))
+    return Gate(
+        app,
+        state=app.state,
+        max_body_bytes=settings.api.max_body_bytes,
+        max_events_bytes=settings.spool.max_body_bytes,
+    )

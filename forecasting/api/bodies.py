@@ -1,4 +1,5 @@
-"""Forecasts as JSON: series by the names of KServe's time-series API, or rows for pandas and its friends.
+"""Snapshots and forecasts as JSON; forecasts are series by the names of KServe's
+time-series API, or rows for pandas and its friends.
 
 Numbers are written from float32 where that is exact for whole numbers, which halves the bytes: seven digits of a
 forecast say all that it knows. Rounding to float32 keeps the order of numbers, and with it every invariant.
@@ -13,9 +14,10 @@ import numpy.typing as npt
 import orjson
 
 from forecasting.live import LiveState
-from infra.schema import METRIC_INDEX, QUANTILE_LEVELS, SCHEMA_VERSION
+from infra.schema import METRIC_INDEX, METRICS, QUANTILE_LEVELS, SCHEMA_VERSION, Kind
 from infra.steps import format_duration, format_time
 from models.contract import FloatArray, ForecastChunk
+from stream.store.base import SnapshotTable
 
 _EXACT_FLOAT32 = 2.0**24
 
@@ -39,8 +41,8 @@ def provenance(live: LiveState, *, seed: int) -> dict[str, Any]:
         "snapshot_digest": live.digest,
         "degraded": live.degraded_reason is not None,
         "degraded_reason": live.degraded_reason,
-        # Calibration by horizon is measured at training; a model whose card does not hold it does not know.
-        "calibrated_until_step": None,
+        "calibrated_until_step": live.calibrated_until_step,
+        "skill_until_step": live.skill_until_step,
         "seed": seed,
     }
 
@@ -96,6 +98,18 @@ def rows(
             start = format_time(first_step_us + (chunk.first_step + step) * step_us)
             found.append({"unique_id": f"{graph}/{name}", "ds": start, **dict(zip(keys, values, strict=True))})
     return found
+
+
+def snapshot_rows(table: SnapshotTable) -> list[dict[str, Any]]:
+    """Return one object a snapshot: `step_start, revision`, and its metrics, counts as whole numbers."""
+    starts = [format_time(us) for us in table.step_start_us.tolist()]
+    columns: list[list[float] | list[int]] = []
+    for index, name in enumerate(table.metrics):
+        is_share = METRICS[METRIC_INDEX[name]].kind is Kind.SHARE
+        values = table.values[:, index]
+        columns.append(values.tolist() if is_share else values.astype("int64").tolist())
+    keys = ("step_start", "revision", *table.metrics)
+    return [dict(zip(keys, row, strict=True)) for row in zip(starts, table.revision.tolist(), *columns, strict=True)]
 
 
 def encode(document: Any) -> bytes:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ class Following:
         poll_interval_s: seconds between two looks.
         telemetry: where times and failures are counted.
         on_new_state: told the graph whose state moved.
+        on_look: told of the graphs after each look that succeeded, when the states have followed.
 
     Attributes:
         graphs: the graphs as they stood at the last look that succeeded.
@@ -45,6 +46,7 @@ class Following:
         poll_interval_s: float,
         telemetry: Telemetry,
         on_new_state: Callable[[str], None],
+        on_look: Callable[[Collection[str]], None],
     ) -> None:
         self.graphs: dict[str, GraphInfo] = {}
         self.store_error: str | None = "the store was not read yet"
@@ -54,6 +56,7 @@ class Following:
         self._poll_interval_s = poll_interval_s
         self._telemetry = telemetry
         self._on_new_state = on_new_state
+        self._on_look = on_look
         # One thread: an encoding of many years holds up no forecast from a state that is there.
         self._pool = ThreadPoolExecutor(1, "graphtide-states")
         self._poller: asyncio.Task[None] | None = None
@@ -119,6 +122,7 @@ class Following:
                     await self._renew(graph, partial(self._states.state_of, graph))
                 except Problem as problem:
                     _log.warning("the state of %s could not be advanced: %s", graph, problem)
+        self._on_look(found)
 
     def _compare(self) -> tuple[dict[str, GraphInfo], list[str]]:
         found = self._states.catalog()
@@ -130,9 +134,7 @@ class Following:
         if waiting is None:
             waiting = asyncio.ensure_future(self._run(graph, work))
             self._waiting[graph] = waiting
-            waiting.add_done_callback(
-                lambda done: (self._waiting.pop(graph, None), done.cancelled() or done.exception())
-            )
+            waiting.add_done_callback(lambda done: self._renewed(graph, done))
         # A caller that gives up does not end the work of the others.
         return await asyncio.shield(waiting)
 

@@ -9,8 +9,20 @@ from starlette.responses import Response, StreamingResponse
 
 from forecasting.api import results, streams
 from forecasting.api.bodies import encode
-from forecasting.api.parameters import json_number, json_object, metric_names, quantile_levels, query, split
+from forecasting.api.compression import accepted_coding, compressing
+from forecasting.api.event_stream import EventStream
+from forecasting.api.parameters import (
+    check_idempotency_key,
+    json_number,
+    json_object,
+    metric_names,
+    quantile_levels,
+    query,
+    split,
+)
 from forecasting.api.problems import Problem, parameter_problem, unavailable
+from forecasting.api.responses import VARY
+from forecasting.api.schemas import ref
 from forecasting.api.service import CallerHere, Service, ServiceHere, require
 from forecasting.jobs import Job, JobRequest, KeyReusedError, Status, TooManyJobsError
 from forecasting.keys import Key, Scope
@@ -24,23 +36,12 @@ router = APIRouter(tags=["long-range forecasts"])
 _MEMBERS = ("horizon", "metrics", "quantiles", "seed")
 _EXAMPLE = {"horizon": 8760, "metrics": ["events"], "quantiles": [0.1, 0.5, 0.9]}
 _JOB_ID = re.compile(r"[0-9a-f]{32}")
-_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _BODY_SCHEMA = {
     "requestBody": {
         "required": True,
         "content": {
             "application/json": {
-                "schema": {
-                    "type": "object",
-                    "required": ["horizon"],
-                    "additionalProperties": False,
-                    "properties": {
-                        "horizon": {"type": "integer", "minimum": 1, "maximum": MAX_HORIZON_STEPS},
-                        "metrics": {"type": "array", "minItems": 1, "items": {"enum": list(METRIC_NAMES)}},
-                        "quantiles": {"type": "array", "minItems": 1, "items": {"enum": list(QUANTILE_LEVELS)}},
-                        "seed": {"type": "integer", "minimum": 0, "maximum": MAX_SEED},
-                    },
-                },
+                "schema": ref("ForecastRequest"),
                 "example": _EXAMPLE,
             }
         },
@@ -66,10 +67,7 @@ async def ask(
     info = service.graph(caller, graph, Scope.WRITE)
     if info.snapshots == 0:
         raise Problem(409, "no-snapshots", f"no step of {graph!r} is closed yet: ingest more events")
-    if idempotency_key is not None and _IDEMPOTENCY_KEY.fullmatch(idempotency_key) is None:
-        raise parameter_problem(
-            "Idempotency-Key", idempotency_key, "1 to 255 visible ASCII characters", "2026-01-report"
-        )
+    check_idempotency_key(idempotency_key, "2026-01-report")
     wanted = _job_request(await request.body(), seed=service.settings.forecast.seed)
     try:
         job, is_new = await asyncio.to_thread(service.jobs.create, caller.id, graph, wanted, idempotency_key)
@@ -117,9 +115,15 @@ async def stream(
         if not is_step or int(last_event_id) > most:
             raise parameter_problem("Last-Event-ID", last_event_id, f"a step from 0 to {most}", 0)
         after = int(last_event_id)
-    events = streams.events(service.jobs, job.id, after, media_type)
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(events, headers=headers, media_type=media_type)
+    events = streams.events(
+        service.jobs,
+        job.id,
+        after,
+        media_type,
+        heartbeat_s=service.settings.api.heartbeat_s,
+        is_over=lambda: service.subscriptions.draining,
+    )
+    return EventStream(service, caller.id, events, media_type)
 
 
 @router.get("/v1/forecasts/{forecast}/result", summary="The whole forecast")
@@ -135,9 +139,13 @@ async def result(forecast: str, request: Request, service: ServiceHere, caller: 
         raise Problem(409, "no-result", f"the forecast was {job.status}{f': {job.problem}' if job.problem else ''}")
     headers = {
         "Cache-Control": "private, max-age=3600, immutable",
-        "Vary": "Accept, Authorization, X-API-Key",
+        "Vary": f"Accept, {VARY}",
     }
-    return StreamingResponse(results.content(service.jobs, job, media_type), headers=headers, media_type=media_type)
+    content = results.content(service.jobs, job, media_type)
+    coding = accepted_coding(request.headers.get("accept-encoding")) if media_type in results.TEXTS else None
+    if coding is not None:
+        content, headers["Content-Encoding"] = compressing(content, coding), coding
+    return StreamingResponse(content, headers=headers, media_type=media_type)
 
 
 @router.delete("/v1/forecasts/{forecast}", summary="Cancel a long-range forecast")

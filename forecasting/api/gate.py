@@ -9,11 +9,16 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from forecasting.api.open_mode import refuse_strangers
 from forecasting.api.problems import Problem, unavailable
+from forecasting.api.service import Service
+from forecasting.keys import ANYONE, Key
 from infra.errors import StoreError
 
 # What anyone may ask; all else needs a key as soon as one exists.
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/health"})
+OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/health"})
+# The shells of the dashboard and their files, which hold no data: a browser sends no key with a page that it opens.
+_OPEN_PREFIXES = ("/graphs/", "/assets/")
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
 _SECURITY_HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -33,12 +38,14 @@ class Gate:
         app: the application, whose `state.service` is set once it has started.
         state: where the service will be.
         max_body_bytes: longer bodies are refused.
+        max_events_bytes: of bodies that hold events.
     """
 
-    def __init__(self, app: ASGIApp, *, state: Any, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, state: Any, max_body_bytes: int, max_events_bytes: int) -> None:
         self._app = app
         self._state = state
         self._max_body_bytes = max_body_bytes
+        self._max_events_bytes = max_events_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or pass on what is none."""
@@ -67,7 +74,7 @@ class Gate:
             if response is not None:
                 await response(scope, receive, sending)
             else:
-                await self._app(scope, _Bounded(receive, self._max_body_bytes), sending)
+                await self._app(scope, _Bounded(receive, self._most(scope)), sending)
         except Exception:
             # Once the answer has begun, all that can be said is that it ends here: the connection breaks.
             _log.exception("request %s failed", request_id)
@@ -78,21 +85,44 @@ class Gate:
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         """Return the answer to a request that goes no further; else put the caller where routes find it."""
-        length = headers.get("content-length", "0")
-        if not (length.isascii() and length.isdigit() and len(length) < 16 and int(length) <= self._max_body_bytes):
-            return _too_large(self._max_body_bytes).response()
-        if scope["path"] in OPEN_PATHS:
-            return None
         try:
-            caller = self._state.service.keyring.caller(_token(headers))
+            length, most = headers.get("content-length", "0"), self._most(scope)
+            if not (length.isascii() and length.isdigit() and len(length) < 16 and int(length) <= most):
+                raise _too_large(most)
+            if scope["path"] not in OPEN_PATHS and not scope["path"].startswith(_OPEN_PREFIXES):
+                scope["graphtide.caller"] = self._admitted(headers)
+        except Problem as problem:
+            return problem.response()
+        return None
+
+    def _admitted(self, headers: Headers) -> Key:
+        """Return whose request this is.
+
+        Raises:
+            Problem: it may not be asked, not from there, or not that often.
+        """
+        service: Service = self._state.service
+        try:
+            caller = service.keyring.caller(_token(headers))
         except StoreError as error:
             _log.warning("API keys cannot be read: %s", error.message)
-            return unavailable("service-unavailable", "API keys cannot be checked at the moment").response()
+            raise unavailable("service-unavailable", "API keys cannot be checked at the moment") from None
         if caller is None:
             detail = "send a valid key: Authorization: Bearer gt_…; keys are made by graphtide keys create"
-            return Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"}).response()
-        scope["graphtide.caller"] = caller
-        return None
+            raise Problem(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
+        if caller is ANYONE:
+            refuse_strangers(headers, only_loopback=not service.settings.api.allow_open)
+        wait_s = service.rates.wait_s(caller.id)
+        if wait_s:
+            service.telemetry.shed.labels("rate").inc()
+            detail = f"{service.settings.api.rate_per_s:g} requests a second of a key are answered"
+            raise Problem(429, "too-many-requests", detail, headers={"Retry-After": str(wait_s)})
+        return caller
+
+    def _most(self, scope: Scope) -> int:
+        """Return how many bytes the body of a request may have."""
+        takes_events = scope["method"] == "POST" and scope["path"].endswith("/events")
+        return self._max_events_bytes if takes_events else self._max_body_bytes
 
     def _account(self, scope: Scope, headers: Headers, status: int, request_id: str, elapsed_s: float) -> None:
         service = getattr(self._state, "service", None)

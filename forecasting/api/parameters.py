@@ -1,6 +1,7 @@
 """Query parameters and bodies as values; each mistake becomes a problem with the field, its limits and an example."""
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +13,7 @@ from forecasting.api.problems import Problem, near_names, parameter_problem
 from infra.schema import METRIC_INDEX, METRIC_NAMES, QUANTILE_LEVELS
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _LEVELS = ", ".join(f"{level:g}" for level in QUANTILE_LEVELS)
 MAX_DIGITS = 9
 
@@ -81,6 +83,16 @@ def quantile_levels(field: str, given: Sequence[object]) -> tuple[float, ...]:
     if not levels:
         raise parameter_problem(field, "", f"some of {_LEVELS}", "0.1,0.5,0.9")
     return tuple(sorted(levels))
+
+
+def check_idempotency_key(key: str | None, example: str) -> None:
+    """Refuse what cannot be an idempotency key.
+
+    Raises:
+        Problem: it is none.
+    """
+    if key is not None and _IDEMPOTENCY_KEY.fullmatch(key) is None:
+        raise parameter_problem("Idempotency-Key", key, "1 to 255 visible ASCII characters", example)
 
 
 def split(text: str) -> list[str]:

@@ -153,7 +153,7 @@ def document(row: ReportRow) -> dict[str, Any]:
         "seed": row.request.seed,
         "schedule": row.schedule,
         "slot": shown_time(row.slot_us),
-        "progress": {"steps_done": row.steps_done, "steps": 2 * row.request.horizon},
+        "progress": {"steps_done": row.steps_done, "steps": row.request.horizon},
         "attempts": row.attempts,
         "created": shown_time(row.created_us),
         "started": shown_time(row.started_us),

@@ -18,6 +18,8 @@ from models.contract import ForecastChunk
 JSON, CSV = "application/json", "text/csv"
 PARQUET, ARROW = "application/vnd.apache.parquet", "application/vnd.apache.arrow.stream"
 MEDIA_TYPES = (JSON, CSV, PARQUET, ARROW)
+# What compression makes smaller.
+TEXTS = (JSON, CSV)
 
 
 def accepted(header: str | None, offered: tuple[str, ...]) -> str:

@@ -1,6 +1,5 @@
 """Running the service: the socket, the serving processes, and who may be reached from where."""
 
-import ipaddress
 import logging
 import socket
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from starlette.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
 
 from forecasting.api.app import build
+from forecasting.api.open_mode import is_loopback
 from forecasting.job_processes import forecast_processes, report_processes
 from forecasting.keys import Keys
 from forecasting.report_worker import take_schedules
@@ -80,7 +80,7 @@ def refuse_exposure(api: ApiSettings, *, has_keys: bool) -> None:
     Raises:
         UsageError: everyone who reaches the port could read everything.
     """
-    if has_keys or api.allow_open or _is_loopback(api.host):
+    if has_keys or api.allow_open or is_loopback(api.host):
         return
     raise UsageError(
         f"{api.host} can be reached from other machines, and there is no API key",
@@ -89,17 +89,13 @@ def refuse_exposure(api: ApiSettings, *, has_keys: bool) -> None:
     )
 
 
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
 def _bind(api: ApiSettings) -> socket.socket:
     try:
         family = socket.getaddrinfo(api.host, api.port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((api.host, api.port), family=family, backlog=BACKLOG)
+        bound = socket.create_server((api.host, api.port), family=family, backlog=BACKLOG)
+        # Inherited by the connections: the system gives up one whose reader takes nothing, with what waits for it.
+        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1000 * api.send_timeout_s))
+        return bound
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no host name"
         raise UsageError(

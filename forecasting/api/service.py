@@ -9,9 +9,12 @@ from fastapi import Depends, Request
 
 from forecasting.api.cache import AnswerCache
 from forecasting.api.computing import Computing
+from forecasting.api.draining import told_of_the_end
 from forecasting.api.following import Following
 from forecasting.api.problems import Problem, near_names, unavailable
+from forecasting.api.rates import Rates
 from forecasting.api.store_access import StoreAccess
+from forecasting.api.subscriptions import Subscriptions
 from forecasting.api.telemetry import Telemetry
 from forecasting.jobs import Jobs
 from forecasting.keys import ALL_GRAPHS, Key, KeyRing, Keys, Scope
@@ -21,6 +24,7 @@ from forecasting.reports.schedules import Schedules
 from forecasting.rollouts import Rollouts
 from forecasting.service_file import ServiceFile
 from infra.settings import Settings
+from stream.spool.file import Spool
 from stream.store import open_reader
 from stream.store.base import GraphInfo
 
@@ -34,22 +38,31 @@ class Service:
     Args:
         settings: all of them.
         file: keys and jobs.
+        spool: where events are kept; None where none are taken.
     """
 
-    def __init__(self, settings: Settings, file: ServiceFile) -> None:
+    def __init__(self, settings: Settings, file: ServiceFile, spool: Spool | None) -> None:
         api = settings.api
         self.settings = settings
         self.telemetry = Telemetry()
         self.file = file
+        self.spool = spool
         self.jobs = Jobs(file, settings.jobs)
         self.reports = Reports(file, settings.reports, settings.jobs)
         self.schedules = Schedules(file, settings.reports)
         self.deliveries = Deliveries(file, settings.reports, lease_s=settings.jobs.lease_s)
         self.keyring = KeyRing(Keys(file), refresh_s=api.poll_interval_s)
+        self.rates = Rates(per_s=api.rate_per_s, burst=api.rate_burst)
         self.store = StoreAccess(lambda: open_reader(settings.store.url, settings.influxdb))
         cache = AnswerCache(max_bytes=api.cache_mb << 20, lifetime_s=api.cache_lifetime_s)
         self.computing = Computing(
             cache, queue_size=api.queue_size, deadline_s=api.deadline_s, telemetry=self.telemetry
+        )
+        self.subscriptions = Subscriptions(
+            self.store,
+            max_all=api.max_streams,
+            max_per_key=api.max_streams_per_key,
+            telemetry=self.telemetry,
         )
         self.following = Following(
             lambda: open_reader(settings.store.url, settings.influxdb),
@@ -58,6 +71,7 @@ class Service:
             poll_interval_s=api.poll_interval_s,
             telemetry=self.telemetry,
             on_new_state=cache.forget,
+            on_look=self.subscriptions.looked,
         )
         self.rollouts = Rollouts(
             block_steps=api.short_max_steps,
@@ -72,15 +86,18 @@ class Service:
         """Yield a service that follows its store.
 
         Raises:
-            StoreError: the service's file cannot be opened; a store that cannot be read is waited for.
+            StoreError: the service's file or the spool cannot be opened; a store that cannot be read is waited for.
         """
         # Requests share the cores; a rollout is too small to share out.
         torch.set_num_threads(1)
         async with AsyncExitStack() as stack:
-            service = cls(settings, stack.enter_context(ServiceFile(settings.api.service_db)))
+            file = stack.enter_context(ServiceFile(settings.api.service_db))
+            spool = stack.enter_context(Spool(settings.spool.path)) if settings.api.ingestion else None
+            service = cls(settings, file, spool)
             stack.push_async_callback(service.store.close)
             stack.push_async_callback(service.computing.close)
             await stack.enter_async_context(service.following)
+            stack.enter_context(told_of_the_end(service.subscriptions.drain))
             yield service
 
     def graph(self, caller: Key, name: str, scope: Scope = Scope.READ) -> GraphInfo:

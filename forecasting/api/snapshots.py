@@ -2,21 +2,20 @@
 
 import base64
 import binascii
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
-from forecasting.api.bodies import encode
+from forecasting.api.bodies import encode, snapshot_rows
 from forecasting.api.cache import Answer
 from forecasting.api.computing import entity_tag
 from forecasting.api.parameters import metric_names, query, split, time_us, whole_number
 from forecasting.api.problems import parameter_problem
 from forecasting.api.responses import tagged
 from forecasting.api.service import CallerHere, ServiceHere
-from infra.schema import METRIC_INDEX, METRIC_NAMES, METRICS, Kind
-from infra.steps import format_duration, format_time
-from stream.store.base import SnapshotTable
+from infra.schema import METRIC_NAMES
+from infra.steps import format_duration
 
 router = APIRouter(tags=["graphs"])
 DEFAULT_ROWS = 1000
@@ -62,22 +61,11 @@ async def snapshots(
     document = {
         "graph": graph,
         "step": format_duration(info.step_us),
-        "rows": _rows(table),
+        "rows": snapshot_rows(table),
         "next_cursor": _write_cursor(page_end_us) if has_more else None,
     }
     body = encode(document)
-    return tagged(request, Answer(body, entity_tag(body)))
-
-
-def _rows(table: SnapshotTable) -> list[dict[str, Any]]:
-    starts = [format_time(us) for us in table.step_start_us.tolist()]
-    columns: list[list[float] | list[int]] = []
-    for index, name in enumerate(table.metrics):
-        is_share = METRICS[METRIC_INDEX[name]].kind is Kind.SHARE
-        values = table.values[:, index]
-        columns.append(values.tolist() if is_share else values.astype("int64").tolist())
-    keys = ("step_start", "revision", *table.metrics)
-    return [dict(zip(keys, row, strict=True)) for row in zip(starts, table.revision.tolist(), *columns, strict=True)]
+    return await tagged(request, Answer(body, entity_tag(body)))
 
 
 def _write_cursor(step_us: int) -> str:

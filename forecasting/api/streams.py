@@ -1,8 +1,8 @@
-"""The chunks of a job as they are kept: server-sent events, or lines of JSON for programs."""
+"""Streams of events: server-sent events, or lines of JSON for programs; the chunks of a job as they are kept."""
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from forecasting.api import results
@@ -12,11 +12,22 @@ from models.contract import ForecastChunk
 
 SSE, NDJSON = "text/event-stream", "application/x-ndjson"
 MEDIA_TYPES = (SSE, NDJSON)
+# What says that a stream is alive. No blank line behind the comment: some readers would take it for an event's end.
+HEARTBEATS = {SSE: b": still here\n", NDJSON: b"\n"}
 POLL_S = 0.05
-HEARTBEAT_S = 10.0
 
 
-async def events(jobs: Jobs, job_id: str, after_step: int, media_type: str) -> AsyncIterator[bytes]:
+def written(media_type: str, kind: str, event_id: str | None, body: bytes) -> bytes:
+    """Return an event with its id as it is sent; `body` is a JSON object that is not empty, in one line."""
+    if media_type == SSE:
+        told = b"" if event_id is None else b"id: %s\n" % event_id.encode()
+        return b"%sevent: %s\ndata: %s\n\n" % (told, kind.encode(), body)
+    return encode({"event": kind, "id": event_id})[:-1] + b"," + body[1:] + b"\n"
+
+
+async def events(
+    jobs: Jobs, job_id: str, after_step: int, media_type: str, *, heartbeat_s: float, is_over: Callable[[], bool]
+) -> AsyncIterator[bytes]:
     """Yield an event a chunk, from the step behind `after_step` on, and one that says how the job ended.
 
     Args:
@@ -24,10 +35,12 @@ async def events(jobs: Jobs, job_id: str, after_step: int, media_type: str) -> A
         job_id: which job.
         after_step: steps that the reader has already.
         media_type: how an event is written.
+        heartbeat_s: something is sent this often.
+        is_over: tells that the process ends; the reader goes on with another one.
     """
     write = _sse if media_type == SSE else _line
     said_at = time.monotonic()
-    while True:
+    while not is_over():
         # Read before the chunks: of a job that has ended, all of them are there.
         job = await asyncio.to_thread(jobs.get, job_id)
         if job is None:
@@ -42,8 +55,8 @@ async def events(jobs: Jobs, job_id: str, after_step: int, media_type: str) -> A
             end = {"id": job.id, "status": job.status, "steps_done": job.steps_done, "problem": job.problem}
             yield write("end", after_step, end)
             return
-        if time.monotonic() - said_at > HEARTBEAT_S:
-            yield b": still here\n\n" if media_type == SSE else b"\n"
+        if time.monotonic() - said_at > heartbeat_s:
+            yield HEARTBEATS[media_type]
             said_at = time.monotonic()
         await asyncio.sleep(POLL_S)
 
@@ -54,7 +67,7 @@ def _document(job: Job, chunk: ForecastChunk) -> dict[str, Any]:
 
 
 def _sse(kind: str, last_step: int, body: dict[str, Any]) -> bytes:
-    return b"id: %d\nevent: %s\ndata: %s\n\n" % (last_step, kind.encode(), encode(body))
+    return written(SSE, kind, str(last_step), encode(body))
 
 
 def _line(kind: str, last_step: int, body: dict[str, Any]) -> bytes:

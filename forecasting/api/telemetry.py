@@ -37,6 +37,9 @@ class Telemetry:
         self.data_age = Gauge(
             "graphtide_data_age_seconds", "Age of the last observed step's end", ["graph"], registry=registry
         )
+        self.taken = Counter("graphtide_events_taken", "Events taken over HTTP", ["result"], registry=registry)
+        self.subscribers = Gauge("graphtide_streams_open", "Streams that are open", registry=registry)
+        self.cut = Counter("graphtide_streams_cut", "Streams cut as their reader was too slow", registry=registry)
         self.store_up = Gauge("graphtide_store_up", "Whether the store could be read last time", registry=registry)
 
     def exposition(self) -> bytes:

@@ -1,6 +1,5 @@
 """`graphtide forecast`: the next steps of a graph, as a table or a file."""
 
-from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,7 +9,6 @@ from forecasting.cli.arguments import parse_metrics, parse_quantiles
 from forecasting.cli.call import Call, console, interruptible, say
 from forecasting.cli.progress import progress
 from forecasting.cli.store import Format, FormatOption, MetricsOption, OutputOption, StoreOption, check_output
-from forecasting.cli.train import TrainingReport
 from infra.schema import METRIC_INDEX, QUANTILE_LEVELS
 from infra.steps import format_duration, format_time
 
@@ -61,13 +59,9 @@ def forecast(
     horizon_steps = settings.forecast.horizon
     with (
         interruptible("Nothing was written; run the same command again."),
-        ExitStack() as training,
-        Engine(
-            settings, on_training=TrainingReport(training, f"There is no model for {graph} yet: training")
-        ) as engine,
+        Engine(settings) as engine,
     ):
         run = engine.forecast(graph, horizon_steps=horizon_steps, seed=settings.forecast.seed)
-        training.close()
         for note in run.notes:
             say(f"note: {note}")
         if file_format is Format.TABLE:

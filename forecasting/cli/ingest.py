@@ -13,6 +13,7 @@ from forecasting.cli.ingested import Ran, run_to_end, summarise, summary_json, w
 from forecasting.cli.kafka import KafkaFlags, is_kafka, run_kafka
 from forecasting.cli.live import is_live, live_source
 from forecasting.cli.progress import Report, progress
+from forecasting.cli.spool import is_spool, run_spool
 from forecasting.cli.store import StoreOption
 from infra.errors import UsageError
 from infra.steps import format_time
@@ -38,7 +39,8 @@ def ingest(
     source: Annotated[
         Path,
         typer.Argument(
-            help="A log, a folder of logs (read as one), kafka, wikimedia, jetstream or mastodon.", show_default=False
+            help="A log, a folder of logs (read as one), kafka, spool, wikimedia, jetstream or mastodon.",
+            show_default=False,
         ),
     ],
     graph: Annotated[
@@ -154,8 +156,12 @@ def ingest(
         strict=strict,
     )
     live = not kafka and is_live(source, url)
-    options = ingest_options(settings, split_by_type=split_by_type, backfill=backfill, live=follow or live or kafka)
-    if kafka:
+    spool = not kafka and is_spool(source)
+    as_they_come = follow or live or kafka or spool
+    options = ingest_options(settings, split_by_type=split_by_type, backfill=backfill, live=as_they_come)
+    if spool:
+        ran = run_spool(decoding, settings, options, follow=follow)
+    elif kafka:
         ran = run_kafka(kafka_flags, decoding, settings, options, follow=follow)
     else:
         ran = _run_log(source, decoding, settings, options, url=url if live else None, live=live, follow=follow)

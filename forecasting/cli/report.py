@@ -1,7 +1,6 @@
 """`graphtide report`: one long-horizon report now; `report schedule` keeps the calendar."""
 
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +11,6 @@ from forecasting.cli import report_schedule
 from forecasting.cli.call import Call, interruptible, say
 from forecasting.cli.progress import progress
 from forecasting.cli.store import StoreOption
-from forecasting.cli.train import TrainingReport
 from infra.errors import UsageError
 from infra.settings import Settings
 from infra.whole_file import whole_file
@@ -123,20 +121,12 @@ def _places(names: list[str], output: Path | None) -> dict[str, Path]:
 
 
 def _make(name: str, settings: Settings, reader: "SnapshotReader", states: "LiveStates") -> "Report":
-    from forecasting.engine import Engine  # noqa: PLC0415 - imports torch
-    from forecasting.reports.contents import ReportRequest  # noqa: PLC0415
+    from forecasting.reports.contents import ReportRequest  # noqa: PLC0415 - imports torch
     from forecasting.reports.making import make_report, report_files  # noqa: PLC0415
     from forecasting.reports.records import Reports  # noqa: PLC0415
     from forecasting.service_file import ServiceFile, now_us  # noqa: PLC0415
-    from forecasting.training import checkpoint_folder  # noqa: PLC0415
     from infra.steps import SECOND_US, format_time  # noqa: PLC0415
-    from models.checkpoint import CARD_NAME  # noqa: PLC0415
 
-    if not (checkpoint_folder(settings.models.directory, name) / CARD_NAME).exists():
-        with ExitStack() as training:
-            shown = TrainingReport(training, f"There is no model for {name} yet: training")
-            for note in Engine(settings, reader=reader, on_training=shown).forecast(name, horizon_steps=1).notes:
-                say(f"note: {note}")
     live = states.state_of(name)
     request = ReportRequest(settings.reports.horizon, settings.forecast.seed, settings.reports.paths)
     with ServiceFile(settings.api.service_db) as file, progress(f"Making a report of {name}") as shown_progress:
@@ -144,7 +134,6 @@ def _make(name: str, settings: Settings, reader: "SnapshotReader", states: "Live
         report = make_report(
             reader,
             live,
-            settings.models.directory,
             request,
             made=format_time(now_us() // SECOND_US * SECOND_US),
             chunk_steps=settings.jobs.chunk_steps,

@@ -12,7 +12,7 @@ from forecasting.cli.store import StoreOption
 from infra.errors import StoreError
 
 if TYPE_CHECKING:
-    from models.training import TrainingProgress
+    from models.optimisation import TrainingProgress
 
 
 class TrainingReport:

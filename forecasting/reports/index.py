@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from forecasting.reports.phrases import number
-from forecasting.reports.rendering import environment
+from forecasting.reports.rendering import template
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,4 @@ def entry(facts: Mapping[str, Any], file: str) -> Entry:
 def render_index(entries: Sequence[Entry], made: str) -> str:
     """Return the index as one HTML page that links to the files beside it; what changes most comes first."""
     ranked = sorted(entries, key=lambda one: (-one.outlyingness, one.graph))
-    return (
-        environment()
-        .get_template("index.html")
-        .render(entries=ranked, made=made, version=version("graphtide"), number=number)
-    )
+    return template("index.html").render(entries=ranked, made=made, version=version("graphtide"), number=number)

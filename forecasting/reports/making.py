@@ -1,9 +1,7 @@
 """Making a report: one forecast, its sample paths, what is found in them, and the files that come of it."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from forecasting.api.bodies import provenance
@@ -18,13 +16,11 @@ from forecasting.reports.page import ForecastPage, render
 from forecasting.reports.records import BUNDLE, FACTS, HTML
 from forecasting.reports.words import summary
 from infra.errors import GraphtideError, StoreError
-from models import checkpoint
 from models.contract import History
 from stream.store.base import SnapshotReader
 
 # A rollout in the chunks of the jobs, so that its numbers are those of a job to the last bit.
 NEAR_STEPS = 168
-PATH_CHUNK_STEPS = 256
 
 
 class ReportCancelledError(GraphtideError):
@@ -43,7 +39,6 @@ class Report:
 def make_report(
     reader: SnapshotReader,
     live: LiveState,
-    models: Path,
     request: ReportRequest,
     *,
     made: str,
@@ -57,12 +52,11 @@ def make_report(
     Args:
         reader: the store that the state was read from.
         live: the state at the last closed step.
-        models: folder of the checkpoints.
         request: what is asked for.
         made: the date of the report, ISO 8601; the only part that two runs on the same data and seed do not share.
         chunk_steps: steps of one chunk of the rollout.
         previous: facts of the last report of the graph, to compare with.
-        on_progress: called with the steps done and to do; a step counts in the rollout and on the paths.
+        on_progress: called with the steps done and to do.
         cancelled: asked before every chunk.
 
     Raises:
@@ -74,7 +68,7 @@ def make_report(
     if len(history) < live.snapshots:
         raise StoreError(f"the snapshots of {live.graph!r} were replaced meanwhile", fix="make the report again")
     outlook, aggregator = _roll_out(live, history, request, chunk_steps, on_progress, cancelled)
-    card = _card(models, live)
+    card = live.card
     ahead = {scale: fan for scale, fan in aggregator.periods().items() if len(fan)}
     observed = {scale: observed_periods(history, scale) for scale in ahead}
     scale = findings.change_scale(observed, ahead)
@@ -128,7 +122,7 @@ def _roll_out(
 ) -> tuple[Outlook, PathAggregator]:
     def reached(steps: int) -> None:
         if on_progress is not None:
-            on_progress(steps, 2 * request.horizon)
+            on_progress(steps, request.horizon)
         if cancelled is not None and cancelled():
             raise ReportCancelledError("the report was stopped before it was finished")
 
@@ -138,22 +132,11 @@ def _roll_out(
         near_steps=min(NEAR_STEPS, request.horizon),
         block_steps=block_length(live.step_us, len(history) + request.horizon),
     )
-    for chunk in live.model.rollout(live.state, request.horizon, chunk_steps=chunk_steps, seed=request.seed):
-        outlook.add(chunk)
-        reached(outlook.steps)
     aggregator = PathAggregator(history, request.paths)
     for paths in live.model.sample_paths(
-        live.state, request.horizon, n_paths=request.paths, chunk_steps=PATH_CHUNK_STEPS, seed=request.seed
+        live.state, request.horizon, n_paths=request.paths, chunk_steps=chunk_steps, seed=request.seed
     ):
+        outlook.add(paths.forecast)
         aggregator.add(paths)
-        reached(request.horizon + paths.first_step + len(paths))
+        reached(outlook.steps)
     return outlook, aggregator
-
-
-def _card(models: Path, live: LiveState) -> dict[str, Any]:
-    """Return the card of the model that answers; empty for a floor, or where the files were replaced meanwhile."""
-    try:
-        card: dict[str, Any] = json.loads((models / live.graph / checkpoint.CARD_NAME).read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return card if card.get("digest") == live.model_digest else {}

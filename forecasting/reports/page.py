@@ -17,7 +17,7 @@ from forecasting.reports.contents import Findings
 from forecasting.reports.outlook import Fan, Outlook, block_values
 from forecasting.reports.phrases import day, duration_words, label, number, step_words
 from forecasting.reports.plots import Panel
-from forecasting.reports.rendering import environment
+from forecasting.reports.rendering import template
 from forecasting.reports.standing import Standing
 from forecasting.reports.words import meant, period_name, sureness
 from infra.schema import METRIC_INDEX, METRICS, Kind, Metric
@@ -29,6 +29,7 @@ FIRST_METRIC = "events"
 COMPARED_US = 4 * WEEK_US
 # Periods of one scale that are drawn of the history, and of the forecast; the next longer scale shows the rest.
 MAX_PERIODS = 400
+COLOURS = {"seen": plots.SEEN, "model": plots.MODEL, "mean": plots.MEAN, "ink": plots.INK, "muted": plots.MUTED}
 _GROUPS = ((Kind.COUNT, "Counts"), (Kind.SHARE, "Shares"), (Kind.TOTAL, "Totals"))
 
 
@@ -84,52 +85,46 @@ def render(page: ForecastPage) -> str:
     panels = _panels(page)
     script, elements = plots.embed([plots.panel_figure(panel, FIRST_METRIC) for panel in panels])
     charts = {panel.key: Markup(element) for panel, element in zip(panels, elements, strict=True)}
-    return (
-        environment()
-        .get_template("forecast.html")
-        .render(
-            page=page,
-            tiles=tiles(page.history, page.outlook),
-            charts=charts,
-            library=Markup(plots.library()),
-            script=Markup(script),
-            numbers=_json(plots.all_series(panels)),
-            texts=_json(_texts(page, panels)),
-            groups=[(title, [metric for metric in METRICS if metric.kind is kind]) for kind, title in _GROUPS],
-            first_metric=FIRST_METRIC,
-            step=step_words(page.history.step_us),
-            span=(day(page.history.start_us), day(page.outlook.first_us)),
-            until=day(page.outlook.until_us),
-            near_steps=len(page.outlook.near()),
-            block=duration_words(page.outlook.block_steps * page.history.step_us),
-            held_out=duration_words(page.held_out_steps * page.history.step_us),
-            held_out_week=duration_words(len(page.held_out) * page.history.step_us)
-            if page.held_out is not None
-            else "",
-            total_events=f"{page.history.values[:, METRIC_INDEX['events']].sum():,.0f}",
-            total_nodes=f"{page.history.values[-1, METRIC_INDEX['total_nodes']]:,.0f}",
-            facts=_facts(page),
-            reach=_reach(page),
-            version=version("graphtide"),
-            colours={
-                "seen": plots.SEEN,
-                "model": plots.MODEL,
-                "mean": plots.MEAN,
-                "ink": plots.INK,
-                "muted": plots.MUTED,
-            },
-            scales=_scales(page),
-            cut_scales=[scale for scale in _scales(page) if _is_cut(page, scale)],
-            max_periods=MAX_PERIODS,
-            label=label,
-            number=number,
-            day=day,
-            meant=meant,
-            period_name=period_name,
-            sureness=sureness,
-            score=lambda value: "-" if math.isnan(value) else f"{value:.3f}",
-            share=lambda value: "-" if math.isnan(value) else f"{100 * value:.0f} %",
-        )
+    return template("forecast.html").render(
+        page=page,
+        tiles=tiles(page.history, page.outlook),
+        charts=charts,
+        library=Markup(plots.library()),
+        script=Markup(script),
+        numbers=_json(plots.all_series(panels)),
+        texts=_json(_texts(page, panels)),
+        groups=[(title, [metric for metric in METRICS if metric.kind is kind]) for kind, title in _GROUPS],
+        first_metric=FIRST_METRIC,
+        step=step_words(page.history.step_us),
+        span=(day(page.history.start_us), day(page.outlook.first_us)),
+        until=day(page.outlook.until_us),
+        near_steps=len(page.outlook.near()),
+        block=duration_words(page.outlook.block_steps * page.history.step_us),
+        held_out=duration_words(page.held_out_steps * page.history.step_us),
+        held_out_week=duration_words(len(page.held_out) * page.history.step_us) if page.held_out is not None else "",
+        total_events=f"{page.history.values[:, METRIC_INDEX['events']].sum():,.0f}",
+        total_nodes=f"{page.history.values[-1, METRIC_INDEX['total_nodes']]:,.0f}",
+        facts=_facts(page),
+        reach=_reach(page),
+        version=version("graphtide"),
+        colours={
+            "seen": plots.SEEN,
+            "model": plots.MODEL,
+            "mean": plots.MEAN,
+            "ink": plots.INK,
+            "muted": plots.MUTED,
+        },
+        scales=_scales(page),
+        cut_scales=[scale for scale in _scales(page) if _is_cut(page, scale)],
+        max_periods=MAX_PERIODS,
+        label=label,
+        number=number,
+        day=day,
+        meant=meant,
+        period_name=period_name,
+        sureness=sureness,
+        score=lambda value: "-" if math.isnan(value) else f"{value:.3f}",
+        share=lambda value: "-" if math.isnan(value) else f"{100 * value:.0f} %",
     )
 
 

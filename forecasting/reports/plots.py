@@ -111,7 +111,10 @@ def panel_figure(panel: Panel, metric: str) -> figure:
         forecast.insert(1, ("mean", f"@{{mean}}{number}"))
     for line, tooltips in ((seen_line, [time, ("observed", f"@seen{number}")]), (median_line, forecast)):
         plot.add_tools(HoverTool(renderers=[line], tooltips=tooltips, formatters={"@time": "datetime"}, mode="vline"))
-    _style(plot)
+    style_frame(plot)
+    plot.xaxis.formatter = DatetimeTickFormatter(
+        hours="%H:%M", days="%d %b", months="%b %Y", years="%Y", context=None, strip_leading_zeros=False
+    )
     return plot
 
 
@@ -132,7 +135,8 @@ def library() -> str:
     return str(Resources(mode="inline", components=["bokeh"]).render_js())
 
 
-def _style(plot: figure) -> None:
+def style_frame(plot: figure) -> None:
+    """Give a figure the axes and grid of all charts."""
     plot.toolbar.logo = None
     plot.toolbar.autohide = True
     plot.xgrid.grid_line_color = None
@@ -144,9 +148,6 @@ def _style(plot: figure) -> None:
     plot.axis.major_label_text_font = FONT
     plot.axis.major_label_text_font_size = "13px"
     plot.xaxis.axis_line_color = "#b9c2cb"
-    plot.xaxis.formatter = DatetimeTickFormatter(
-        hours="%H:%M", days="%d %b", months="%b %Y", years="%Y", context=None, strip_leading_zeros=False
-    )
     plot.yaxis.formatter = NumeralTickFormatter(format="0,0.[000]")
     plot.min_border_left = 56
 

@@ -3,7 +3,7 @@
 import jinja2
 
 
-def environment() -> jinja2.Environment:
+def _environment() -> jinja2.Environment:
     """Return the environment of all pages."""
     return jinja2.Environment(
         loader=jinja2.PackageLoader("forecasting.reports"),
@@ -12,3 +12,8 @@ def environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def template(name: str) -> jinja2.Template:
+    """Return one of the pages."""
+    return _environment().get_template(name)

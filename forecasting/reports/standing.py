@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from forecasting.backtest import BEST_FLOOR, REFERENCE, BacktestResult, Row
+from forecasting.backtests.ratios import BEST_FLOOR, REFERENCE
+from forecasting.backtests.scores import BacktestResult, Row
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from forecasting.history import read_history
 from forecasting.training import checkpoint_folder, describe
 from infra.settings import Settings
 from models import checkpoint
+from models.calibration import Calibration
 from models.forecaster import ForecasterConfig, ForecasterNet
 from models.ranks import default_structure, structure_json
 from models.seasons import season_steps
@@ -27,8 +28,16 @@ def save_model(store: str, graph: str, models: Path, *, seed: int = 3) -> checkp
     """Keep a model with random weights for a graph: its forecasts are poor, and hold every invariant."""
     with open_reader(store) as reader:
         history = read_history(reader, graph)
-    ranks = structure_json(default_structure(season_steps(history.step_us)))
-    card = {"name": "mamba2", "data": [describe(history, graph)], "seed": seed, "scores": {}, "ranks": ranks}
+    season = season_steps(history.step_us)
+    card = {
+        "name": "mamba2",
+        "data": [describe(history, graph)],
+        "seed": seed,
+        "scores": {},
+        "season_steps": season,
+        "ranks": structure_json(default_structure(season)),
+        "calibration": Calibration.none().to_json(),
+    }
     return checkpoint.save(checkpoint_folder(models, graph), ForecasterNet(SMALL, seed=seed), card)
 
 

@@ -105,7 +105,7 @@ def test_a_forecast_has_kserves_names_its_provenance_and_every_invariant(client:
     assert (body["graph"], body["horizon"]) == ("toy", 48)
     about = body["provenance"]
     assert len(about["model_digest"]) == 64
-    assert (about["model"], about["degraded"], about["calibrated_until_step"]) == ("mamba2", False, None)
+    assert (about["model"], about["degraded"], about["calibrated_until_step"]) == ("mamba2", False, 0)
     assert about["observed_until"] == body["outputs"][0]["start_timestamp"]
     assert [one["name"] for one in body["outputs"]] == list(METRIC_NAMES)
     values = {}

@@ -25,7 +25,13 @@ BASE = "http://127.0.0.1:8000"
 def client(toy_store: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     folder = tmp_path_factory.mktemp("docs")
     save_model(toy_store, "toy", folder / "models")
-    chosen = service_settings(toy_store, folder, jobs={**JOBS, "max_active": 1000, "max_active_per_key": 1000})
+    chosen = service_settings(
+        toy_store,
+        folder,
+        api={"ingestion": True},
+        spool={"path": folder / "spool.db"},
+        jobs={**JOBS, "max_active": 1000, "max_active_per_key": 1000},
+    )
     stop = threading.Event()
     worker = threading.Thread(target=work, args=(chosen, "docs", stop), daemon=True)
     with served(chosen) as client:
@@ -40,7 +46,7 @@ def test_every_call_of_the_page_answers_as_it_says(client: httpx.Client) -> None
     for line in re.findall(r"^curl .*$", PAGE, re.MULTILINE):
         command, _, status = line.rpartition("#")
         words = shlex.split(command.replace("$URL", BASE).replace("$JOB", job))[1:]
-        method, url, headers, body = "GET", "", {}, None
+        method, url, headers, body, is_endless = "GET", "", {}, None, False
         while words:
             word = words.pop(0)
             if word == "-X":
@@ -50,11 +56,19 @@ def test_every_call_of_the_page_answers_as_it_says(client: httpx.Client) -> None
                 headers[name] = value
             elif word == "-d":
                 body = words.pop(0)
+            elif word == "-N":
+                is_endless = True
             else:
                 url = word
-        answer = client.request(method, url.removeprefix(BASE), headers=headers, content=body)
-        assert answer.status_code == int(status), f"{line}\n{answer.text}"
-        if answer.status_code == 202 and "/v1/forecasts/" in answer.headers["location"]:
+        request = client.build_request(method, url.removeprefix(BASE), headers=headers, content=body)
+        answer = client.send(request, stream=True)
+        if is_endless:
+            assert next(answer.iter_bytes())
+            answer.close()
+        else:
+            answer.read()
+        assert answer.status_code == int(status), f"{line}\n{answer}"
+        if "/v1/forecasts/" in answer.headers.get("location", ""):
             job = answer.headers["location"]
             assert lines_of(client, job)[-1]["status"] == "done"
         calls += 1
@@ -69,7 +83,9 @@ def test_the_problem_on_the_page_is_the_one_that_comes(client: httpx.Client) -> 
 
 def test_the_page_names_every_route(client: httpx.Client) -> None:
     for path in client.get("/openapi.json").json()["paths"]:
-        shown = path.replace("{graph}", "toy").replace("/v1/forecasts/{forecast}", "$JOB")
+        shown = path.replace("{graph}", "town" if path.endswith("/events") else "toy").replace(
+            "/v1/forecasts/{forecast}", "$JOB"
+        )
         shown = shown.replace("{report}", "0" * 32).replace("{name}", "monday")
         assert f"$URL{shown}" in PAGE, path
 
@@ -110,3 +126,4 @@ def test_any_query_is_answered(client: httpx.Client, part: str, graph: str, para
 @given(body=BODIES.map(json.dumps).map(str.encode) | JSON.map(json.dumps).map(str.encode) | st.binary(max_size=40))
 def test_any_body_is_answered(client: httpx.Client, body: bytes) -> None:
     well_answered(client.post("/v1/graphs/toy/forecasts", content=body))
+    well_answered(client.post("/v1/graphs/town/events", content=body))

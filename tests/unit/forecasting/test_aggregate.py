@@ -22,10 +22,13 @@ from forecasting.reports.calendar import Scale, scales_of
 from forecasting.reports.outlook import SHOWN_LEVELS
 from infra.schema import METRICS
 from infra.steps import DAY_US, HOUR_US, WEEK_US
-from models.contract import History, PathChunk
+from models.contract import ForecastChunk, History, PathChunk
 
 PATHS = 9
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+# The aggregation looks at the paths alone.
+NO_FORECAST = ForecastChunk(0, np.zeros((0, 0)), np.zeros((0, 0, 0)))
 
 
 def moment(time_us: int) -> datetime:
@@ -82,7 +85,7 @@ def test_periods_are_those_of_each_path(steps: tuple[int, int], seen: int, cuts:
     gathered = PathAggregator(history, PATHS)
     bounds = [0, *sorted(cut for cut in set(cuts) if cut < horizon), horizon]
     for begin, end in itertools.pairwise(bounds):
-        gathered.add(PathChunk(begin, paths[begin:end]))
+        gathered.add(PathChunk(begin, paths[begin:end], NO_FORECAST))
     assert set(gathered.periods()) == set(scales_of(step_us))
     for scale, periods in gathered.periods().items():
         expected = by_hand(history, paths, scale)
@@ -100,7 +103,7 @@ def test_quantiles_of_sums_are_not_sums_of_quantiles() -> None:
     paths = np.zeros((24, len(METRICS), 400))
     paths[:, 0] = np.random.default_rng(0).integers(0, 100, size=(24, 400))
     gathered = PathAggregator(history, 400, [Scale.DAY])
-    gathered.add(PathChunk(0, paths))
+    gathered.add(PathChunk(0, paths, NO_FORECAST))
     day = gathered.periods()[Scale.DAY]
     width = day.fan.quantiles[0, 0, 3] - day.fan.quantiles[0, 0, 1]
     summed = np.diff(np.quantile(paths[:, 0], [0.1, 0.9], axis=1), axis=0).sum()
@@ -113,7 +116,7 @@ def test_share_above_compares_with_the_last_whole_period() -> None:
     paths = np.zeros((24, len(METRICS), 4))
     paths[0, 0] = [last - 1, last, last + 1, last + 2]
     gathered = PathAggregator(history, 4, [Scale.DAY, Scale.YEAR])
-    gathered.add(PathChunk(0, paths))
+    gathered.add(PathChunk(0, paths, NO_FORECAST))
     assert gathered.periods()[Scale.DAY].above[0, 0] == 0.5 + 0.25 / 2
     assert len(gathered.periods()[Scale.YEAR]) == 0
 

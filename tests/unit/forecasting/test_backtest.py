@@ -5,7 +5,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from forecasting.backtest import backtest, origin_stride
+from forecasting.backtest import backtest
+from forecasting.backtests.plan import origin_stride
 from infra.errors import UsageError
 from infra.schema import METRIC_INDEX, METRIC_NAMES, QUANTILE_LEVELS
 from infra.steps import DAY_US

@@ -12,6 +12,7 @@ from infra.errors import StoreError
 from infra.schema import METRIC_INDEX, METRIC_NAMES
 from infra.steps import HOUR_US
 from models import checkpoint
+from models.calibration import Calibration
 from models.contract import FloatArray
 from models.forecaster import ForecasterConfig, ForecasterNet
 from models.ranks import default_structure, structure_json
@@ -75,7 +76,13 @@ def models(tmp_path: Path) -> Path:
 
 def save_small(folder: Path, seed: int = 3, step_us: int = HOUR_US) -> None:
     net = ForecasterNet(ForecasterConfig(d_model=16, n_layers=1, d_state=8, headdim=16), seed=seed)
-    card = {"name": "mamba2", "data": [{"step_us": step_us}], "ranks": structure_json(default_structure(168))}
+    card = {
+        "name": "mamba2",
+        "data": [{"step_us": step_us}],
+        "season_steps": 168,
+        "ranks": structure_json(default_structure(168)),
+        "calibration": Calibration.none().to_json(),
+    }
     checkpoint.save(folder / "g", net, card)
 
 

@@ -80,7 +80,7 @@ def made(tmp_path, history: History | None = None, *, horizon: int = 1500, **mor
     history = valid_history() if history is None else history
     given = {"made": "2026-01-01T00:00:00Z", **more}
     request = ReportRequest(horizon, 0, 40)
-    return make_report(Reader(history), state_of(history), tmp_path, request, chunk_steps=256, **given)
+    return make_report(Reader(history), state_of(history), request, chunk_steps=256, **given)
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_next_report_scores_the_last(report: Report, tmp_path) -> None:
 def test_report_of_replaced_snapshots_is_refused(tmp_path) -> None:
     live = state_of(valid_history())
     with pytest.raises(StoreError, match="replaced"):
-        make_report(Reader(valid_history(100)), live, tmp_path, ReportRequest(10, 0, 20), made="x", chunk_steps=10)
+        make_report(Reader(valid_history(100)), live, ReportRequest(10, 0, 20), made="x", chunk_steps=10)
 
 
 def test_report_can_be_stopped(tmp_path) -> None:

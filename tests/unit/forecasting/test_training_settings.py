@@ -3,7 +3,7 @@
 from forecasting.training import forecaster_config, training_config
 from infra.settings import Settings
 from models.forecaster import ForecasterConfig
-from models.training import TrainingConfig
+from models.optimisation import TrainingConfig
 from stream.closing import Limits
 from stream.ingest import IngestOptions
 

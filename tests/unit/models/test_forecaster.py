@@ -37,7 +37,9 @@ def forecaster() -> MambaForecaster:
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():
         net.head.weight.normal_(std=0.4, generator=generator)
-    return MambaForecaster(net, RankStructure((RankDynamics(0.99, 0.3, 0.2),) * N_MODELLED, (0.7,) * N_MODELLED))
+    return MambaForecaster(
+        net, RankStructure((RankDynamics(0.99, 0.3, 0.2),) * N_MODELLED, (0.7,) * N_MODELLED), ranks_season=7
+    )
 
 
 def encode(history: History, cuts: list[int]) -> ForecasterState:

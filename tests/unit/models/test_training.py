@@ -10,11 +10,13 @@ from model_series import weekly_history
 from infra.errors import ModelError
 from infra.steps import HOUR_US
 from models.forecaster import ForecasterConfig, ForecasterNet
+from models.losses import batch_loss, pinball
+from models.optimisation import TrainingConfig, TrainingProgress
 from models.samples import Plan, SampleSource
-from models.training import TrainingConfig, TrainingProgress, batch_loss, pinball, train
+from models.training import train
 
 SMALL = ForecasterConfig(d_model=16, n_layers=1, d_state=8, headdim=16, reach_steps=64)
-QUICK = TrainingConfig(budget_s=60, max_iterations=12, tokens_per_batch=256, validate_every=4)
+QUICK = TrainingConfig(budget_s=600, max_iterations=12, tokens_per_batch=256, validate_every=4)
 
 
 def test_training_beats_the_untrained_net_and_reports_progress() -> None:

@@ -1,0 +1,104 @@
+"""Short forecasts as bytes: what is asked for, and the answer of the model, or of the floor where that fails."""
+
+import logging
+from dataclasses import dataclass
+
+from forecasting.api.bodies import Layout, forecast_body
+from forecasting.api.cache import Answer
+from forecasting.api.computing import WorkFailedError
+from forecasting.api.parameters import metric_names, quantile_levels, split, whole_number
+from forecasting.api.problems import Problem, parameter_problem
+from forecasting.api.service import Service
+from forecasting.live import LiveState
+from infra.schema import MAX_HORIZON_STEPS, METRIC_NAMES, QUANTILE_LEVELS
+
+DEFAULT_HORIZON = 24
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ShortForecast:
+    """What a short forecast is asked for; equal ones are computed once.
+
+    Attributes:
+        steps: steps ahead.
+        metrics, levels: which of them.
+        layout: of the JSON.
+    """
+
+    steps: int
+    metrics: tuple[str, ...]
+    levels: tuple[float, ...]
+    layout: Layout = Layout.SERIES
+
+
+def horizon_steps(graph: str, text: str | None, short_max_steps: int) -> int:
+    """Return the steps ahead that a query asks for.
+
+    Raises:
+        Problem: the text is no number of steps, or one for a job.
+    """
+    if text is None:
+        return min(DEFAULT_HORIZON, short_max_steps)
+    steps = whole_number("horizon", text, 1, MAX_HORIZON_STEPS, example=min(DEFAULT_HORIZON, short_max_steps))
+    if steps > short_max_steps:
+        raise parameter_problem(
+            "horizon",
+            text,
+            f"a whole number from 1 to {short_max_steps} here; for more, POST to /v1/graphs/{graph}/forecasts",
+            short_max_steps,
+            minimum=1,
+            maximum=short_max_steps,
+            long_range={"method": "POST", "href": f"/v1/graphs/{graph}/forecasts", "body": {"horizon": steps}},
+        )
+    return steps
+
+
+def metrics_of(text: str | None) -> tuple[str, ...]:
+    """Return the metrics of a query; all if it names none.
+
+    Raises:
+        Problem: one is unknown.
+    """
+    return METRIC_NAMES if text is None else metric_names("metrics", split(text))
+
+
+def levels_of(text: str | None) -> tuple[float, ...]:
+    """Return the quantile levels of a query; all if it names none.
+
+    Raises:
+        Problem: one is not forecast.
+    """
+    return QUANTILE_LEVELS if text is None else quantile_levels("quantiles", split(text))
+
+
+async def short_forecast(service: Service, graph: str, wanted: ShortForecast) -> tuple[LiveState, Answer]:
+    """Return the answer and the state that it rests on: the model's, or where that fails the floor's.
+
+    Raises:
+        Problem: there is no answer in time, or none at all.
+    """
+    computing, seed = service.computing, service.settings.forecast.seed
+
+    async def compute(live: LiveState) -> tuple[LiveState, Answer]:
+        def work() -> bytes:
+            chunk = service.rollouts.steps(live, wanted.steps)
+            return forecast_body(
+                live, chunk, layout=wanted.layout, metrics=wanted.metrics, levels=wanted.levels, seed=seed
+            )
+
+        return live, await computing.answer((*live.key, wanted), work)
+
+    async def model_or_floor() -> tuple[LiveState, Answer]:
+        live = await service.following.state_of(graph)
+        try:
+            return await compute(live)
+        except WorkFailedError:
+            if live.degraded_reason is not None:
+                raise Problem(500, "internal", f"no forecast of {graph!r} could be made") from None
+            _log.warning("the model of %s made no forecast: the floor answers", graph)
+            return await compute(
+                await service.following.degrade(live, f"the model of {graph!r} made no forecast from this state")
+            )
+
+    return await computing.within_deadline(model_or_floor())

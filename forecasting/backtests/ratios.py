@@ -1,0 +1,122 @@
+"""Geometric means of scores against those of the floors, over count metrics and over graphs."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from infra.schema import METRICS, Kind
+from models.contract import FloatArray
+from models.scoring import geometric_mean_ratio
+
+REFERENCE, BEST_FLOOR, BEST_SINGLE_FLOOR = "seasonal_naive", "best_floor", "best_single_floor"
+SCORES = ("mase", "wql")
+COUNT_METRICS = [metric.name for metric in METRICS if metric.kind is Kind.COUNT]
+
+
+class Scored(Protocol):
+    """What ratios are made of: a row of scores."""
+
+    @property
+    def metric(self) -> str: ...  # noqa: D102
+    @property
+    def model(self) -> str: ...  # noqa: D102
+    @property
+    def bucket(self) -> str: ...  # noqa: D102
+    @property
+    def mase(self) -> float: ...  # noqa: D102
+    @property
+    def wql(self) -> float: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """Geometric mean over count metrics of a model's score over that of another; below 1 the model is better.
+
+    Over several graphs it is the geometric mean of the graphs' own, each graph weighing the same.
+
+    Attributes:
+        score: `mase` or `wql`.
+        against: `seasonal_naive`; `best_single_floor`, the one floor with the lowest geometric mean; or `best_floor`,
+            picked in hindsight for each metric. Both are picked for each range of horizons and score.
+        floor: which floor that is; empty where it differs by metric.
+        ratio: NaN when no metric could be compared.
+        n_metrics: how many metrics could be, all graphs together; the rest have an undefined or zero score.
+        n_graphs: how many graphs could be.
+    """
+
+    model: str
+    bucket: str
+    score: str
+    against: str
+    floor: str
+    ratio: float
+    n_metrics: int
+    n_graphs: int
+
+
+def ratios(graphs: Sequence[Iterable[Scored]], models: Sequence[str], floors: Sequence[str]) -> list[Ratio]:
+    """Return all ratios of the models.
+
+    Args:
+        graphs: the rows of each graph, all for the same models and ranges of horizons.
+        models: whose ratios.
+        floors: which of them are floors.
+    """
+    tables = [{(row.metric, row.model, row.bucket): row for row in rows} for rows in graphs]
+    buckets = dict.fromkeys(bucket for table in tables for _, _, bucket in table)
+    found = []
+    for bucket in buckets:
+        for score in SCORES:
+            by_graph: list[dict[str, FloatArray]] = [
+                {
+                    model: np.array([getattr(table[metric, model, bucket], score) for metric in COUNT_METRICS])
+                    for model in models
+                }
+                for table in tables
+            ]
+            for (against, floor), references in _references(by_graph, models, floors).items():
+                for model in models:
+                    pairs = [
+                        geometric_mean_ratio(scores[model], reference)
+                        for scores, reference in zip(by_graph, references, strict=True)
+                    ]
+                    logs = [math.log(ratio) for ratio, count in pairs if count]
+                    ratio = math.exp(sum(logs) / len(logs)) if logs else math.nan
+                    n_metrics = sum(count for _, count in pairs)
+                    found.append(Ratio(model, bucket, score, against, floor, ratio, n_metrics, len(logs)))
+    return found
+
+
+def _references(
+    by_graph: Sequence[Mapping[str, FloatArray]], models: Sequence[str], floors: Sequence[str]
+) -> dict[tuple[str, str], list[FloatArray]]:
+    """Return by (what it is, the floor's name) its scores in each graph."""
+    references = {}
+    if REFERENCE in models:
+        references[REFERENCE, REFERENCE] = [scores[REFERENCE] for scores in by_graph]
+    if floors:
+        single = best_single(by_graph, floors)
+        if single is not None:
+            references[BEST_SINGLE_FLOOR, single] = [scores[single] for scores in by_graph]
+        references[BEST_FLOOR, ""] = [np.fmin.reduce([scores[floor] for floor in floors]) for scores in by_graph]
+    return references
+
+
+def best_single(by_graph: Sequence[Mapping[str, FloatArray]], floors: Sequence[str]) -> str | None:
+    """Return the floor with the lowest geometric mean over graphs and metrics, of those where all have a score.
+
+    None where there is no such metric.
+    """
+    sums = dict.fromkeys(floors, 0.0)
+    compared = 0
+    for scores in by_graph:
+        table = np.stack([scores[floor] for floor in floors])
+        usable = (np.isfinite(table) & (table > 0)).all(axis=0)
+        if usable.any():
+            compared += 1
+            for floor in floors:
+                sums[floor] += float(np.log(scores[floor][usable]).mean())
+    return min(floors, key=sums.__getitem__) if compared else None

@@ -1,0 +1,116 @@
+"""Which model answers for a graph: its own, else the general one, else a floor, and why."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from forecasting.training import checkpoint_folder, forecaster_of
+from infra.errors import GraphtideError, ModelError
+from infra.steps import format_duration
+from models import checkpoint, general_folder
+from models.baselines import ProfileLevel
+from models.calibration import Calibration
+from models.contract import Model
+from models.seasons import season_steps
+
+# With less than a season behind it, a graph shows nothing that a model could go by.
+MIN_SEASONS_OF_GENERAL = 1
+# What the answer depends on, beside the store: the files of the graph's own model, and whether its history suffices.
+Stamp = tuple[int, int, bool] | tuple[None, None, bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """The model that answers for a graph.
+
+    Attributes:
+        model: what to advance and roll out.
+        stamp: equal as long as `resolve` would find the same.
+        digest: SHA-256 of its weights; None for a floor.
+        reason: why this is not the model that was asked for; None where it is.
+        card: of the checkpoint; empty for a floor.
+        calibration: how far ahead its forecasts hold; None for a floor.
+    """
+
+    model: Model[Any]
+    stamp: Stamp
+    digest: str | None = None
+    reason: str | None = None
+    card: dict[str, Any] = field(default_factory=dict)
+    calibration: Calibration | None = None
+
+
+def resolve(models: Path, graph: str, step_us: int, snapshots: int) -> Resolved:
+    """Return the model of a graph, or what answers for it and why; nothing is trained.
+
+    Args:
+        models: folder of the checkpoints.
+        graph: which graph.
+        step_us: its step size in microseconds.
+        snapshots: how many closed steps it has.
+    """
+    stamp = stamp_of(models, graph, step_us, snapshots)
+    reason = None
+    try:
+        found = checkpoint.load(checkpoint_folder(models, graph))
+        if found is not None:
+            _check_step(found.card["data"][0]["step_us"], step_us)
+            return _of(found, stamp, None)
+    except (GraphtideError, KeyError, IndexError, TypeError, ValueError) as error:
+        said = error.message if isinstance(error, GraphtideError) else "its card lacks what the forecaster needs"
+        reason = f"the model of {graph!r} cannot be used: {said}; graphtide train {graph}"
+    return _general(stamp, step_us, snapshots, reason)
+
+
+def is_own(found: Resolved) -> bool:
+    """Tell whether the model that answers was made for the graph."""
+    return found.digest is not None and "steps_us" not in found.card
+
+
+def floor(models: Path, graph: str, step_us: int, snapshots: int, reason: str) -> Resolved:
+    """Return the floor that answers in the place of a model that failed for `reason`."""
+    return Resolved(ProfileLevel(), stamp_of(models, graph, step_us, snapshots), reason=reason)
+
+
+def stamp_of(models: Path, graph: str, step_us: int, snapshots: int) -> Stamp:
+    """Return what tells whether a graph has to be resolved again."""
+    suffices = snapshots >= _needed_steps(step_us)
+    try:
+        found = (checkpoint_folder(models, graph) / checkpoint.CARD_NAME).stat()
+    except OSError:
+        return None, None, suffices
+    return found.st_mtime_ns, found.st_ino, suffices
+
+
+def _general(stamp: Stamp, step_us: int, snapshots: int, reason: str | None) -> Resolved:
+    found = checkpoint.load(general_folder())
+    if found is None:
+        raise ModelError("the general model is missing", place=str(general_folder()), fix="install graphtide again")
+    steps_us = found.card["steps_us"]
+    needed = _needed_steps(step_us)
+    if not steps_us[0] <= step_us <= steps_us[-1]:
+        why = (
+            f"the general model was trained on steps of {format_duration(steps_us[0])} to "
+            f"{format_duration(steps_us[-1])}, not {format_duration(step_us)}"
+        )
+    elif snapshots < needed:
+        why = f"{snapshots} steps are too few for a model, which needs {needed}"
+    else:
+        return _of(found, stamp, reason)
+    return Resolved(ProfileLevel(), stamp, reason="; ".join(filter(None, [reason, why])))
+
+
+def _of(found: checkpoint.Checkpoint, stamp: Stamp, reason: str | None) -> Resolved:
+    model = forecaster_of(found)
+    return Resolved(model, stamp, found.digest, reason, found.card, model.calibration)
+
+
+def _needed_steps(step_us: int) -> int:
+    return MIN_SEASONS_OF_GENERAL * season_steps(step_us)
+
+
+def _check_step(trained_us: int, step_us: int) -> None:
+    if trained_us != step_us:
+        raise ModelError(
+            f"the model was trained on steps of {format_duration(trained_us)}, not {format_duration(step_us)}"
+        )

@@ -1,0 +1,218 @@
+"""The requests of the service, each with how its answer is read: what both clients share."""
+
+import json
+import math
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+import httpx
+import pandas as pd
+import pyarrow as pa
+from httpx_sse import ServerSentEvent
+
+from graphtide.errors import ApiError, JobFailedError
+from graphtide.results import Chunk, Forecast, Graph, Job, News, event_records, forecast_of, series_frame
+
+Answer = TypeVar("Answer")
+Moment = str | pd.Timestamp
+RETRIED = frozenset({429, 503})
+ARROW = "application/vnd.apache.arrow.stream"
+# Tries to go on with a stream, without an event between them, before giving up; the wait doubles from the first.
+STREAM_TRIES = 6
+STREAM_WAIT_S = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[Answer]):
+    """A request.
+
+    Attributes:
+        method, path, params, headers, content: of HTTP.
+        read: makes the value from an answer that succeeded.
+    """
+
+    method: str
+    path: str
+    read: Callable[[httpx.Response], Answer]
+    params: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content: bytes | None = None
+
+
+def graphs() -> Call[list[Graph]]:
+    """List the graphs."""
+    return Call("GET", "/v1/graphs", lambda answer: [Graph.of(one) for one in answer.json()["graphs"]])
+
+
+def graph(name: str) -> Call[Graph]:
+    """Ask for one graph."""
+    return Call("GET", _path(name), lambda answer: Graph.of(answer.json()))
+
+
+def snapshots(
+    name: str,
+    *,
+    start: Moment | None,
+    end: Moment | None,
+    metrics: Sequence[str] | None,
+    cursor: str | None,
+) -> Call[dict[str, Any]]:
+    """Ask for one page of snapshots."""
+    moments = {key: _iso(value) for key, value in (("start", start), ("end", end)) if value is not None}
+    params = moments | _names(metrics, None) | ({"cursor": cursor} if cursor else {})
+    return Call("GET", f"{_path(name)}/snapshots", _document, params)
+
+
+def forecast(
+    name: str, *, horizon: int, metrics: Sequence[str] | None, quantiles: Sequence[float] | None
+) -> Call[Forecast]:
+    """Ask for a short forecast."""
+    params = {"horizon": str(horizon)} | _names(metrics, quantiles)
+    return Call("GET", f"{_path(name)}/forecast", lambda answer: forecast_of(answer.json()), params)
+
+
+def ask(
+    name: str,
+    *,
+    horizon: int,
+    metrics: Sequence[str] | None,
+    quantiles: Sequence[float] | None,
+    seed: int | None,
+    idempotency_key: str | None,
+) -> Call[Job]:
+    """Ask for a long forecast; the key makes a repetition harmless."""
+    wanted = {"horizon": horizon, "metrics": metrics, "quantiles": quantiles, "seed": seed}
+    body = {
+        key: list(value) if isinstance(value, Sequence) else value for key, value in wanted.items() if value is not None
+    }
+    headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex, "Content-Type": "application/json"}
+    return Call(
+        "POST",
+        f"{_path(name)}/forecasts",
+        lambda answer: Job.of(answer.json()),
+        headers=headers,
+        content=json.dumps(body).encode(),
+    )
+
+
+def job(job_id: str) -> Call[Job]:
+    """Ask how far a job is."""
+    return Call("GET", job_path(job_id), lambda answer: Job.of(answer.json()))
+
+
+def cancel(job_id: str) -> Call[Job]:
+    """Cancel a job."""
+    return Call("DELETE", job_path(job_id), lambda answer: Job.of(answer.json()))
+
+
+def result(of: Job) -> Call[Forecast]:
+    """Ask for the result of a job that is done."""
+
+    def read(answer: httpx.Response) -> Forecast:
+        with pa.ipc.open_stream(answer.content) as reader:
+            table = reader.read_all()
+        metadata = table.schema.metadata or {}
+        provenance = json.loads(metadata.get(b"graphtide.provenance", b"null"))
+        return Forecast(of.graph, table.to_pandas(), provenance)
+
+    return Call("GET", f"{job_path(of.id)}/result", read, headers={"Accept": ARROW})
+
+
+def send(
+    name: str,
+    events: pd.DataFrame | Sequence[Mapping[str, Any]],
+    *,
+    batch: int,
+    idempotency_key: str | None,
+) -> Iterator[tuple[int, Call[Mapping[str, Any]]]]:
+    """Yield the requests that send events, each with how many records come before it."""
+    records = event_records(events)
+    key = idempotency_key or uuid.uuid4().hex
+    for begin in range(0, len(records), batch):
+        lines = b"\n".join(json.dumps(record, default=str).encode() for record in records[begin : begin + batch])
+        headers = {"Idempotency-Key": f"{key}-{begin}", "Content-Type": "application/x-ndjson"}
+        yield begin, Call("POST", f"{_path(name)}/events", _document, headers=headers, content=lines)
+
+
+def live_params(
+    horizon: int | None, metrics: Sequence[str] | None, quantiles: Sequence[float] | None
+) -> dict[str, str]:
+    """Return the query of a graph's stream."""
+    return ({} if horizon is None else {"horizon": str(horizon)}) | _names(metrics, quantiles)
+
+
+def live_path(name: str) -> str:
+    """Return where the stream of a graph is."""
+    return f"{_path(name)}/live"
+
+
+def job_path(job_id: str) -> str:
+    """Return where a job is."""
+    return f"/v1/forecasts/{quote(job_id, safe='')}"
+
+
+def read_chunk(event: ServerSentEvent) -> Chunk | None:
+    """Return the chunk of an event; None where the job is done.
+
+    Raises:
+        JobFailedError: it ended otherwise.
+    """
+    document = event.json()
+    if event.event == "end":
+        if document["status"] != "done":
+            raise JobFailedError(document["id"], document["status"], document["problem"])
+        return None
+    return Chunk(document["first_step"], document["steps"], series_frame(document["outputs"]))
+
+
+def read_news(event: ServerSentEvent) -> News:
+    """Return what an event of a graph's stream tells."""
+    return News(event.event, event.id, event.json())
+
+
+def refuse(answer: httpx.Response) -> None:
+    """Raise what an answer that is no success says; its body has been read.
+
+    Raises:
+        ApiError: it is none.
+    """
+    if answer.is_success:
+        return
+    try:
+        document = answer.json()
+    except ValueError:
+        document = {}
+    document = document if isinstance(document, dict) else {}
+    kind = str(document.get("type", "")).rpartition(":")[2]
+    detail = str(document.get("detail") or answer.reason_phrase or "the service refused the request")
+    raise ApiError(answer.status_code, kind, detail, document, wait_s(answer))
+
+
+def wait_s(answer: httpx.Response) -> float | None:
+    """Return the seconds that `Retry-After` asks for; None where it does not."""
+    try:
+        seconds = float(answer.headers.get("retry-after", ""))
+    except ValueError:
+        return None
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def _path(name: str) -> str:
+    return f"/v1/graphs/{quote(name, safe='')}"
+
+
+def _names(metrics: Sequence[str] | None, quantiles: Sequence[float] | None) -> dict[str, str]:
+    names = {} if metrics is None else {"metrics": ",".join(metrics)}
+    return names | ({} if quantiles is None else {"quantiles": ",".join(f"{level:g}" for level in quantiles)})
+
+
+def _iso(moment: Moment) -> str:
+    return moment if isinstance(moment, str) else moment.isoformat()
+
+
+def _document(answer: httpx.Response) -> dict[str, Any]:
+    found: dict[str, Any] = answer.json()
+    return found

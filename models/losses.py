@@ -1,0 +1,59 @@
+"""What training minimises: the quantile loss of the forecasts of a batch.
+
+Shape suffixes: N forecasts, H horizon, M modelled metrics, Q quantile levels.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from infra.schema import QUANTILE_LEVELS
+from models.forecaster import ForecasterNet
+from models.mamba2.state import Mamba2State
+from models.samples import Batch
+
+# Gradient of a forecast outside its metric's range, against 1 inside.
+OUTSIDE_SLOPE = 0.02
+
+
+def pinball(residual_quantiles_NHMQ: Tensor, target_NHM: Tensor, weight_NHM: Tensor) -> Tensor:
+    """Return the mean quantile (pinball) loss over all levels (Koenker and Bassett, 1978)."""
+    levels = torch.tensor(QUANTILE_LEVELS, dtype=target_NHM.dtype, device=target_NHM.device)
+    error = target_NHM.unsqueeze(-1) - residual_quantiles_NHMQ
+    loss = torch.maximum(levels * error, (levels - 1) * error).mean(dim=-1)
+    return (loss * weight_NHM).mean()
+
+
+def batch_quantiles(net: ForecasterNet, batch: Batch, *, checkpoint_blocks: bool = False) -> Tensor:
+    """Return residual quantiles [N, H, M, Q]: encode each stretch once, forecast from the state at every cut."""
+    state: Mamba2State | None = None
+    at_cuts: list[Mamba2State] = []
+    begin = 0
+    for cut in batch.cuts.tolist():
+        state = net.encode(batch.history_BLF[:, begin:cut], state, checkpoint_blocks=checkpoint_blocks)
+        at_cuts.append(state)
+        begin = cut
+    quantiles_NHMQ: Tensor = net(batch.ahead_NHF, Mamba2State.stack(at_cuts), checkpoint_blocks=checkpoint_blocks)[0]
+    return quantiles_NHMQ
+
+
+def batch_loss(net: ForecasterNet, batch: Batch, *, checkpoint_blocks: bool = False) -> Tensor:
+    """Return the quantile loss of the forecasts of a batch, brought into the range of each metric as forecasts are.
+
+    Many a quantile of a sparse metric is exactly 0. A forecast below the range costs nearly nothing, so that it can be
+    safely there; a little slope brings it back where it has to be.
+    """
+    quantiles_NHMQ = batch_quantiles(net, batch, checkpoint_blocks=checkpoint_blocks)
+    inside_NHMQ = torch.clamp(quantiles_NHMQ, batch.low_NHM.unsqueeze(-1), batch.high_NHM.unsqueeze(-1))
+    return pinball(torch.lerp(inside_NHMQ, quantiles_NHMQ, OUTSIDE_SLOPE), batch.target_NHM, batch.weight_NHM)
+
+
+class ForecastLoss(nn.Module):
+    """A net and its loss as one module, which is what `DistributedDataParallel` wants to see."""
+
+    def __init__(self, net: ForecasterNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, batch: Batch, checkpoint_blocks: bool) -> Tensor:
+        """Return `batch_loss`."""
+        return batch_loss(self.net, batch, checkpoint_blocks=checkpoint_blocks)
