@@ -6,7 +6,7 @@ Whatever interrupts it, what was committed stays, and the next run of the same d
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from forecasting.demo_data import HORIZONS, DemoData, Report, Stage, needed_steps
@@ -23,8 +23,9 @@ from forecasting.training import (
     describe,
     forecaster_config,
     forecaster_of,
+    start_of,
     train_graph,
-    training_config,
+    was_made_by,
 )
 from infra.errors import ModelError
 from infra.settings import Settings
@@ -183,17 +184,15 @@ def _model(
 ) -> tuple[checkpoint.Checkpoint, bool]:
     """Return the model of an earlier demo if the same training on the same steps made it, else a new one."""
     folder = checkpoint_folder(settings.models.directory, graph)
-    forecaster, config = forecaster_config(settings), training_config(settings)
+    forecaster, (start, config) = forecaster_config(settings), start_of(settings)
     try:
         found = checkpoint.load(folder)
     except ModelError as error:
         say(f"note: the model of an earlier demo cannot be used: {error.message}")
         found = None
-    if found is not None:
-        made_by = (found.card["data"], found.card["architecture"], found.card["scores"]["training"])
-        if made_by == ([describe(past, graph)], forecaster.as_json(), asdict(config)):
-            say(f"Found the model of an earlier demo, trained on the same {len(past):,} steps: not trained again")
-            return found, False
+    if found is not None and was_made_by(found, past, graph, forecaster, config, start):
+        say(f"Found the model of an earlier demo, trained on the same {len(past):,} steps: not trained again")
+        return found, False
     with stage(f"Training on {len(past):,} steps") as report:
         trained = train_graph(
             past,
@@ -201,6 +200,7 @@ def _model(
             folder,
             forecaster,
             config,
+            start=start,
             on_progress=lambda state: report(
                 state.elapsed_s,
                 config.budget_s,

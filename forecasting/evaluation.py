@@ -1,7 +1,7 @@
 """Backtests of the forecaster beside floors, with models that saw nothing of what they are tested on."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from forecasting.backtests.plan import Plan, make_plan, origin_stride
 from forecasting.backtests.ratios import Ratio, ratios
 from forecasting.backtests.scores import BacktestResult, json_fields, summarise
 from forecasting.backtests.workers import Entrant, Task, run_tasks, usable_cores
-from forecasting.training import describe, forecaster_config, forecaster_of, train_graph, training_config
+from forecasting.training import forecaster_config, forecaster_of, start_of, train_graph, was_made_by
 from infra.errors import ModelError, UsageError
 from infra.settings import Settings
 from models import checkpoint, floor_libraries
@@ -147,11 +147,11 @@ def _forecaster(
 ) -> tuple[Entrant, bool]:
     """Return the forecaster of a graph, and whether it was trained just now."""
     folder = settings.models.directory / ".backtest" / graph
-    forecaster, config = forecaster_config(settings), training_config(settings)
-    found = _fitting(folder, past, graph, forecaster, config)
+    forecaster, (start, config) = forecaster_config(settings), start_of(settings)
+    found = _fitting(folder, past, graph, forecaster, config, start)
     is_new = found is None
     if found is None:
-        found = train_graph(past, graph, folder, forecaster, config, on_progress=on_training)
+        found = train_graph(past, graph, folder, forecaster, config, start=start, on_progress=on_training)
     return Entrant(forecaster_of(found).name, found.digest, folder), is_new
 
 
@@ -178,7 +178,12 @@ def _paths(
 
 
 def _fitting(
-    folder: Path, past: History, graph: str, forecaster: ForecasterConfig, config: TrainingConfig
+    folder: Path,
+    past: History,
+    graph: str,
+    forecaster: ForecasterConfig,
+    config: TrainingConfig,
+    start: checkpoint.Checkpoint | None,
 ) -> checkpoint.Checkpoint | None:
     """Return the kept model if the same training on the same steps made it."""
     try:
@@ -188,5 +193,4 @@ def _fitting(
         return None
     if found is None:
         return None
-    made_by = (found.card["data"], found.card["architecture"], found.card["scores"]["training"])
-    return found if made_by == ([describe(past, graph)], forecaster.as_json(), asdict(config)) else None
+    return found if was_made_by(found, past, graph, forecaster, config, start) else None

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from infra.steps import HOUR_US, format_duration, format_time
 from models import checkpoint, general_folder
 from models.calibration import Calibration
 from models.contract import History
+from models.distributed import worker_number
 from models.forecaster import ForecasterConfig, ForecasterNet, MambaForecaster
 from models.optimisation import TrainingConfig, TrainingProgress
 from models.ranks import structure_from_json, structure_json
@@ -32,8 +34,13 @@ def forecaster_config(settings: Settings) -> ForecasterConfig:
 
 
 def training_config(settings: Settings) -> TrainingConfig:
-    """Return how the settings ask to train."""
-    return TrainingConfig(**settings.training.model_dump())
+    """Return how the settings ask to train from the beginning."""
+    return TrainingConfig(**settings.training.model_dump(exclude={"tuning_rate"}))
+
+
+def tuning_config(settings: Settings) -> TrainingConfig:
+    """Return how the settings ask to train on from the general forecaster."""
+    return replace(training_config(settings), learning_rate=settings.training.tuning_rate)
 
 
 def forecaster_of(found: checkpoint.Checkpoint) -> MambaForecaster:
@@ -48,14 +55,39 @@ def forecaster_of(found: checkpoint.Checkpoint) -> MambaForecaster:
     )
 
 
-def general_net(forecaster: ForecasterConfig) -> ForecasterNet | None:
-    """Return the weights of the general forecaster if they are of this architecture, else None.
+def general_start(forecaster: ForecasterConfig) -> checkpoint.Checkpoint | None:
+    """Return the general forecaster if it is of this architecture, so that training can go on from it; else None.
 
     Raises:
         ModelError: its checkpoint is damaged.
     """
     found = checkpoint.load(general_folder())
-    return None if found is None or found.net.config != forecaster else found.net
+    return None if found is None or found.net.config != forecaster else found
+
+
+def start_of(settings: Settings, *, from_scratch: bool = False) -> tuple[checkpoint.Checkpoint | None, TrainingConfig]:
+    """Return what the training of a graph goes on from, and how it is trained then.
+
+    Raises:
+        ModelError: the general forecaster is damaged.
+    """
+    start = None if from_scratch else general_start(forecaster_config(settings))
+    return start, training_config(settings) if start is None else tuning_config(settings)
+
+
+def was_made_by(
+    found: checkpoint.Checkpoint,
+    history: History,
+    graph: str,
+    forecaster: ForecasterConfig,
+    config: TrainingConfig,
+    start: checkpoint.Checkpoint | None,
+) -> bool:
+    """Tell whether the same training on the same steps made a checkpoint."""
+    card = found.card
+    made_by = (card["data"], card["architecture"], card["scores"]["training"], card["started_from"])
+    started_from = None if start is None else start.digest
+    return made_by == ([describe(history, graph)], forecaster.as_json(), asdict(config), started_from)
 
 
 def describe(history: History, graph: str) -> dict[str, Any]:
@@ -71,6 +103,11 @@ def describe(history: History, graph: str) -> dict[str, Any]:
         "steps": len(history),
         "digest": hashlib.sha256(history.values.astype("<f8").tobytes()).hexdigest(),
     }
+
+
+def _kept(folder: Path, net: ForecasterNet, card: dict[str, Any]) -> checkpoint.Checkpoint:
+    # Processes that trained together hold the same weights; the first writes them.
+    return checkpoint.Checkpoint(net, card) if worker_number() else checkpoint.save(folder, net, card)
 
 
 def train_general(
@@ -122,7 +159,7 @@ def train_general(
         "ranks": structure_json(trained.ranks),
         "calibration": trained.calibration.to_json(),
     }
-    return checkpoint.save(folder, trained.net, card)
+    return _kept(folder, trained.net, card)
 
 
 def train_graph(
@@ -132,7 +169,7 @@ def train_graph(
     forecaster: ForecasterConfig,
     config: TrainingConfig,
     *,
-    start: ForecasterNet | None = None,
+    start: checkpoint.Checkpoint | None = None,
     on_progress: Callable[[TrainingProgress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> checkpoint.Checkpoint:
@@ -143,7 +180,7 @@ def train_graph(
         graph: its name.
         folder: where the checkpoint goes.
         forecaster, config: architecture and training.
-        start: weights of the same architecture to start from, such as those of `general_net`.
+        start: a forecaster of the same architecture to go on from, such as `general_start`; random weights if None.
         on_progress: called after every iteration.
         cancelled: asked after every iteration; True keeps the best so far.
 
@@ -154,7 +191,7 @@ def train_graph(
         [history],
         forecaster,
         config,
-        start=start,
+        start=None if start is None else start.net,
         resume_from=folder / RESUME_NAME,
         on_progress=on_progress,
         cancelled=cancelled,
@@ -162,10 +199,11 @@ def train_graph(
     card = {
         "name": "mamba2",
         "data": [describe(history, graph)],
+        "started_from": None if start is None else start.digest,
         "season_steps": season_steps(history.step_us),
         "seed": config.seed,
         "scores": trained.scores(),
         "ranks": structure_json(trained.ranks),
         "calibration": trained.calibration.to_json(),
     }
-    return checkpoint.save(folder, trained.net, card)
+    return _kept(folder, trained.net, card)

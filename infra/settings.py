@@ -138,6 +138,7 @@ class TrainingSettings(_Section):
     max_iterations: int = Field(default=0, ge=0)
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
     learning_rate: float = Field(default=2e-3, gt=0, le=1)
+    tuning_rate: float = Field(default=1e-3, gt=0, le=1)
     weight_decay: float = Field(default=0.01, ge=0)
     validation_share: float = Field(default=0.12, gt=0, lt=0.5)
     validate_every: int = Field(default=25, ge=1)

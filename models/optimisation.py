@@ -21,6 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from infra.errors import ModelError
 from infra.whole_file import whole_file
+from models.distributed import n_workers, worker_number
 from models.forecaster import ForecasterNet
 from models.losses import ForecastLoss, batch_loss
 from models.samples import Batch
@@ -91,16 +92,6 @@ class TrainingProgress:
     elapsed_s: float
     done_share: float
     tokens_per_s: float
-
-
-def n_workers() -> int:
-    """Return how many processes train together."""
-    return distributed.get_world_size() if distributed.is_initialized() else 1
-
-
-def worker_number() -> int:
-    """Return the number of this process among them."""
-    return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 class Optimisation:

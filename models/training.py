@@ -15,9 +15,10 @@ from infra.errors import ModelError
 from models.calibration import Calibration
 from models.conformal import fit_calibration
 from models.contract import History
+from models.distributed import n_workers
 from models.forecaster import ForecasterConfig, ForecasterNet
 from models.losses import batch_loss, batch_quantiles
-from models.optimisation import Optimisation, TrainingConfig, TrainingProgress, fingerprint, n_workers
+from models.optimisation import Optimisation, TrainingConfig, TrainingProgress, fingerprint
 from models.paths import RankStructure
 from models.ranks import fit_structure, rank_scores
 from models.samples import Batch

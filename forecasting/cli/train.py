@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,9 +10,10 @@ import typer
 from forecasting.cli.call import Call, interruptible, say
 from forecasting.cli.progress import Phase
 from forecasting.cli.store import StoreOption
-from infra.errors import StoreError
+from infra.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
+    from infra.settings import Settings
     from models.optimisation import TrainingProgress
 
 
@@ -40,12 +42,24 @@ def train(
         str | None, typer.Option("--budget", metavar="SECONDS", help="Time for each graph; else [training] budget_s.")
     ] = None,
     seed: Annotated[str | None, typer.Option("--seed", metavar="N", help="Seed of weights and samples.")] = None,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Start from random weights, not from the general model.")
+    ] = False,
+    general: Annotated[
+        Path | None,
+        typer.Option("--general", metavar="FOLDER", help="Train the general model on the public logs instead."),
+    ] = None,
+    iterations: Annotated[str | None, typer.Option("--iterations", metavar="N", help="At most; 0: no limit.")] = None,
+    simulated: Annotated[int, typer.Option(help="With --general: networks to simulate.", min=0, max=1000)] = 24,
+    exclude: Annotated[str, typer.Option(metavar="LOG,…", help="With --general: logs that it shall not see.")] = "",
+    distributed: Annotated[bool, typer.Option("--distributed", help="Train in all processes of torchrun.")] = False,
     store: StoreOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the cards as one JSON array.")] = False,
 ) -> None:
     """Train a model on the history of each graph and keep it as the graph's checkpoint.
 
-    Stops early when the latest part of the history, kept aside, is not forecast better any more.
+    Training goes on from the general model that comes with graphtide, and stops early when the latest part of the
+    history, kept aside, is not forecast better any more. Killed, it goes on where it was.
 
     Example: graphtide train mathoverflow --budget 120
     """
@@ -54,47 +68,94 @@ def train(
         {
             "training.budget_s": ("--budget", budget_s),
             "training.seed": ("--seed", seed),
+            "training.max_iterations": ("--iterations", iterations),
             "store.url": ("--store", store),
         }
     ).values
+    with ExitStack() as stack:
+        stack.enter_context(
+            interruptible("Checkpoints of graphs that were finished are kept, older ones stand; run it again to go on.")
+        )
+        if distributed:
+            from models.distributed import training_together  # noqa: PLC0415 - imports torch
+
+            stack.enter_context(training_together())
+        if general is not None:
+            if graphs:
+                raise UsageError("--general trains on the public logs, not on graphs", fix="leave the graphs out")
+            excluded = [name for name in exclude.split(",") if name]
+            cards = [_general(settings, general, simulated, excluded)]
+        else:
+            cards = _graphs(settings, graphs, from_scratch=from_scratch)
+    if as_json:
+        import msgspec  # noqa: PLC0415
+
+        sys.stdout.write(msgspec.json.encode(cards).decode() + "\n")
+
+
+def _general(settings: "Settings", folder: Path, simulated: int, exclude: list[str]) -> dict[str, Any]:
+    from forecasting.training import forecaster_config, train_general, training_config  # noqa: PLC0415
+
+    with ExitStack() as shown:
+        saved = train_general(
+            settings.data.folders(),
+            folder,
+            forecaster_config(settings),
+            training_config(settings),
+            simulated=simulated,
+            exclude=exclude,
+            on_progress=TrainingReport(shown, "Training the general model"),
+        )
+    _tell("the general model", saved.card, folder)
+    return saved.card
+
+
+def _graphs(settings: "Settings", graphs: list[str] | None, *, from_scratch: bool) -> list[dict[str, Any]]:
     from forecasting.history import read_history  # noqa: PLC0415 - imports torch
     from forecasting.training import (  # noqa: PLC0415
         checkpoint_folder,
         forecaster_config,
+        start_of,
         train_graph,
-        training_config,
     )
     from stream.store import open_reader  # noqa: PLC0415
 
     cards: list[dict[str, Any]] = []
-    with (
-        interruptible("Checkpoints of graphs that were finished are kept, older ones stand; run it again to go on."),
-        open_reader(settings.store.url, settings.influxdb) as reader,
-    ):
+    with open_reader(settings.store.url, settings.influxdb) as reader:
         names = graphs or [info.name for info in reader.graphs()]
         if not names:
             raise StoreError("the store has no graph to train on", fix="ingest events first: graphtide ingest")
         # All are looked up before the first training, which takes minutes.
         histories = {name: read_history(reader, name) for name in dict.fromkeys(names)}
-        for name, history in histories.items():
-            folder = checkpoint_folder(settings.models.directory, name)
-            with ExitStack() as shown:
-                saved = train_graph(
-                    history,
-                    name,
-                    folder,
-                    forecaster_config(settings),
-                    training_config(settings),
-                    on_progress=TrainingReport(shown, f"Training on {name}"),
-                )
-            cards.append(saved.card)
-            scores = saved.card["scores"]
-            gain = 1 - scores["validation_loss"] / scores["untrained_validation_loss"]
-            say(
-                f"{name}: {scores['iterations']} iterations, stopped by {scores['stopped']}; "
-                f"validation loss {scores['validation_loss']:.4f}, {gain:.1%} below the untrained; kept in {folder}"
+    architecture = forecaster_config(settings)
+    start, config = start_of(settings, from_scratch=from_scratch)
+    for name, history in histories.items():
+        folder = checkpoint_folder(settings.models.directory, name)
+        with ExitStack() as shown:
+            saved = train_graph(
+                history,
+                name,
+                folder,
+                architecture,
+                config,
+                start=start,
+                on_progress=TrainingReport(shown, f"Training on {name}"),
             )
-    if as_json:
-        import msgspec  # noqa: PLC0415
+        cards.append(saved.card)
+        _tell(name, saved.card, folder)
+    return cards
 
-        sys.stdout.write(msgspec.json.encode(cards).decode() + "\n")
+
+def _tell(name: str, card: dict[str, Any], folder: Path) -> None:
+    from models.distributed import worker_number  # noqa: PLC0415
+
+    if worker_number():
+        return
+    scores = card["scores"]
+    gain = 1 - scores["validation_loss"] / scores["untrained_validation_loss"]
+    workers = f" in {scores['workers']} processes" if scores["workers"] > 1 else ""
+    say(
+        f"{name}: {scores['iterations']} iterations{workers}, stopped by {scores['stopped']}, "
+        f"{scores['tokens_per_s']:,} steps a second; validation loss {scores['validation_loss']:.4f}, "
+        f"{gain:.1%} below that at the start; kept in {folder}"
+    )
