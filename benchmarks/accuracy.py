@@ -29,7 +29,7 @@ from forecasting.backtest import backtest
 from forecasting.backtests.ratios import COUNT_METRICS, ratios
 from forecasting.backtests.scores import BacktestResult, Row
 from forecasting.general import DevelopmentLog, development_logs
-from forecasting.training import forecaster_of, general_net, train_graph
+from forecasting.training import forecaster_of, general_start, train_graph
 from infra.configuration import load_settings
 from infra.steps import HOUR_US
 from models import checkpoint, general_folder
@@ -73,7 +73,7 @@ def models_of(names: list[str], past: History, log: str, folder: Path) -> Iterat
         elif name == "tuned":
             if len(past) >= MIN_SEASONS * SEASON:
                 yield forecaster_of(
-                    train_graph(past, log, folder, ForecasterConfig(), TUNING, start=general_net(ForecasterConfig()))
+                    train_graph(past, log, folder, ForecasterConfig(), TUNING, start=general_start(ForecasterConfig()))
                 )
         else:
             yield from named_floors([name])

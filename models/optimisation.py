@@ -12,6 +12,7 @@ from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -203,7 +204,7 @@ class Optimisation:
         """Go on where `save` left off; return whether there was such a file, of the same data and settings."""
         try:
             state = torch.load(path, map_location=self._device, weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError):
+        except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError):
             # Nothing is lost but time: a file that is missing or damaged means to begin at the beginning.
             return False
         if state.get("made_of") != made_of:

@@ -141,8 +141,11 @@ def train_series(
     sampler = Sampler(
         series, reach_steps=forecaster.reach_steps, tokens_per_batch=config.tokens_per_batch, seed=config.seed
     )
-    if not config.max_iterations and n_workers() == 1 and config.torch_device().type == "cpu":
-        # A fixed number of iterations promises equal trainings, and the order of sums hangs on the threads.
+    if config.max_iterations or n_workers() > 1:
+        # A fixed number of iterations promises equal trainings, and the order of sums hangs on the threads. Processes
+        # that train together have a core each.
+        torch.set_num_threads(1)
+    elif config.torch_device().type == "cpu":
         set_faster_threads(net, sampler.draw(0))
     loop = Optimisation(net, sampler, config, started_s)
     made_of = fingerprint(config, forecaster.as_json(), _digest(series), _digest_of(start))

@@ -58,15 +58,16 @@ def trained(quick: None, toy_model: Path) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_first_forecast_trains_a_model_says_so_and_keeps_it(graphtide: Cli) -> None:
+def test_a_graph_without_a_model_is_answered_by_the_general_one(graphtide: Cli) -> None:
     first = graphtide("forecast", "toy", "--horizon", 3, "--format", "json")
     assert first.code == 0
-    assert "no model for 'toy'" in first.err
-    assert Path(".graphtide/models/toy/card.json").is_file()
+    assert "the general one answers" in first.err
+    assert not Path(".graphtide/models/toy").exists()
+    assert graphtide("train", "toy").code == 0
     second = graphtide("forecast", "toy", "--horizon", 3, "--format", "json")
-    assert "no model" not in second.err
-    assert second.out == first.out
-    found = json.loads(second.out)
+    assert "general" not in second.err
+    assert second.out != first.out
+    found = json.loads(first.out)
     assert (found["graph"], found["horizon"], found["step"], found["degraded"]) == ("toy", 3, "1h", False)
     assert [row["metric"] for row in found["rows"]] == [*METRIC_NAMES] * 3
 

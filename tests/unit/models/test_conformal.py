@@ -1,0 +1,79 @@
+"""Calibration moves quantiles to where their errors say they belong, and says how far ahead they can be trusted."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from model_series import weekly_history
+
+from infra.schema import QUANTILE_LEVELS
+from models.calibration import Calibration
+from models.conformal import fit_calibration
+from models.contract import History
+from models.features import N_MODELLED
+from models.forecaster import ForecasterConfig, ForecasterNet
+from models.losses import batch_quantiles
+from models.samples import Batch, Plan, SampleSource
+
+Q = len(QUANTILE_LEVELS)
+
+
+def batch_of(history: History, horizon: int = 30) -> Batch:
+    source = SampleSource(history, reach_steps=64)
+    begins = np.arange(20, len(history) - 60 - horizon, 7)
+    return source.batch(Plan(begins, np.array([40]), horizon))
+
+
+@pytest.fixture(scope="module")
+def net() -> ForecasterNet:
+    return ForecasterNet(ForecasterConfig(d_model=16, n_layers=1, d_state=8, headdim=16, reach_steps=64)).eval()
+
+
+@pytest.fixture(scope="module")
+def batch() -> Batch:
+    return batch_of(weekly_history(3000))
+
+
+def test_a_biased_net_is_moved_back(net: ForecasterNet, batch: Batch) -> None:
+    biased = replace(batch, target_NHM=batch.target_NHM + 0.7)
+    offsets = fit_calibration(net, [biased]).offsets_KMQ - fit_calibration(net, [batch]).offsets_KMQ
+    last = offsets[-1]
+    # Counts and shares that are held back by their range move less.
+    assert np.median(last) == pytest.approx(0.7, abs=0.15)
+
+
+def test_moved_quantiles_hold_what_they_say(net: ForecasterNet, batch: Batch) -> None:
+    found = fit_calibration(net, [batch])
+    with torch.inference_mode():
+        quantiles = batch_quantiles(net, batch).double().numpy()
+    moved = quantiles + found.offsets(np.arange(1.0, 31.0))
+    below = (batch.target_NHM.double().numpy()[..., None] < moved)[:, 10:, 0].mean(axis=(0, 1))
+    np.testing.assert_allclose(below, QUANTILE_LEVELS, atol=0.06)
+
+
+def test_json_and_back(net: ForecasterNet, batch: Batch) -> None:
+    found = fit_calibration(net, [batch])
+    again = Calibration.from_json(found.to_json())
+    np.testing.assert_allclose(again.offsets_KMQ, found.offsets_KMQ, atol=1e-4)
+    assert again.to_json() == found.to_json()
+    with pytest.raises(ValueError, match="do not fit"):
+        Calibration.from_json({**found.to_json(), "buckets": [[1, 1]]})
+
+
+def test_offsets_are_linear_between_buckets_and_hold_beyond() -> None:
+    offsets = np.zeros((2, N_MODELLED, Q))
+    offsets[1] = 1.0
+    calibration = Calibration(((1, 1), (100, 100)), offsets, 100, 1)
+    found = calibration.offsets(np.array([1.0, 10.0, 100.0, 5000.0]))[:, 0, 0]
+    np.testing.assert_allclose(found, [0, 0.5, 1, 1])
+    assert not Calibration.none().offsets(np.array([1.0, 2.0])).any()
+
+
+def test_noise_has_no_skill_against_its_climate(net: ForecasterNet) -> None:
+    # Without a rhythm and without memory, the climate is all there is to know.
+    history = weekly_history(1500)
+    values = np.random.default_rng(0).poisson(9.0, history.values.shape).astype(np.float64)
+    noise = History(history.step_us, history.start_us, np.where(history.values <= 1.0, history.values, values))
+    found = fit_calibration(net, [batch_of(noise)])
+    assert found.skill_until_step == 0
