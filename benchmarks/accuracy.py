@@ -111,39 +111,86 @@ def keep(kind: str, log: str, model: str, result: BacktestResult) -> None:
 
 
 def table(kind: str, buckets: list[str]) -> str:
-    """Return geometric means over logs and count metrics as a Markdown table."""
-    reports = [json.loads(path.read_text()) for path in sorted(RESULTS.glob("accuracy_*.json"))]
-    rows = {
-        report["graph"]: [
-            Row(**{key: value for key, value in row.items() if key != "kind"} | _numbers(row))
-            for row in report["rows"]
-            if row["kind"] == kind
-        ]
-        for report in reports
-    }
-    rows = {graph: found for graph, found in rows.items() if found}
-    models = sorted({row.model for found in rows.values() for row in found})
+    """Return geometric means over logs and count metrics as a Markdown table; short test parts count as a week."""
+    logs = [_rows(json.loads(path.read_text()), kind) for path in sorted(RESULTS.glob("accuracy_*.json"))]
+    models = sorted({row.model for rows in logs for row in rows})
     ours = [model for model in models if model.startswith("mamba2")]
     floors = [model for model in models if model not in ours]
     lines = [
-        "| steps ahead | model | logs | MASE, best floor | of hindsight | WQL, best floor | of hindsight |",
-        "|---|---|---|---|---|---|---|",
+        "| steps ahead | model | logs | MASE, best floor | of hindsight | WQL, best floor | of hindsight | in 80 % |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for bucket in buckets:
         for model in ours:
-            graphs = [found for found in rows.values() if any((r.model, r.bucket) == (model, bucket) for r in found)]
-            every = ratios(graphs, [model, *floors], floors)
-            found = {(r.score, r.against): r for r in every if (r.model, r.bucket) == (model, bucket)}
+            graphs = [[r for r in rows if r.bucket == bucket and r.model in {model, *floors}] for rows in logs]
+            graphs = [rows for rows in graphs if any(row.model == model for row in rows)]
+            found = {(r.score, r.against): r for r in ratios(graphs, [model, *floors], floors) if r.model == model}
             cells = []
             for score in ("mase", "wql"):
                 single = found[score, "best_single_floor"]
                 cells += [f"{single.ratio:.3f} ({single.floor})", f"{found[score, 'best_floor'].ratio:.3f}"]
+            inside = [row.coverage_80 for rows in graphs for row in rows if row.model == model]
+            cells.append(f"{sum(inside) / len(inside):.0%}")
             lines.append(f"| {bucket} | {model} | {len(graphs)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
-def _numbers(row: dict[str, Any]) -> dict[str, float]:
-    return {key: float("nan") for key, value in row.items() if value is None}
+def log_table() -> str:
+    """Return by log how the models stand a week ahead, as a Markdown table."""
+    lines = [
+        "| log | origins | model | MASE, best floor | of hindsight | WQL, best floor | of hindsight |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for path in sorted(RESULTS.glob("accuracy_*.json")):
+        report = json.loads(path.read_text())
+        rows = [row for row in _rows(report, "short") if row.bucket == f"1-{max(HORIZONS)}"]
+        names = sorted({row.model for row in rows})
+        floors = [name for name in names if not name.startswith("mamba2")]
+        for model in [name for name in names if name.startswith("mamba2")]:
+            found = {(r.score, r.against): r.ratio for r in ratios([rows], names, floors) if r.model == model}
+            cells = [
+                f"{found[score, against]:.3f}"
+                for score in ("mase", "wql")
+                for against in ("best_single_floor", "best_floor")
+            ]
+            lines.append(
+                f"| {report['graph']} | {report['protocol']['short']['origins']} | {model} | {' | '.join(cells)} |"
+            )
+    return "\n".join(lines)
+
+
+def century_table() -> str:
+    """Return errors of the forecast of 36,500 hours of sx-mathoverflow, as a Markdown table."""
+    report = json.loads((RESULTS / "accuracy_sx-mathoverflow.json").read_text())
+    sums = {
+        (row["model"], row["metric"], row["period"]): row["wape_mean"]
+        for row in report["sums"]
+        if row["kind"] == "long"
+    }
+    mase = {(row.model, row.metric): row.mase for row in _rows(report, "long") if row.bucket == "1-36500"}
+    metrics = ("events", "active_nodes")
+    lines = ["| model | " + " | ".join(f"{m}: MASE | WAPE by day | by week" for m in metrics) + " |", "|---" * 7 + "|"]
+    for model in dict.fromkeys(model for model, _ in mase):
+        cells = [
+            cell
+            for metric in metrics
+            for cell in (mase[model, metric], sums[model, metric, "day"], sums[model, metric, "week"])
+        ]
+        lines.append(f"| {model} | " + " | ".join(f"{cell:.3f}" for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def _rows(report: dict[str, Any], kind: str) -> list[Row]:
+    """Return the rows of a report; its longest range counts as a week where the test part is shorter."""
+    window = report["protocol"].get(kind, {}).get("window_steps")
+    rows = []
+    for row in report["rows"]:
+        if row["kind"] == kind:
+            fields = {key: float("nan") if value is None else value for key, value in row.items() if key != "kind"}
+            if kind == "short" and fields["bucket"] == f"1-{window}":
+                fields["bucket"] = f"1-{max(HORIZONS)}"
+            rows.append(Row(**fields))
+    return rows
 
 
 def main() -> None:
@@ -155,7 +202,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.kind is None:
         print(table("short", ["1", "1-24", "1-168"]))
+        print(log_table())
         print(table("long", ["101-1000", "1001-10000", "10001-36500"]))
+        print(century_table())
         return
     wanted = arguments.logs.split(",") if arguments.logs else None
     for log in development_logs(load_settings().values.data.folders()):

@@ -13,7 +13,7 @@ from models.seasons import season_steps
 
 # A graph is known by the spread of its residuals. In this share of the batches it is hidden, as it is of a young graph,
 # so that it is not learned by heart.
-_HIDDEN_SPREAD_SHARE = 0.3
+HIDDEN_SPREAD_SHARE = 0.3
 # Of the forecasts drawn, so many are as far as the shortest horizon, the middle one and the longest.
 _HORIZON_SHARES = (0.7, 0.2, 0.1)
 _VALIDATED_FORECASTS = (24, 6, 2)
@@ -85,7 +85,7 @@ class Sampler:
         room = end - int(cuts[-1]) - horizon
         begins = generator.integers(0, max(1, room + 1), size=max(1, n_origins // n_cuts))
         batch = source.batch(Plan(begins, cuts, horizon))
-        if generator.random() < _HIDDEN_SPREAD_SHARE:
+        if generator.random() < HIDDEN_SPREAD_SHARE:
             batch.history_BLF[..., SPREAD] = 0.0
             batch.ahead_NHF[..., SPREAD] = 0.0
         return batch

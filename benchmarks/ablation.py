@@ -1,0 +1,146 @@
+"""What each part of the forecaster is worth, on validation parts: the fifth of each training part that lies last.
+
+    python benchmarks/ablation.py [--iterations N] [VARIANT …]      # measure; all variants if none is named
+    python benchmarks/ablation.py --table                           # print the table of what was measured
+
+Every variant is trained on the same series with the same seed for the same iterations, then scored like the shipped
+model on its test parts, but on steps before them. The result is kept in benchmarks/results/ablation.json.
+"""
+
+import argparse
+import json
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from accuracy import short_test
+from hardware import hardware, versions
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import models.sampling
+from forecasting.backtest import backtest
+from forecasting.backtests.ratios import ratios
+from forecasting.general import DevelopmentLog, development_logs, log_series, simulated_series
+from infra.configuration import load_settings
+from infra.steps import HOUR_US
+from models.baselines import floors
+from models.conformal import fit_calibration
+from models.forecaster import ForecasterConfig, ForecasterNet, MambaForecaster
+from models.optimisation import Optimisation, TrainingConfig
+from models.ranks import default_structure
+from models.samples import Batch
+from models.sampling import Sampler, TrainingSeries
+
+RESULT = Path(__file__).parent / "results" / "ablation.json"
+VALIDATION_SHARE = 0.2
+SIMULATED, SEASON = 12, 168
+VARIANTS = {
+    "whole": "as it is shipped, but trained for as long as the others",
+    "without the core": "tokens go straight to the head: no state beyond the causal statistics",
+    "logs alone": "no parts, cuts and simulated networks, hours only",
+    "spread never hidden": "what graphs are known by stays in every batch",
+}
+
+
+def before_test(log: DevelopmentLog) -> DevelopmentLog:
+    """Return the training part of a log, the last fifth of which is now the test part."""
+    first_us = int(log.events.ts_E[0]) // HOUR_US * HOUR_US
+    hours = (log.train_until_us - first_us) // HOUR_US
+    until_us = log.train_until_us - int(hours * VALIDATION_SHARE) * HOUR_US
+    return DevelopmentLog(log.name, log.training(), log.train_until_us, until_us)
+
+
+def train(series: list[TrainingSeries], iterations: int, *, has_core: bool) -> tuple[ForecasterNet, list[Batch]]:
+    """Return a net trained on the series, and the forecasts kept for validation."""
+    config = ForecasterConfig()
+    training = TrainingConfig(max_iterations=iterations, budget_s=1e6, patience=10**6, validate_every=200)
+    net = ForecasterNet(config)
+    if not has_core:
+        # A block whose mixer answers nothing hands its input on.
+        for name, parameter in net.core.named_parameters():
+            if name.endswith("out_proj.weight"):
+                parameter.data.zero_()
+                parameter.requires_grad_(False)
+    torch.set_num_threads(1)
+    sampler = Sampler(series, reach_steps=config.reach_steps, tokens_per_batch=training.tokens_per_batch, seed=0)
+    loop = Optimisation(net, sampler, training, time.monotonic())
+    while not loop.stopped:
+        loop.iterate()
+    return loop.best(), loop.validation
+
+
+def measure(variant: str, logs: list[DevelopmentLog], iterations: int) -> dict[str, object]:
+    """Return the scores of one variant against the floors, over all logs."""
+    named = [series for log in logs for series in log_series(log, seed=0)]
+    if variant == "logs alone":
+        named = [series for series in named if series.kind == "whole 1h"]
+    else:
+        named += simulated_series(SIMULATED, seed=0)
+    hidden = models.sampling.HIDDEN_SPREAD_SHARE
+    models.sampling.HIDDEN_SPREAD_SHARE = 0.0 if variant == "spread never hidden" else hidden
+    begin_s = time.monotonic()
+    net, validation = train([one.series for one in named], iterations, has_core=variant != "without the core")
+    models.sampling.HIDDEN_SPREAD_SHARE = hidden
+    calibration = fit_calibration(net, validation)
+    model = MambaForecaster(net, default_structure(SEASON), ranks_season=SEASON, calibration=calibration)
+    known = floors()
+    rows = []
+    for log in logs:
+        history = log.events.history(HOUR_US, log.end_us)
+        test_start = (log.train_until_us - history.start_us) // HOUR_US
+        test = short_test(len(history) - test_start)
+        if test.horizons[-1] == SEASON:
+            rows.append(backtest(history, [model, *known], test_start=test_start, **asdict(test)).rows)
+    names = [model.name, *(floor.name for floor in known)]
+    found = [r for r in ratios(rows, names, names[1:]) if r.model == model.name]
+    return {
+        "variant": variant,
+        "means": VARIANTS[variant],
+        "parameters": sum(
+            parameter.numel()
+            for name, parameter in net.named_parameters()
+            if variant != "without the core" or not name.startswith("core.")
+        ),
+        "training_s": round(time.monotonic() - begin_s),
+        "logs": len(rows),
+        "ratios": [asdict(r) for r in found if r.bucket in {"1-24", f"1-{SEASON}"}],
+    }
+
+
+def table(report: dict[str, object]) -> str:
+    """Return what was measured as a Markdown table."""
+    lines = ["| variant | MASE 1-24 | MASE 1-168 | WQL 1-24 | WQL 1-168 |", "|---|---|---|---|---|"]
+    rows = report["rows"]
+    assert isinstance(rows, list)
+    for row in rows:
+        values = {(r["score"], r["bucket"]): r["ratio"] for r in row["ratios"] if r["against"] == "best_single_floor"}
+        cells = [f"{values[score, bucket]:.3f}" for score in ("mase", "wql") for bucket in ("1-24", "1-168")]
+        lines.append(f"| {row['variant']} ({row['parameters']:,} parameters) | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Measure what is asked for, or print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("variants", nargs="*", metavar="VARIANT", help=", ".join(VARIANTS))
+    parser.add_argument("--iterations", type=int, default=600)
+    parser.add_argument("--table", action="store_true")
+    arguments = parser.parse_args()
+    report = json.loads(RESULT.read_text()) if RESULT.exists() else {"bench": "ablation", "rows": []}
+    if not arguments.table:
+        logs = [before_test(log) for log in development_logs(load_settings().values.data.folders())]
+        for variant in arguments.variants or VARIANTS:
+            row = measure(variant, logs, arguments.iterations)
+            report["rows"] = [one for one in report["rows"] if one["variant"] != variant] + [row]
+            report["command"] = f"python benchmarks/ablation.py --iterations {arguments.iterations}"
+            report["hardware"], report["versions"] = hardware(), versions("graphtide", "torch", "numpy")
+            RESULT.write_text(json.dumps(report, indent=1) + "\n")
+            print(f"{variant}: {row['training_s']} s", file=sys.stderr, flush=True)
+    print(table(report))
+
+
+if __name__ == "__main__":
+    main()
