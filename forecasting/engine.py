@@ -112,7 +112,7 @@ class Engine:
 
         Raises:
             StoreError: there is no such graph, or it has no snapshot.
-            ModelError: the history holds what no model can read.
+            ModelError: the graph's own model is damaged or of another step size, or the history cannot be read by any.
             ForecastCancelledError: from the chunks, when `cancelled` says so.
         """
         history = read_history(self._reader, graph)
@@ -140,7 +140,7 @@ class Engine:
         return encoded
 
     def _resolve(self, graph: str, history: History) -> _Encoded:
-        found = resolve(self._settings.models.directory, graph, history.step_us, len(history))
+        found = resolve(self._settings.models.directory, graph, history.step_us, len(history), strict=True)
         notes = [] if found.reason is None else [f"{found.reason}: {found.model.name} answers instead"]
         if found.reason is None and found.digest is not None and not is_own(found):
             notes.append(f"{graph!r} has no model of its own: the general one answers (graphtide train {graph})")

@@ -40,7 +40,7 @@ class Resolved:
     calibration: Calibration | None = None
 
 
-def resolve(models: Path, graph: str, step_us: int, snapshots: int) -> Resolved:
+def resolve(models: Path, graph: str, step_us: int, snapshots: int, *, strict: bool = False) -> Resolved:
     """Return the model of a graph, or what answers for it and why; nothing is trained.
 
     Args:
@@ -48,16 +48,25 @@ def resolve(models: Path, graph: str, step_us: int, snapshots: int) -> Resolved:
         graph: which graph.
         step_us: its step size in microseconds.
         snapshots: how many closed steps it has.
+        strict: whether a model of the graph's own that cannot be used is an error, and not answered for by another.
+
+    Raises:
+        ModelError: the general model is missing or damaged, or, if strict, the graph's own is.
     """
     stamp = stamp_of(models, graph, step_us, snapshots)
     reason = None
+    folder = checkpoint_folder(models, graph)
     try:
-        found = checkpoint.load(checkpoint_folder(models, graph))
+        found = checkpoint.load(folder)
         if found is not None:
-            _check_step(found.card["data"][0]["step_us"], step_us)
+            _check_step(found.card["data"][0]["step_us"], step_us, graph, folder)
             return _of(found, stamp, None)
     except (GraphtideError, KeyError, IndexError, TypeError, ValueError) as error:
         said = error.message if isinstance(error, GraphtideError) else "its card lacks what the forecaster needs"
+        if strict:
+            if isinstance(error, GraphtideError):
+                raise
+            raise ModelError(said, place=str(folder), fix=f"train one anew: graphtide train {graph}") from error
         reason = f"the model of {graph!r} cannot be used: {said}; graphtide train {graph}"
     return _general(stamp, step_us, snapshots, reason)
 
@@ -109,8 +118,10 @@ def _needed_steps(step_us: int) -> int:
     return MIN_SEASONS_OF_GENERAL * season_steps(step_us)
 
 
-def _check_step(trained_us: int, step_us: int) -> None:
+def _check_step(trained_us: int, step_us: int, graph: str, folder: Path) -> None:
     if trained_us != step_us:
         raise ModelError(
-            f"the model was trained on steps of {format_duration(trained_us)}, not {format_duration(step_us)}"
+            f"the model was trained on steps of {format_duration(trained_us)}, not steps of {format_duration(step_us)}",
+            place=str(folder),
+            fix=f"train one for these steps: graphtide train {graph}",
         )

@@ -10,6 +10,7 @@ from forecasting.api.service import CallerHere, Service, ServiceHere, require
 from forecasting.api.telemetry import CONTENT_TYPE
 from forecasting.keys import ALL_GRAPHS, Scope
 from infra.errors import StoreError
+from models import general_folder
 from models.checkpoint import CARD_NAME
 
 router = APIRouter(tags=["operation"])
@@ -23,8 +24,8 @@ def checks(service: Service) -> tuple[dict[str, bool], list[str]]:
     except StoreError:
         has_file = False
     found = {
-        # Without one, the floors answer and say so: a service without a model is poorer, not ill.
-        "model_loaded": next(service.settings.models.directory.glob(f"*/{CARD_NAME}"), None) is not None,
+        # Without the general one, graphs that have none of their own cannot be answered for.
+        "model_loaded": (general_folder() / CARD_NAME).is_file(),
         "gpu_available": torch.cuda.is_available(),
         "database_connected": service.following.store_error is None,
         "service_file_open": has_file,

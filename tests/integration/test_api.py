@@ -340,13 +340,22 @@ def test_where_the_model_fails_the_floor_answers_and_says_so(
         assert 'graphtide_forecast_degraded_total{graph="toy"} 1.0' in client.get("/metrics").text
 
 
-def test_without_a_model_the_floor_answers_and_nothing_is_trained(toy_store: str, tmp_path: Path) -> None:
+def test_without_a_model_the_general_one_answers_and_nothing_is_trained(toy_store: str, tmp_path: Path) -> None:
     with served(service_settings(toy_store, tmp_path)) as client:
         about = client.get(FORECAST).json()["provenance"]
-        assert about["degraded"]
-        assert "graphtide train toy" in about["degraded_reason"]
-        assert client.get("/health").json()["status"] == "degraded"
+        assert (about["model"], about["degraded"], about["degraded_reason"]) == ("mamba2-general", False, None)
+        assert about["calibrated_until_step"] > 168
+        assert client.get("/health").json()["status"] == "ok"
     assert not (tmp_path / "models").exists()
+
+
+def test_a_graph_too_young_for_a_model_is_answered_by_the_floor(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/store.db"
+    ingest(FileSource(write_events(tmp_path / "a.ndjson", range(30)), DecodeOptions(graph="g")), url, IngestOptions())
+    with served(service_settings(url, tmp_path)) as client:
+        about = client.get("/v1/graphs/g/forecast").json()["provenance"]
+        assert (about["model"], about["degraded"], about["calibrated_until_step"]) == ("profile_level", True, None)
+        assert "too few for a model" in about["degraded_reason"]
 
 
 def write_events(path: Path, hours: range) -> Path:

@@ -157,7 +157,7 @@ def test_graph_too_short_to_train_on(graphtide: Cli, tmp_path: Path) -> None:
     ran = graphtide("forecast", "short", "--store", url, "--horizon", 3, "--format", "json")
     assert ran.code == 0
     assert json.loads(ran.out)["degraded"]
-    assert "too few to train on" in ran.err
+    assert "too few for a model" in ran.err
     refused = graphtide("train", "short", "--store", url)
     assert refused.code == 1
     assert "too short to train on" in refused.err
