@@ -26,7 +26,7 @@ MODELS = [*floors(), *library_floors()]
 
 def untrained() -> MambaForecaster:
     config = ForecasterConfig(d_model=16, n_layers=1, d_state=8, headdim=16)
-    return MambaForecaster(ForecasterNet(config), default_structure(24 * 7), name="mamba2")
+    return MambaForecaster(ForecasterNet(config), default_structure(24 * 7), ranks_season=24 * 7, name="mamba2")
 
 
 @pytest.fixture(scope="module")

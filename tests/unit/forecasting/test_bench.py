@@ -15,14 +15,14 @@ from forecasting.bench.processes import PeerError, WorkerProcess, peer_python
 from forecasting.bench.report import Missing, Report, Row
 from forecasting.bench.stacks import FORECASTER_INPUTS, FORECASTER_OUTPUTS, StackSpec
 from forecasting.bench.systems import make_system
-from models.features import N_FEATURES, N_MODELLED
+from models.features import N_FEATURES, N_LEANS, N_MODELLED
 from models.forecaster import N_LEVELS
 
 SMALL = StackSpec(d_model=64, n_layers=1)
 
 
 def test_the_forecasters_stack_has_the_forecasters_sizes():
-    assert (FORECASTER_INPUTS, FORECASTER_OUTPUTS) == (N_FEATURES, N_MODELLED * N_LEVELS)
+    assert (FORECASTER_INPUTS, FORECASTER_OUTPUTS) == (N_FEATURES, N_MODELLED * (N_LEVELS + N_LEANS))
 
 
 @pytest.mark.parametrize("head", ["scalar", "forecaster", "quantiles"])

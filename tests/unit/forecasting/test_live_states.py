@@ -111,7 +111,8 @@ def test_growing_equals_encoding_anew(models: Path, tmp_path: Path, with_model: 
         live = followed.state_of("g")
         assert_same(live, states_of(FakeStore(ALL[:steps]), folder).state_of("g"))
         assert live.next_step_us == START_US + steps * HOUR_US
-        assert (live.degraded_reason is None) == with_model
+        # Without one of its own, the general model answers as soon as there is a season to go by.
+        assert (live.degraded_reason is None) == (with_model or steps >= 168)
 
 
 def test_growth_reads_and_replays_only_the_tail(models: Path) -> None:
@@ -157,13 +158,18 @@ def test_a_new_model_takes_over(models: Path) -> None:
     assert not np.array_equal(forecast(after), forecast(before))
 
 
-def test_without_a_model_a_floor_answers_until_there_is_one(tmp_path: Path) -> None:
-    followed = states_of(FakeStore(ALL[:300]), tmp_path)
+def test_a_young_graph_has_a_floor_then_the_general_model_then_its_own(tmp_path: Path) -> None:
+    store = FakeStore(ALL[:100])
+    followed = states_of(store, tmp_path)
     live = followed.state_of("g")
-    assert live.model_digest is None
-    assert "graphtide train g" in str(live.degraded_reason)
+    assert (live.model.name, live.model_digest, live.calibrated_until_step) == ("profile_level", None, None)
+    assert "100 steps are too few" in str(live.degraded_reason)
+    store.values = ALL[:300]
+    live = followed.state_of("g")
+    assert (live.model.name, live.degraded_reason) == ("mamba2-general", None)
+    assert live.calibrated_until_step
     save_small(tmp_path)
-    assert followed.state_of("g").degraded_reason is None
+    assert followed.state_of("g").model.name == "mamba2"
 
 
 def test_a_model_for_other_steps_or_with_damaged_files_is_not_used(models: Path) -> None:
