@@ -1,9 +1,9 @@
 """`/v1/report-schedules`: when reports are made, and what became of each time."""
 
 import asyncio
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from forecasting.api.parameters import json_number, json_object, query, whole_number
@@ -100,9 +100,16 @@ async def delete_schedule(name: str, request: Request, service: ServiceHere, cal
 
 
 @router.get("/v1/report-schedules/{name}/runs", summary="What became of its times")
-async def runs(name: str, request: Request, service: ServiceHere, caller: CallerHere) -> Response:
+async def runs(
+    name: str,
+    request: Request,
+    service: ServiceHere,
+    caller: CallerHere,
+    limit: Annotated[str | None, Query(description="Slots at most.")] = None,
+) -> Response:
     """Answer the latest slots of a schedule: its reports, their deliveries and logs."""
-    limit = whole_number("limit", query(request, ("limit",)).get("limit", "20"), 1, MAX_LISTED, example=20)
+    query(request, ("limit",))
+    most = whole_number("limit", "20" if limit is None else limit, 1, MAX_LISTED, example=20)
     await _schedule(service, caller, name)
 
     def found() -> list[dict[str, Any]]:
@@ -112,7 +119,7 @@ async def runs(name: str, request: Request, service: ServiceHere, caller: Caller
                 "deliveries": [delivery_document(one) for one in service.deliveries.of(row.id)],
                 "log": [{"time": format_time(at), "line": line} for at, line in service.reports.log(row.id)],
             }
-            for row in service.reports.newest(schedule=name, limit=limit)
+            for row in service.reports.newest(schedule=name, limit=most)
             # A schedule may once have been of another graph.
             if caller.sees(row.graph)
         ]

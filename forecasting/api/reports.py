@@ -2,10 +2,10 @@
 
 import asyncio
 import re
-from typing import Any
+from typing import Annotated, Any
 
 import orjson
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from forecasting.api import results
@@ -77,16 +77,22 @@ async def ask(graph: str, request: Request, service: ServiceHere, caller: Caller
 
 
 @router.get("/v1/reports", summary="The newest reports")
-async def list_reports(request: Request, service: ServiceHere, caller: CallerHere) -> Response:
+async def list_reports(
+    request: Request,
+    service: ServiceHere,
+    caller: CallerHere,
+    graph: Annotated[str | None, Query(description="Reports of this graph alone.")] = None,
+    limit: Annotated[str | None, Query(description="Reports at most.")] = None,
+) -> Response:
     """Answer the newest reports of the graphs that the caller may see, or of one of them."""
-    given = query(request, ("graph", "limit"))
-    limit = whole_number("limit", given.get("limit", "100"), 1, MAX_LISTED, example=100)
+    query(request, ("graph", "limit"))
+    most = whole_number("limit", "100" if limit is None else limit, 1, MAX_LISTED, example=100)
 
     def found() -> list[ReportRow]:
         graphs = [name for name in service.reports.graphs() if caller.sees(name)]
-        if "graph" in given:
-            graphs = [name for name in graphs if name == given["graph"]]
-        return service.reports.newest(graphs, limit=limit)
+        if graph is not None:
+            graphs = [name for name in graphs if name == graph]
+        return service.reports.newest(graphs, limit=most)
 
     rows = await reading(found)
     return answer({"reports": [document(row) for row in rows]})

@@ -52,7 +52,7 @@ def backtest(
     The models are trained on the steps before the first origin alone. Below 1, MASE is better than the seasonal naive
     forecast was in that part; WQL is the weighted quantile loss; coverage should be near 80 and 95 %.
 
-    Examples: graphtide backtest mathoverflow --horizons 1,24,168
+    Example: graphtide backtest mathoverflow --horizons 1,24,168
               graphtide backtest --all --floors all --html scores.html
     """
     call: Call = ctx.obj

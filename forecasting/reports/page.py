@@ -257,7 +257,6 @@ def _facts(page: ForecastPage) -> list[tuple[str, str]]:
     """Return what the card says, as rows."""
     if not page.card:
         return [("Model", f"{page.model}, a floor")]
-    (data, *_) = page.card["data"]
     scores = page.card["scores"]
     training = []
     # A model that was made in another way has no such scores.
@@ -274,12 +273,22 @@ def _facts(page: ForecastPage) -> list[tuple[str, str]]:
         ]
     return [
         ("Model", f"{page.model}, {json.dumps(page.card['architecture'])[1:-1].replace(chr(34), '')}"),
-        ("Trained on", f"{data['steps']:,} steps of {data['step']}, {data['first_step']} to {data['until']}"),
-        ("Data digest", str(data["digest"])),
+        *_trained_on(page.card["data"]),
         ("Seed", str(page.card["seed"])),
         *training,
         ("Weights digest", str(page.card["digest"])),
     ]
+
+
+def _trained_on(data: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Return what a model saw: the steps of its graph, or the logs of a general one."""
+    first = data[0]
+    if "steps" not in first:
+        logs = [one["log"] for one in data if "events" in one]
+        networks = sum(one.get("networks", 0) for one in data)
+        return [("Trained on", f"{', '.join(logs)}, each up to its test part, and {networks} simulated networks")]
+    steps = f"{first['steps']:,} steps of {first['step']}, {first['first_step']} to {first['until']}"
+    return [("Trained on", steps), ("Data digest", str(first["digest"]))]
 
 
 def _reach_steps(page: ForecastPage) -> int | None:

@@ -122,7 +122,7 @@ def test_new_steps_appear_by_themselves(tmp_path: Path, open_page: OpenPage) -> 
         says(page, "#facts", "320 steps")
         says(page, "#said", "20 new steps")
         assert page.locator("#chart-says").inner_text() != before
-        assert "A floor answers" in says(page, "#model", "graphtide train live")
+        assert "The general model answers" in says(page, "#model", "graphtide train live")
         page.goto("about:blank")
 
 

@@ -62,7 +62,7 @@ OPERATIONS = [
 ]
 
 # With the valid names and ids below, these have nothing that could be wrong.
-WITHOUT_INPUT = {"/v1/graphs", "/livez", "/readyz", "/health", "/metrics"}
+WITHOUT_INPUT = {"/v1/graphs", "/v1/report-schedules", "/livez", "/readyz", "/health", "/metrics"}
 CASES = [
     (method, path, mode)
     for method, path in OPERATIONS
@@ -108,10 +108,11 @@ def document(client: httpx.Client, job: str) -> Any:
     found = client.get("/openapi.json").json()
     # The names of what there is; a stream without an end would never be answered.
     del found["paths"]["/v1/graphs/{graph}/live"]
-    for operations in found["paths"].values():
+    for path, operations in found["paths"].items():
         for operation in operations.values():
             for parameter in operation.get("parameters", []):
-                if parameter["name"] == "graph":
+                # Events may be of a graph that is not there yet.
+                if parameter["name"] == "graph" and not path.endswith("/events"):
                     parameter["schema"] = {"enum": ["toy"]}
                 elif parameter["name"] == "forecast":
                     parameter["schema"] = {"enum": [job]}
@@ -143,7 +144,7 @@ def test_every_route_and_every_problem_is_described(client: httpx.Client) -> Non
             responses = operation["responses"]
             assert {"422", "500", "503"} <= set(responses), (method, path)
             success = next(answer for code, answer in responses.items() if code.startswith("2"))
-            assert all(body["schema"] for body in success["content"].values())
+            assert all(body["schema"] for body in success.get("content", {}).values())
 
 
 @pytest.mark.parametrize(

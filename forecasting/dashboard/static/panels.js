@@ -46,7 +46,7 @@ export async function showModel(graph, degraded) {
   const { card } = await getJson(`${here(graph)}/model`);
   const parts = degraded ? [make("p", { class: "note" }, `A floor answers: ${degraded}.`)] : [];
   if (!card) {
-    if (!degraded) parts.push(make("p", { class: "muted" }, `No model was trained yet: graphtide train ${graph}`));
+    if (!degraded) parts.push(make("p", { class: "muted" }, `The general model answers; one of its own: graphtide train ${graph}`));
     byId("model").replaceChildren(...parts);
     return;
   }
