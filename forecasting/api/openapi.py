@@ -122,7 +122,7 @@ _ROUTES = {
     ("post", "/v1/graphs/{graph}/reports"): _Route(
         "The report waits.", {JSON: ref("Report")}, (404, 409), 202, {"Location": "Where the report is."}
     ),
-    ("get", "/v1/reports"): _Route("The newest first.", {JSON: ref("Reports")}),
+    ("get", "/v1/reports"): _Route("The newest first.", {JSON: ref("Reports")}, (404,)),
     ("get", "/v1/reports/{report}"): _Route(
         "The report.",
         {JSON: ref("WholeReport"), "text/html": TEXT, "application/zip": {"type": "string", "format": "binary"}},

@@ -87,6 +87,8 @@ async def list_reports(
     """Answer the newest reports of the graphs that the caller may see, or of one of them."""
     query(request, ("graph", "limit"))
     most = whole_number("limit", "100" if limit is None else limit, 1, MAX_LISTED, example=100)
+    if graph is not None:
+        service.graph(caller, graph)
 
     def found() -> list[ReportRow]:
         graphs = [name for name in service.reports.graphs() if caller.sees(name)]
