@@ -2,6 +2,7 @@
 
     python benchmarks/accuracy.py short general          # the general model without training, 1 to 168 hours ahead
     python benchmarks/accuracy.py short tuned            # trained on each log from the general model
+    python benchmarks/accuracy.py short unseen:FOLDER --logs wiki-elec   # a general model that was not shown these logs
     python benchmarks/accuracy.py short seasonal_naive profile_level lightgbm auto_theta
     python benchmarks/accuracy.py long general seasonal_naive seasonal_window_mean profile_level
     python benchmarks/accuracy.py                        # print the tables of what was measured
@@ -69,6 +70,13 @@ def models_of(names: list[str], past: History, log: str, folder: Path) -> Iterat
         if name == "general":
             found = checkpoint.load(general_folder())
             assert found is not None, "the general model is missing"
+            yield forecaster_of(found)
+        elif name.startswith("unseen:"):
+            # Trained by `graphtide train --general FOLDER --exclude …` without the logs that it is measured on.
+            found = checkpoint.load(Path(name.removeprefix("unseen:")))
+            assert found is not None, f"there is no model in {name}"
+            assert all(one["log"] != log for one in found.card["data"]), f"the model has seen {log}"
+            found.card["name"] = "mamba2-unseen"
             yield forecaster_of(found)
         elif name == "tuned":
             if len(past) >= MIN_SEASONS * SEASON:
