@@ -34,9 +34,9 @@ JOBS = {"when_idle": False, "chunk_steps": 50, "lease_s": 2}
 WAIT_MS = 60_000
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> "Iterator[Browser]":
-    """Return a headless Chromium."""
+    """Return a headless Chromium; of a module, for the event loop of playwright must not run in the tests of others."""
     program = next((found for name in PROGRAMS if (found := shutil.which(name))), None)
     if program is None:
         lacking("browser", f"there is no {' or '.join(PROGRAMS)} on the PATH; .ci/servers installs one")

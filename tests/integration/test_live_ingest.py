@@ -114,7 +114,9 @@ def test_the_store_is_that_of_an_undisturbed_log(name: str, tmp_path: Path) -> N
 def ingest_by_hand(folder: Path, url: str, *, until_events: int) -> Ran:
     """Run `graphtide ingest wikimedia` until the store has so many events in closed steps, then press Ctrl-C."""
     (folder / "config.toml").write_text("[live]\nflush_interval_s = 0.05\nbackoff_min_s = 0.01\nbackoff_max_s = 0.05\n")
-    command = [sys.executable, "-c", "from forecasting.cli import main; main()"]
+    # What runs in the background of a shell ignores Ctrl-C, and so would its children.
+    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    command = [sys.executable, "-c", f"{heeding}; from forecasting.cli import main; main()"]
     arguments = ["ingest", "wikimedia", "--url", url, "--step", "1s", "--graph", "wiki", "--json"]
     process = subprocess.Popen(
         [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=folder, text=True
