@@ -6,7 +6,7 @@ seasons, the calendar and the lead. Targets and features are in units of a Poiss
 seasons, so that busy and sparse metrics share one model; what is learned is the distance from that mean.
 
 The last fifth of the fitted part is not learned from: errors are measured there. Fits are made anew after every eight
-seasons. With steps of an hour a fit takes seconds on one core.
+seasons.
 
 Shape suffixes: T steps, N pairs of origin and lead, H steps ahead, M metrics (of K modelled), F features.
 """

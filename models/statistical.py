@@ -5,8 +5,8 @@ more. In between they stand, and each forecast filters the latest twelve seasons
 measured on forecasts from past moments of the fitted part: their states saw nothing of what they forecast, their few
 parameters did.
 
-With steps of an hour, one fit of all metrics takes tens of seconds on one core, most of it AutoTheta's search and
-MSTL's past forecasts; a window of at most `MAX_WINDOW_STEPS` bounds it for finer steps.
+Fits are slow, most of it AutoTheta's search and MSTL's past forecasts; a window of at most `MAX_WINDOW_STEPS` bounds
+them for finer steps.
 
 Shape suffixes: T steps, H steps ahead, M metrics, N past errors.
 """

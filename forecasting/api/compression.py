@@ -8,6 +8,8 @@ from typing import Any
 
 import zstandard
 
+from forecasting.api.accepting import weighted
+
 # Below, the headers are most of the answer.
 MIN_BYTES = 1024
 _ZSTD_LEVEL = 1
@@ -24,17 +26,7 @@ class Coding(StrEnum):
 
 def accepted_coding(header: str | None) -> Coding | None:
     """Return the coding that an `Accept-Encoding` prefers of ours; None for an answer as it is."""
-    weights: dict[str, float] = {}
-    for part in (header or "").split(","):
-        name, *parameters = [piece.strip().lower() for piece in part.split(";")]
-        weight = 1.0
-        for parameter in parameters:
-            if parameter.startswith("q="):
-                try:
-                    weight = float(parameter[2:])
-                except ValueError:
-                    weight = 0.0
-        weights[name] = weight
+    weights = dict(weighted(header or ""))
     best, best_weight = None, 0.0
     for coding in Coding:
         weight = weights.get(coding, weights.get("*", 0.0))

@@ -9,6 +9,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
+from forecasting.api.accepting import weighted
 from forecasting.api.bodies import encode, series
 from forecasting.api.problems import Problem
 from forecasting.export import FileFormat, Write, forecast_table, table_writer
@@ -29,15 +30,7 @@ def accepted(header: str | None, offered: tuple[str, ...]) -> str:
         Problem: 406, none of them is wanted.
     """
     best, best_weight = None, 0.0
-    for part in (header or "*/*").split(","):
-        wanted, *parameters = [piece.strip().lower() for piece in part.split(";")]
-        weight = 1.0
-        for parameter in parameters:
-            if parameter.startswith("q="):
-                try:
-                    weight = float(parameter[2:])
-                except ValueError:
-                    weight = 0.0
+    for wanted, weight in weighted(header or "*/*"):
         for media_type in offered:
             if wanted in {"*/*", media_type, f"{media_type.partition('/')[0]}/*"} and weight > best_weight:
                 best, best_weight = media_type, weight
