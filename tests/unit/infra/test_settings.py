@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -150,9 +151,7 @@ def test_unreadable_file_is_said(clean_environment: Path) -> None:
 def test_wheel_finds_its_own_file(clean_environment: Path) -> None:
     """As installed: `infra/config.toml` beside the module, no checkout around it."""
     package = clean_environment / "site" / "infra"
-    package.mkdir(parents=True)
-    for module in (ROOT / "infra").glob("*.py"):
-        (package / module.name).write_bytes(module.read_bytes())
+    shutil.copytree(ROOT / "infra", package)
     (package / "config.toml").write_bytes((ROOT / "config.toml").read_bytes())
     code = "from infra.configuration import load_settings; print(load_settings().file)"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GRAPHTIDE_")}

@@ -1,0 +1,110 @@
+"""The settings: every section and key, its type, range and default. `infra.configuration` reads them.
+
+`config.toml` says why each is there and holds the same defaults; a test holds the two together. The sections stand in
+`stream`, `models`, `service` and `reports`; what they share in `kinds`.
+"""
+
+from typing import Annotated
+
+from pydantic import AfterValidator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from infra.settings.kinds import MAX_SEED, check_table_names
+from infra.settings.models import (
+    BacktestSettings,
+    DataSettings,
+    ForecasterSettings,
+    ForecastSettings,
+    ModelSettings,
+    TrainingSettings,
+)
+from infra.settings.reports import (
+    ReportSettings,
+    ScheduleSettings,
+    TargetSettings,
+)
+from infra.settings.service import (
+    ApiSettings,
+    JobSettings,
+)
+from infra.settings.stream import (
+    DeadLetterSettings,
+    FormatSettings,
+    InfluxDBSettings,
+    IngestSettings,
+    KafkaSettings,
+    LiveSettings,
+    MetricSettings,
+    OptionValue,
+    SchemaRegistrySettings,
+    SpoolSettings,
+    StoreSettings,
+)
+
+__all__ = [
+    "ENV_PREFIX",
+    "MAX_SEED",
+    "ApiSettings",
+    "BacktestSettings",
+    "DataSettings",
+    "DeadLetterSettings",
+    "ForecastSettings",
+    "ForecasterSettings",
+    "FormatSettings",
+    "InfluxDBSettings",
+    "IngestSettings",
+    "JobSettings",
+    "KafkaSettings",
+    "LiveSettings",
+    "MetricSettings",
+    "ModelSettings",
+    "OptionValue",
+    "ReportSettings",
+    "ScheduleSettings",
+    "SchemaRegistrySettings",
+    "Settings",
+    "SpoolSettings",
+    "StoreSettings",
+    "TargetSettings",
+    "TrainingSettings",
+]
+
+ENV_PREFIX = "GRAPHTIDE_"
+
+
+class Settings(BaseSettings):
+    """All settings; `Settings()` holds the defaults and reads nothing."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix=ENV_PREFIX, env_nested_delimiter="__")
+
+    store: StoreSettings = StoreSettings()
+    ingest: IngestSettings = IngestSettings()
+    metrics: MetricSettings = MetricSettings()
+    models: ModelSettings = ModelSettings()
+    forecast: ForecastSettings = ForecastSettings()
+    forecaster: ForecasterSettings = ForecasterSettings()
+    training: TrainingSettings = TrainingSettings()
+    backtest: BacktestSettings = BacktestSettings()
+    data: DataSettings = DataSettings()
+    kafka: KafkaSettings = KafkaSettings()
+    dead_letters: DeadLetterSettings = DeadLetterSettings()
+    schema_registry: SchemaRegistrySettings = SchemaRegistrySettings()
+    live: LiveSettings = LiveSettings()
+    influxdb: InfluxDBSettings = InfluxDBSettings()
+    api: ApiSettings = ApiSettings()
+    jobs: JobSettings = JobSettings()
+    reports: ReportSettings = ReportSettings()
+    spool: SpoolSettings = SpoolSettings()
+    formats: Annotated[dict[str, FormatSettings], AfterValidator(check_table_names)] = {}
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take what is passed in and nothing else; `load_settings` adds file and environment."""
+        return (init_settings,)
