@@ -1,7 +1,7 @@
 """The graphs that a source feeds: which events belong to which, and whether it may feed them."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from stream.store.known import BoolArray
 from stream.store.rebuild import refuse_rebuilt
 from stream.store.records import Feeder, GraphState, SourceState
 from stream.store.writer import StoreWriter
+from stream.windows import Clock, Hand
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,8 @@ class FedGraphs:
         self._links: set[tuple[str, str]] = set()
         # Graphs whose steps another source closes.
         self._guests: set[str] = set()
+        # Graph to the partitions of the source that feed it and are not read here, as they were when it was looked up.
+        self._unread: dict[str, list[Hand]] = {}
 
     def __iter__(self) -> Iterator[GraphState]:
         """Yield the graphs in the order of their ids."""
@@ -71,6 +74,14 @@ class FedGraphs:
         """Return the graphs whose steps this source closes."""
         return [graph for graph in self if graph.name not in self._guests]
 
+    def own_hands(self) -> list[Hand]:
+        """Return how far the partitions are that this process reads."""
+        return [Hand(state.clock, state.idle) for state in self._source.partitions.values()]
+
+    def unread(self, graph: GraphState) -> list[Hand]:
+        """Return how far the partitions are that feed a graph, too, and that this process does not read."""
+        return self._unread.get(graph.name, [])
+
     def reload(self) -> None:
         """Read the graphs of the claimed partitions anew.
 
@@ -79,6 +90,7 @@ class FedGraphs:
         """
         self._links.clear()
         self._guests.clear()
+        self._unread.clear()
         self._graphs = {
             graph.name: graph for graph in self._writer.graphs_of(self._source, tuple(self._source.partitions))
         }
@@ -149,6 +161,19 @@ class FedGraphs:
                 )
         if self._backfill and any(not f.ended and f.source != self._source.name for f in feeders):
             self._guests.add(graph.name)
+        self._unread[graph.name] = self._not_read_here(
+            feeder.partition for feeder in feeders if feeder.source == self._source.name
+        )
+
+    def _not_read_here(self, partitions: Iterable[str]) -> list[Hand]:
+        """Return how far those of the source's partitions are that this process does not read.
+
+        One that the source no longer has is not waited for.
+        """
+        missing = [name for name in partitions if name not in self._source.partitions]
+        stored = self._writer.hands(self._source) if missing else {}
+        hands = [(name, stored.get(name, Hand(Clock(), idle=False))) for name in missing]
+        return [Hand(clock, idle or name not in self._source.announced) for name, (clock, idle) in hands]
 
     def check_step(self, graph: GraphState) -> None:
         """Make sure that a graph has the step size of this run.

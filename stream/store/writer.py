@@ -9,6 +9,7 @@ from stream.events import FloatArray, IntArray, Reject
 from stream.store.known import BoolArray
 from stream.store.outbox import Projections
 from stream.store.records import EdgeRows, Feeder, GraphState, PartitionState, SourceState
+from stream.windows import Hand
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +73,13 @@ class StoreWriter(Projections, Protocol):
 
     def totals(self, source: SourceState) -> PartitionState:
         """Return the counters of a source added up over all its partitions, whoever reads them."""
+        ...
+
+    def hands(self, source: SourceState) -> dict[str, Hand]:
+        """Return how far every partition of a source was read, whoever reads it, as the store has it.
+
+        A partition is idle where the process that reads it said so and lives: nobody else can tell that nothing comes.
+        """
         ...
 
     # Graphs.
@@ -183,8 +191,8 @@ class StoreWriter(Projections, Protocol):
         """
         ...
 
-    def forget_ids(self, before_us: int) -> None:
-        """Forget the ids of this process's graphs' events before a time."""
+    def forget_ids(self, graph_id: IntArray, before_us: int) -> None:
+        """Forget the ids of the events of graphs [n] before a time."""
         ...
 
     # Records that are no events.

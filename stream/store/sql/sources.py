@@ -7,7 +7,7 @@ from dataclasses import astuple
 from infra.errors import StoreError
 from stream.store.records import Feeder, GraphState, PartitionState, SourceState
 from stream.store.sql.database import Database, Part, Row
-from stream.windows import Clock
+from stream.windows import Clock, Hand
 
 _STATE = "position, watermark_us, max_ts_us, events, late, duplicates, rejected, idle"
 _GRAPH = (
@@ -130,6 +130,20 @@ class Sources(Part):
             idle=all(s.idle for s in states),
         )
 
+    def hands(self, source: SourceState) -> dict[str, Hand]:
+        """Return how far every partition of a source was read, whoever reads it, as the store has it.
+
+        A partition is idle where the process that reads it said so and lives: nobody else can tell that nothing comes.
+        """
+        database = self.database
+        return {
+            name: Hand(
+                Clock(watermark_us, max_ts_us),
+                idle=bool(idle) and owner is not None and (owner == database.number or database.alive(owner)),
+            )
+            for name, watermark_us, max_ts_us, idle, owner in database.fetch(HANDS, (source.id,))
+        }
+
     def graph(self, name: str) -> GraphState | None:
         """Return a graph, None if there is none of that name."""
         rows = self.database.fetch(f"SELECT {_GRAPH} FROM graphs WHERE name = ?", (name,))
@@ -206,6 +220,7 @@ class Sources(Part):
         )
 
 
+HANDS = "SELECT name, watermark_us, max_ts_us, idle, owner FROM partitions WHERE source_id = ?"
 OWNED = "SELECT source_id, name FROM partitions WHERE owner = ? ORDER BY source_id, name FOR UPDATE"
 FEEDERS = (
     "SELECT sources.name, ended, partition_name, owner FROM feeders JOIN sources ON sources.id = feeders.source_id"

@@ -358,7 +358,7 @@ class EventIdContract(StoreContract):
         assert remember(writer, (g, "a", 110), (g, "a", 111), (g, "a", 121), (g, "b", 90)) == [True, False, True, True]
         assert remember(writer, (g, "a", 122), (g, "c", 0), (g, "c", 5)) == [False, False, True]
         with writer.transaction():
-            writer.forget_ids(111)
+            writer.forget_ids(ints(g), 111)
         writer.close()
         with open_writer(url) as again:
             found = again.source("kafka:events")
