@@ -39,6 +39,7 @@ class IngestOptions:
         keep_edges_us: how long, in event time, the edges of closed steps are kept; None: for ever.
         backfill: the events are missing in steps that are closed already, which they revise.
         split_by_type: also keep a graph `graph:type` for each event type.
+        split_graphs: graphs that several processes of the source may feed at the same time.
         limits: what the store accepts of one graph.
         keep_rejects: how many rejected records and late events of a source are kept as a sample.
         now_us: the clock, in microseconds since the epoch.
@@ -53,6 +54,7 @@ class IngestOptions:
     keep_edges_us: int | None = None
     backfill: bool = False
     split_by_type: bool = False
+    split_graphs: frozenset[str] = frozenset()
     limits: Limits = field(default_factory=Limits)
     keep_rejects: int = 1000
     now_us: Callable[[], int] = lambda: int(time.time() * SECOND_US)
@@ -196,7 +198,14 @@ class Ingest:
             self._waits_for_others = True
 
     def _fed_graphs(self) -> FedGraphs:
-        return FedGraphs(self._writer, self._state, step_us=self._options.step_us, backfill=self._options.backfill)
+        options = self._options
+        return FedGraphs(
+            self._writer,
+            self._state,
+            step_us=options.step_us,
+            split=options.split_graphs,
+            backfill=options.backfill,
+        )
 
     def _add_source(self) -> None:
         before = self._state
@@ -235,7 +244,9 @@ class Ingest:
         writer, options, partitions = self._writer, self._options, self._state.partitions
         self._waits_for_others = False
         verdict = judge(batch, partitions, self._rules)
-        fresh, closed = self._edge_rows(batch, verdict)
+        members = memberships(batch.events, verdict != Verdict.FUTURE, split_by_type=options.split_by_type)
+        self._graphs.take_split(members)
+        fresh, closed = self._edge_rows(batch, members, verdict)
         count_verdicts(batch, verdict, partitions)
         for part in batch.parts:
             partitions[part.partition].position = part.position
@@ -244,17 +255,8 @@ class Ingest:
         writer.add_rejects(self._state, [*batch.rejects, *rejects], keep=options.keep_rejects)
         revisions = sum(revise(writer, graph, rows) for graph, rows in closed)
         writer.save_graphs([graph for graph, _ in closed])
-        hands = self._graphs.own_hands()
-        closing_us = closing_time_us(hands, options.step_us, end=batch.end)
-        graphs = self._graphs.closable()
-        snapshots = close_due(writer, [(graph, closing_us) for graph in graphs], fresh, options.limits)
-        final_us = closing_us if batch.complete else self._final_us(hands)
-        self._finality.note(
-            [
-                (graph, self._final_us([*hands, *unread]) if (unread := self._graphs.unread(graph)) else final_us)
-                for graph in graphs
-            ]
-        )
+        own = self._graphs.own_hands()
+        closing_us, snapshots = self._advance(batch, own, fresh)
         writer.save_partitions(self._state, {part.partition: partitions[part.partition] for part in batch.parts})
         if batch.complete:
             writer.end_source(self._state)
@@ -265,8 +267,34 @@ class Ingest:
             snapshots=snapshots,
             revisions=revisions,
             watermark_us=closing_us,
-            event_time_us=max((hand.clock.max_ts_us for hand in hands), default=NEVER_US),
+            event_time_us=max((hand.clock.max_ts_us for hand in own), default=NEVER_US),
         )
+
+    def _advance(self, batch: PartitionedBatch, own: Sequence[Hand], fresh: EdgeRows) -> tuple[int, int]:
+        """Close what is due and note what is final; return the time up to which steps close, and how many closed.
+
+        A graph of this process alone waits for its own partitions; a split one for all, whoever reads them.
+        """
+        graphs, options = self._graphs.closable(), self._options
+        split = {graph.id for graph in graphs if self._graphs.is_split(graph.name)}
+        everyone = self._graphs.all_hands() if split else own
+        closing_us, all_closing_us = (
+            closing_time_us(hands, options.step_us, end=batch.end) for hands in (own, everyone)
+        )
+        closing = [(graph, all_closing_us if graph.id in split else closing_us) for graph in graphs]
+        snapshots = close_due(self._writer, closing, fresh, options.limits)
+        if batch.complete:
+            self._finality.note(closing)
+        else:
+            final_us, all_final_us = self._final_us(own), self._final_us(everyone)
+            finals = [(graph, all_final_us if graph.id in split else final_us) for graph in graphs]
+            self._finality.note(
+                [
+                    (graph, self._final_us([*own, *unread]) if (unread := self._graphs.unread(graph)) else time_us)
+                    for graph, time_us in finals
+                ]
+            )
+        return all_closing_us if split else closing_us, snapshots
 
     def _final_us(self, hands: Sequence[Hand]) -> int:
         return final_time_us(
@@ -274,7 +302,7 @@ class Ingest:
         )
 
     def _edge_rows(
-        self, batch: PartitionedBatch, verdict: npt.NDArray[np.int8]
+        self, batch: PartitionedBatch, of_graphs: Sequence[Members], verdict: npt.NDArray[np.int8]
     ) -> tuple[EdgeRows, list[tuple[GraphState, EdgeRows]]]:
         """Return the edges of the events that count: those of open steps, and those that revise, by graph.
 
@@ -288,7 +316,7 @@ class Ingest:
         none = np.zeros(0, dtype=np.int64)
         graph_ids, chosen, revising = [none], [none], [none.astype(np.bool_)]
         graphs: dict[int, GraphState] = {}
-        for members in memberships(events, verdict != Verdict.FUTURE, split_by_type=self._options.split_by_type):
+        for members in of_graphs:
             graph = self._graphs.get(
                 members,
                 batch.parts,

@@ -100,6 +100,17 @@ class StoreWriter(Projections, Protocol):
         """Add an empty graph."""
         ...
 
+    def share(self, name: str, step_us: int) -> GraphState:
+        """Return a graph that other processes may feed, too, as it is now; none of them changes it in this transaction.
+
+        It is added if there is none of that name. Take several in the order of their names.
+        """
+        ...
+
+    def noted_graphs(self, source: SourceState, mark: str) -> list[str]:
+        """Return the names of the graphs that a source feeds and that are also linked to the source named `mark`."""
+        ...
+
     def save_graphs(self, graphs: Iterable[GraphState]) -> None:
         """Write everything of graphs but id, name and step size."""
         ...

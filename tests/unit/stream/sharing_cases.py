@@ -1,6 +1,6 @@
 """A source that claims, reads and gives up partitions as a script says, as a group makes a process do."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from stream.events import Event, EventBatch, Interner
@@ -33,7 +33,7 @@ class Read:
 class ScriptSource:
     """Does what `script` says. `announced` are all partitions that there are, if it tells."""
 
-    script: Sequence[Claim | Release | Read]
+    script: Iterable[Claim | Release | Read]
     announced: Sequence[str] = ()
     name: str = "script:test"
 

@@ -106,6 +106,8 @@ class SourceContract(StoreContract):
         with writer.transaction():
             writer.save_partitions(source, {"t-0": state})
         writer.release(source, ["t-0", "t-1"])
+        # That nothing comes, only who listens can tell.
+        state.idle = False
         assert writer.claim(source, ["t-0"]) == {"t-0": state}
         writer.close()
         with open_writer(url) as again:

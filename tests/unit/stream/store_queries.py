@@ -42,6 +42,7 @@ QUERIES: dict[str, tuple[str, tuple[object, ...]]] = {
     "a few letters": (f"{_LETTERS} AND dead_letters.id {{keys}}", (0,)),
     "rejects of a source": (letters.REJECTS_OF, (1,)),
     "partitions of a source": (sources.HANDS, (2,)),
+    "graphs that are noted": (sources.NOTED, ("file", 1)),
     "what feeds a graph": (sources.FEEDERS, (3,)),
 }  # fmt: skip
 # The tables that these read in order of an index, or of which they read a few rows; nothing is read as a whole.
