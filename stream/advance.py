@@ -51,6 +51,20 @@ def close_due(writer: StoreWriter, closing: Times, rows: EdgeRows, limits: Limit
     return close_steps(writer, spans, EdgeRows.merge(parts), limits) if spans else 0
 
 
+def newly_final(graph: GraphState, final_us: int) -> int | None:
+    """Return up to where the steps of a graph are final now, None where they were that far before.
+
+    Args:
+        graph: the graph.
+        final_us: the time before which no event can come that counts.
+    """
+    if graph.next_step_us is None or graph.first_step_us is None:
+        return None
+    reached_us = min(step_start_us(final_us, graph.step_us), graph.next_step_us)
+    before_us = max(graph.first_step_us, NEVER_US if graph.final_us is None else graph.final_us)
+    return reached_us if reached_us > before_us else None
+
+
 class Finality:
     """Notes up to where steps are final; drops what was kept of steps and ids that nothing can touch any more.
 
@@ -71,10 +85,8 @@ class Finality:
         """Take the time before which no event can come that counts, of each graph whose steps are closed here."""
         moved = []
         for graph, final_us in finals:
-            if graph.next_step_us is None or graph.first_step_us is None:
-                continue
-            reached_us = min(step_start_us(final_us, graph.step_us), graph.next_step_us)
-            if reached_us > max(graph.first_step_us, NEVER_US if graph.final_us is None else graph.final_us):
+            reached_us = newly_final(graph, final_us)
+            if reached_us is not None:
                 graph.final_us = reached_us
                 moved.append(graph)
             self._expire(graph)
@@ -83,9 +95,8 @@ class Finality:
             self._forget_ids(finals)
 
     def _expire(self, graph: GraphState) -> None:
-        if self._keep_edges_us is None or graph.final_us is None:
+        if self._keep_edges_us is None or graph.final_us is None or graph.next_step_us is None:
             return
-        assert graph.next_step_us is not None
         before_us = min(graph.final_us, graph.next_step_us - self._keep_edges_us)
         kept_from_us = graph.first_step_us if graph.edges_from_us is None else graph.edges_from_us
         assert kept_from_us is not None

@@ -1,7 +1,7 @@
 """The graphs that a source feeds: which events belong to which, and whether it may feed them."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,6 +57,9 @@ class FedGraphs:
         step_us: step size of the graphs.
         split: the graphs that other processes of the source may feed, too, and with them those of their types.
         backfill: events may belong to closed steps, and to graphs that other sources feed.
+
+    Attributes:
+        was_alone: split graphs were last taken alone, so that nobody else changed them meanwhile.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class FedGraphs:
         self._source = source
         self._step_us = step_us
         self._backfill = backfill
+        self.was_alone = True
         self._graphs: dict[str, GraphState] = {}
         self._links: set[tuple[str, str]] = set()
         # Graphs whose steps another source closes.
@@ -86,26 +90,57 @@ class FedGraphs:
         """Return whether other processes may feed a graph, too."""
         return graph.partition(TYPE_MARK)[0] in self._split
 
-    def take_split(self, members: Collection[Members]) -> None:
+    def take_split(
+        self,
+        members: Collection[Members],
+        parts: Collection[Part],
+        *,
+        alone: bool,
+        is_due: Callable[[GraphState, Sequence[Hand]], bool],
+    ) -> list[Hand]:
         """Take the split graphs for this transaction: they are now as other processes left them, and stay so.
 
         All that the source feeds are taken, whichever of its partitions they come from: any process that moves a
-        partition may close their steps.
+        partition may close their steps. They are shared with other transactions that only add to open steps, if this is
+        one.
 
         Args:
-            members: the graphs of a batch.
+            members: the split graphs of a batch.
+            parts: the partitions of the batch.
+            alone: the batch changes more than open steps.
+            is_due: tells whether the transaction does so for a graph, as it is now, with all partitions where they are.
+
+        Returns:
+            How far all partitions of the source are, whoever reads them.
 
         Raises:
             StoreError: a graph has another step size.
         """
-        if not self._split:
-            return
         fed = [name for name in self._writer.noted_graphs(self._source, SPLIT) if self.is_split(name)]
-        for name in sorted({*fed, *(each.name for each in members if self.is_split(each.name))}):
-            graph = self._writer.share(name, self._step_us)
+        names = sorted({*fed, *(each.name for each in members)})
+        alone = alone or any(
+            (each.name, part.partition) not in self._links
+            for each in members
+            for part in parts
+            if _has_rows(each.rows, part)
+        )
+        if not alone and names == fed:
+            graphs = self._writer.share(names, self._step_us, alone=False)
+            hands = self.all_hands()
+            alone = any(is_due(graph, hands) for graph in graphs)
+            if alone:
+                self._writer.unshare()
+        else:
+            alone = True
+        self.was_alone = alone
+        if alone:
+            graphs = self._writer.share(names, self._step_us, alone=True)
+            hands = self.all_hands()
+        for graph in graphs:
             self.check_step(graph)
-            if name in fed or name in self._graphs:
-                self._graphs[name] = graph
+            if graph.name in fed or graph.name in self._graphs:
+                self._graphs[graph.name] = graph
+        return hands
 
     def all_hands(self) -> list[Hand]:
         """Return how far all partitions of the source are, whoever reads them."""

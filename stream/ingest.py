@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from infra.errors import StoreError
 from infra.steps import DAY_US, HOUR_US, SECOND_US
-from stream.advance import Finality, close_due
 from stream.closing import Limits
 from stream.companion import Companion
 from stream.events import EventBatch, IntArray, Interner
@@ -22,7 +21,8 @@ from stream.sources.single import SinglePartition
 from stream.store import open_writer
 from stream.store.records import PAIR_BITS, EdgeRows, GraphState, PartitionState, SourceState
 from stream.store.writer import StoreWriter
-from stream.windows import NEVER_US, Hand, closing_time_us, final_time_us, step_starts_us
+from stream.turns import Turns
+from stream.windows import NEVER_US, step_starts_us
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +115,7 @@ class Ingest:
         self._waits_for_others = False
         self._interner: Interner | None = None
         self._meter = Meter()
-        self._finality = Finality(writer, keep_edges_us=options.keep_edges_us, dedup_window_us=options.dedup_window_us)
+        self._turns = Turns(writer, options)
         # An exclusive writer adds the source with the first commit: a source without a valid record leaves no trace.
         self._state = writer.source(self._source.name) or SourceState(0, self._source.name, options.split_by_type)
         self._graphs = self._fed_graphs()
@@ -145,6 +145,10 @@ class Ingest:
                     companion.commit(self._writer)
             for companion in self._companions:
                 companion.committed()
+            if changes and self._turns.is_overdue(self._graphs):
+                self._meter.progress = progress
+                with self._writer.transaction():
+                    progress = self._apply(PartitionedBatch(EventBatch.from_events([], batch.events.interner), ()))
             self._meter.progress = replace(progress, commit_s=time.monotonic() - began_s, seconds=self._meter.seconds)
             if self._on_progress is not None and changes:
                 self._on_progress(self._meter.progress)
@@ -245,18 +249,17 @@ class Ingest:
         self._waits_for_others = False
         verdict = judge(batch, partitions, self._rules)
         members = memberships(batch.events, verdict != Verdict.FUTURE, split_by_type=options.split_by_type)
-        self._graphs.take_split(members)
-        fresh, closed = self._edge_rows(batch, members, verdict)
-        count_verdicts(batch, verdict, partitions)
         for part in batch.parts:
             partitions[part.partition].position = part.position
             partitions[part.partition].idle = part.idle
+        self._turns.take(self._graphs, batch, members, verdict)
+        fresh, closed = self._edge_rows(batch, members, verdict)
+        count_verdicts(batch, verdict, partitions)
         rejects = turned_away(batch, verdict, self._rules, source=short(self._source.name), keep=options.keep_rejects)
         writer.add_rejects(self._state, [*batch.rejects, *rejects], keep=options.keep_rejects)
         revisions = sum(revise(writer, graph, rows) for graph, rows in closed)
         writer.save_graphs([graph for graph, _ in closed])
-        own = self._graphs.own_hands()
-        closing_us, snapshots = self._advance(batch, own, fresh)
+        closing_us, snapshots = self._turns.advance(self._graphs, batch, fresh)
         writer.save_partitions(self._state, {part.partition: partitions[part.partition] for part in batch.parts})
         if batch.complete:
             writer.end_source(self._state)
@@ -267,38 +270,7 @@ class Ingest:
             snapshots=snapshots,
             revisions=revisions,
             watermark_us=closing_us,
-            event_time_us=max((hand.clock.max_ts_us for hand in own), default=NEVER_US),
-        )
-
-    def _advance(self, batch: PartitionedBatch, own: Sequence[Hand], fresh: EdgeRows) -> tuple[int, int]:
-        """Close what is due and note what is final; return the time up to which steps close, and how many closed.
-
-        A graph of this process alone waits for its own partitions; a split one for all, whoever reads them.
-        """
-        graphs, options = self._graphs.closable(), self._options
-        split = {graph.id for graph in graphs if self._graphs.is_split(graph.name)}
-        everyone = self._graphs.all_hands() if split else own
-        closing_us, all_closing_us = (
-            closing_time_us(hands, options.step_us, end=batch.end) for hands in (own, everyone)
-        )
-        closing = [(graph, all_closing_us if graph.id in split else closing_us) for graph in graphs]
-        snapshots = close_due(self._writer, closing, fresh, options.limits)
-        if batch.complete:
-            self._finality.note(closing)
-        else:
-            final_us, all_final_us = self._final_us(own), self._final_us(everyone)
-            finals = [(graph, all_final_us if graph.id in split else final_us) for graph in graphs]
-            self._finality.note(
-                [
-                    (graph, self._final_us([*own, *unread]) if (unread := self._graphs.unread(graph)) else time_us)
-                    for graph, time_us in finals
-                ]
-            )
-        return all_closing_us if split else closing_us, snapshots
-
-    def _final_us(self, hands: Sequence[Hand]) -> int:
-        return final_time_us(
-            hands, allowed_lateness_us=self._options.allowed_lateness_us, idle_hold_us=self._options.idle_hold_us
+            event_time_us=max((state.clock.max_ts_us for state in partitions.values()), default=NEVER_US),
         )
 
     def _edge_rows(

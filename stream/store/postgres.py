@@ -232,9 +232,12 @@ class PostgresDatabase(PostgresReadDatabase):
         """Return whether the session of the writer of that number is there."""
         return bool(self.fetch(_LIVES, (ADVISORY, number)))
 
-    def lock_graph(self, graph_id: int) -> None:
-        """Let other processes wait until the end of this transaction before they take the same graph's lock."""
-        self.fetch("SELECT id FROM graphs WHERE id = ? FOR UPDATE", (graph_id,))
+    def lock_graph(self, graph_id: int, *, alone: bool = True) -> None:
+        """Let other processes wait until the end of this transaction before they take the same graph's lock.
+
+        One that is not taken alone is shared with others of that kind.
+        """
+        self.fetch(f"SELECT id FROM graphs WHERE id = ? FOR {'UPDATE' if alone else 'SHARE'}", (graph_id,))
 
     def lock_snapshots(self) -> None:
         """Wait for transactions that write snapshots, and let further ones wait until the end of this one."""

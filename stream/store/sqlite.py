@@ -199,7 +199,7 @@ class SqliteDatabase(SqliteReadDatabase):
         """Return whether `number` is this writer's: there is no other."""
         return number == self._number
 
-    def lock_graph(self, graph_id: int) -> None:
+    def lock_graph(self, graph_id: int, *, alone: bool = True) -> None:
         """Do nothing: there is no other writer."""
 
     def lock_snapshots(self) -> None:

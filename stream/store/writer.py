@@ -100,10 +100,22 @@ class StoreWriter(Projections, Protocol):
         """Add an empty graph."""
         ...
 
-    def share(self, name: str, step_us: int) -> GraphState:
-        """Return a graph that other processes may feed, too, as it is now; none of them changes it in this transaction.
+    def share(self, names: Sequence[str], step_us: int, *, alone: bool) -> list[GraphState]:
+        """Return graphs that other processes may feed, too, as they are now; nobody changes them in this transaction.
 
-        It is added if there is none of that name. Take several in the order of their names.
+        Those that are not there are added.
+
+        Args:
+            names: in order.
+            step_us: step size of those that are added.
+            alone: nobody adds to their open steps either; without it only that may be done, and `unshare`.
+        """
+        ...
+
+    def unshare(self) -> None:
+        """Give up what was shared and not taken alone, before anything is changed.
+
+        Who held it together with others and then wanted it alone would wait for them, and they for it.
         """
         ...
 

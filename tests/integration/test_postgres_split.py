@@ -12,8 +12,12 @@ from infra.steps import HOUR_US
 from stream.events import Event
 from stream.ingest import Ingest, IngestOptions
 from stream.store import open_reader, open_writer
+from stream.store.records import GraphState
+from stream.store.writer import StoreWriter
 from tests.integration.test_chaos import metrics_of
+from tests.integration.test_postgres_store import run_behind, wait_for_lock
 from tests.unit.stream.sharing_cases import Claim, Read, ScriptSource
+from tests.unit.stream.store_contract import ints, listed, rows
 
 NAMES = ("0", "1", "2")
 OPTIONS = IngestOptions(
@@ -22,13 +26,13 @@ OPTIONS = IngestOptions(
 N_EVENTS = 1500
 
 
-def make_parts(draw: random.Random) -> dict[str, list[Event]]:
+def make_parts(draw: random.Random, *, ids: bool) -> dict[str, list[Event]]:
     """Return the logs of the partitions: two graphs, names that all know, and copies in another partition."""
     parts: dict[str, list[Event]] = {name: [] for name in NAMES}
     for number in range(N_EVENTS):
         hour = number / 20 + draw.uniform(0, 1.5)
         src, dst = (f"n{int(300 * draw.random() ** 2)}" for _ in range(2))
-        event = Event(src, dst, int(hour * HOUR_US), graph=draw.choice("gh"), id=f"e{number}")
+        event = Event(src, dst, int(hour * HOUR_US), graph=draw.choice("gh"), id=f"e{number}" if ids else None)
         for name in draw.sample(NAMES, 2 if draw.random() < 0.05 else 1):
             parts[name].append(event)
     for events in parts.values():
@@ -48,9 +52,12 @@ def feed(url: str, parts: dict[str, list[Event]], names: tuple[str, ...], size: 
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.parametrize("ids", [False, True])
 @pytest.mark.parametrize("seed", range(3))
-def test_writers_at_the_same_time_come_to_what_one_comes_to(postgres_url: str, tmp_path: Path, seed: int) -> None:
-    parts = make_parts(random.Random(seed))
+def test_writers_at_the_same_time_come_to_what_one_comes_to(
+    postgres_url: str, tmp_path: Path, seed: int, ids: bool
+) -> None:
+    parts = make_parts(random.Random(seed), ids=ids)
     open_writer(postgres_url).close()
     with ThreadPoolExecutor(len(NAMES)) as threads:
         running = [threads.submit(feed, postgres_url, parts, (name,), 40) for name in NAMES]
@@ -67,7 +74,7 @@ def test_writers_at_the_same_time_come_to_what_one_comes_to(postgres_url: str, t
     with open_writer(alone) as writer:
         assert told == writer.database.fetch(counters)[0]  # type: ignore[attr-defined]
         assert told is not None
-        assert told[2] > 0
+        assert (told[2] > 0) == ids
 
 
 def test_a_name_is_not_erased_while_a_graph_is_fed(postgres_url: str) -> None:
@@ -78,3 +85,59 @@ def test_a_name_is_not_erased_while_a_graph_is_fed(postgres_url: str) -> None:
         assert graph is not None
         with pytest.raises(StoreError, match="another process is filling graph 'g'"), other.transaction():
             other.erase(graph, "a")  # type: ignore[attr-defined]
+
+
+class TestTurns:
+    def test_who_only_adds_waits_for_nobody_who_does(self, postgres_url: str) -> None:
+        with open_writer(postgres_url) as one, open_writer(postgres_url) as two:
+            with one.transaction():
+                (graph,) = one.share(["g"], HOUR_US, alone=True)
+            with one.transaction(), two.transaction():
+                for number, writer in enumerate((one, two)):
+                    assert writer.share(["g"], HOUR_US, alone=False) == [graph]
+                    writer.add_open(rows((graph.id, 1, 5, 1 + number)))
+            with two.transaction():
+                two.share(["g"], HOUR_US, alone=True)
+                assert listed(two.take_open(graph, 9 * HOUR_US)) == [(graph.id, 1, 5, 1), (graph.id, 1, 5, 2)]
+
+    def test_who_does_more_waits_for_all(self, postgres_url: str) -> None:
+        with open_writer(postgres_url) as one, open_writer(postgres_url) as two:
+            seen: list[GraphState] = []
+
+            def take() -> None:
+                with two.transaction():
+                    two.share(["g"], HOUR_US, alone=False)
+                    two.unshare()
+                    seen.extend(two.share(["g"], HOUR_US, alone=True))
+
+            with one.transaction():
+                (graph,) = one.share(["g"], HOUR_US, alone=True)
+                graph.late = 7
+                one.save_graphs([graph])
+                thread = run_behind(take)
+                wait_for_lock(postgres_url)
+            thread.join(30)
+            assert seen == [graph]
+
+    def test_a_name_that_both_add_has_one_id(self, postgres_url: str) -> None:
+        with open_writer(postgres_url) as one, open_writer(postgres_url) as two:
+            with one.transaction():
+                (graph,) = one.share(["g"], HOUR_US, alone=True)
+            ids: list[list[int]] = []
+
+            def add(writer: StoreWriter, names: list[str]) -> None:
+                writer.share(["g"], HOUR_US, alone=False)
+                ids.append(writer.node_ids(ints(graph.id, graph.id, graph.id), ints(0, 1, 2), names).tolist())
+
+            def add_behind() -> None:
+                with two.transaction():
+                    add(two, ["c", "a", "b"])
+
+            with one.transaction():
+                add(one, ["a", "b", "d"])
+                thread = run_behind(add_behind)
+                wait_for_lock(postgres_url)
+            thread.join(30)
+            (first, second) = ids
+            assert second[1:] == first[:2]
+            assert len({*first, *second}) == 4

@@ -107,15 +107,15 @@ def others_not_waited_for() -> AbstractContextManager[object]:
 @contextmanager
 def split_graphs_kept() -> Iterator[None]:
     """Go on from what one process knows of a split graph, whatever others have made of it."""
-    share = SqlWriter.share
+    share = SqlWriter._share
 
-    def share_once(self: SqlWriter, name: str, step_us: int) -> GraphState:
-        held = self.__dict__.setdefault("_shared_states", {})
+    def share_once(self: SqlWriter, name: str, step_us: int, *, alone: bool) -> GraphState:
+        held: dict[str, GraphState] = self.__dict__.setdefault("_shared_states", {})
         if name not in held:
-            held[name] = share(self, name, step_us)
+            held[name] = share(self, name, step_us, alone=alone)
         return held[name]
 
-    with patch.object(SqlWriter, "share", share_once):
+    with patch.object(SqlWriter, "_share", share_once):
         yield
 
 

@@ -111,8 +111,11 @@ class Database(ReadDatabase, Protocol):
         """Return whether the writer of that number may still commit."""
         ...
 
-    def lock_graph(self, graph_id: int) -> None:
-        """Let other processes wait until the end of this transaction before they take the same graph's lock."""
+    def lock_graph(self, graph_id: int, *, alone: bool = True) -> None:
+        """Let other processes wait until the end of this transaction before they take the same graph's lock.
+
+        One that is not taken alone is shared with others of that kind.
+        """
         ...
 
     def lock_snapshots(self) -> None:

@@ -12,7 +12,7 @@ from infra.errors import StoreError
 from stream.events import IntArray
 from stream.store.known import BoolArray, KeyMap, KeySet
 from stream.store.records import MAX_NODE_ID, PAIR_BITS
-from stream.store.sql.database import Database, Part
+from stream.store.sql.database import Column, Database, Part
 from stream.windows import NEVER_US
 
 # Bounds of memory: 16 bytes a node name, 8 bytes a node or an edge.
@@ -133,9 +133,7 @@ class Dictionary(Part):
         """Return the ids of distinct names [n] of graphs that memory has not; new ones in the order of the arrays."""
         ids = np.zeros(len(names), dtype=np.int64)
         if not self._holds_all(self._ids_of_names, "nodes"):
-            for graph in np.unique(graph_id).tolist():
-                own = np.flatnonzero(graph_id == graph)
-                ids[own] = self.database.find_names(graph, [names[index] for index in own.tolist()])
+            ids = self._found(graph_id, names)
         new = np.flatnonzero(ids == 0)
         if len(new):
             new_ids = self.database.next_node_ids(len(new))
@@ -143,18 +141,30 @@ class Dictionary(Part):
                 raise StoreError(
                     f"the store {self.database.name} is full: it holds {MAX_NODE_ID} nodes", fix="use another store"
                 )
-            ids[new] = new_ids
             new_names = names if len(new) == len(names) else [names[index] for index in new.tolist()]
-            # In order of names, neighbours in the index are written together.
-            order = sorted(range(len(new)), key=new_names.__getitem__)
-            self.database.insert(
-                "nodes",
-                {
-                    "id": new_ids[order],
-                    "graph_id": graph_id[new][order],
-                    "name": [new_names[index] for index in order],
-                },
-            )
+            # In order of names, neighbours in the index are written together, and two processes that add the same
+            # names to a graph that they share do not wait for each other.
+            keys = list(zip(new_names, graph_id[new].tolist(), strict=True))
+            order = sorted(range(len(new)), key=keys.__getitem__)
+            rows: dict[str, Column] = {
+                "id": new_ids[order],
+                "graph_id": graph_id[new][order],
+                "name": [new_names[index] for index in order],
+            }
+            if self.database.exclusive:
+                self.database.insert("nodes", rows)
+                ids[new] = new_ids
+            else:
+                self.database.upsert("nodes", rows, ("graph_id", "name"), instead={"id": "nodes.id"})
+                ids[new] = self._found(graph_id[new], new_names)
+        return ids
+
+    def _found(self, graph_id: IntArray, names: Sequence[str]) -> IntArray:
+        """Return the ids of distinct names [n] of graphs as the store has them, 0 where it has none."""
+        ids = np.zeros(len(names), dtype=np.int64)
+        for graph in np.unique(graph_id).tolist():
+            own = np.flatnonzero(graph_id == graph)
+            ids[own] = self.database.find_names(graph, [names[index] for index in own.tolist()])
         return ids
 
     def _holds_all(self, known: KeySet | KeyMap, table: str) -> bool:

@@ -14,6 +14,9 @@ from stream.store.sql.letters import Letters
 from stream.store.sql.open_steps import OpenSteps
 from stream.store.sql.sources import ADD_GRAPH
 
+# A point in a transaction before graphs are shared.
+_SHARED = "shared"
+
 
 class SqlWriter(Erasure, Dictionary, OpenSteps, ClosedSteps, EventIds, Letters):
     """A `StoreWriter` and its `Projections`, over any database.
@@ -70,17 +73,34 @@ class SqlWriter(Erasure, Dictionary, OpenSteps, ClosedSteps, EventIds, Letters):
         with self.transaction():
             self._release(source, partitions)
 
-    def share(self, name: str, step_us: int) -> GraphState:
-        """Return a graph that other processes may feed, too, as it is now; none of them changes it in this transaction.
+    def share(self, names: Sequence[str], step_us: int, *, alone: bool) -> list[GraphState]:
+        """Return graphs that other processes may feed, too, as they are now; nobody changes them in this transaction.
 
-        It is added if there is none of that name. Take several in the order of their names.
+        Those that are not there are added.
+
+        Args:
+            names: in order.
+            step_us: step size of those that are added.
+            alone: nobody adds to their open steps either; without it only that may be done, and `unshare`.
         """
+        if not alone:
+            self.database.fetch(f"SAVEPOINT {_SHARED}")
+        return [self._share(name, step_us, alone=alone) for name in names]
+
+    def unshare(self) -> None:
+        """Give up what was shared and not taken alone, before anything is changed.
+
+        Who held it together with others and then wanted it alone would wait for them, and they for it.
+        """
+        self.database.fetch(f"ROLLBACK TO {_SHARED}")
+
+    def _share(self, name: str, step_us: int, *, alone: bool) -> GraphState:
         graph = self.graph(name)
         if graph is None:
             self.database.fetch(ADD_GRAPH, (name, step_us))
             graph = self.graph(name)
             assert graph is not None
-        self.database.lock_graph(graph.id)
+        self.database.lock_graph(graph.id, alone=alone)
         if not self.database.exclusive:
             self._share_open(graph.id)
         # Others may have changed it until the lock was ours.
