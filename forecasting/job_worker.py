@@ -15,6 +15,7 @@ from forecasting.service_file import ServiceFile
 from forecasting.worker_process import lease, run_worker
 from infra.errors import GraphtideError, ModelError, StoreError
 from infra.settings import Settings
+from models.futures import roll_out
 from stream.store import open_reader
 
 IDLE_WAIT_S = 0.05
@@ -151,7 +152,15 @@ def _compute(
     """
     stop, lost = ended
     request, kept = job.request, jobs.kept_digests(job)
-    for chunk in live.model.rollout(live.state, request.horizon, chunk_steps=chunk_steps, seed=request.seed):
+    chunks = roll_out(
+        live.model,
+        live.state,
+        request.horizon,
+        n_paths=request.paths,
+        chunk_steps=chunk_steps,
+        seed=request.seed,
+    )
+    for chunk in chunks:
         if stop.is_set():
             raise StoppedError("put back")
         if lost.is_set():

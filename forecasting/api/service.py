@@ -28,7 +28,7 @@ from stream.spool.file import Spool
 from stream.store import open_reader
 from stream.store.base import GraphInfo
 
-# States whose rollout is kept at once, besides the encoded answers: one for each of the busiest graphs.
+# Rollouts that are kept at once, besides the encoded answers: one for each of the busiest graphs.
 KEPT_ROLLOUTS = 16
 
 
@@ -76,7 +76,6 @@ class Service:
         self.rollouts = Rollouts(
             block_steps=api.short_max_steps,
             max_steps=api.short_max_steps,
-            seed=settings.forecast.seed,
             keep=KEPT_ROLLOUTS,
         )
 

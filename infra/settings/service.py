@@ -25,6 +25,7 @@ class ApiSettings(Section):
     cache_lifetime_s: int = Field(default=3600, ge=0)
     cache_mb: int = Field(default=64, ge=0)
     max_page_rows: int = Field(default=10_000, ge=1)
+    max_path_values: int = Field(default=10_000_000, ge=1)
     max_body_bytes: int = Field(default=65_536, ge=1024)
     rate_per_s: float = Field(default=0.0, ge=0)
     rate_burst: int = Field(default=100, ge=1)
