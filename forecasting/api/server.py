@@ -23,6 +23,8 @@ from models.mamba2.kernels.contract import BackendUnavailableError
 from models.mamba2.kernels.registry import get_backend
 
 BACKLOG = 2048
+# A process that does not answer its parent for so long is replaced; on a busy machine, importing torch takes that.
+WORKER_START_S = 60
 
 
 def serve(settings: Settings, *, log_level: int, on_ready: Callable[[str], None]) -> None:
@@ -60,6 +62,7 @@ def serve(settings: Settings, *, log_level: int, on_ready: Callable[[str], None]
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=api.drain_s,
+            timeout_worker_healthcheck=WORKER_START_S,
             backlog=BACKLOG,
         )
         stack.enter_context(forecast_processes(settings, log_level=log_level))
