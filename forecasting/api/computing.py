@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from forecasting.api.cache import Answer, AnswerCache
 from forecasting.api.problems import unavailable
+from forecasting.api.shared_cache import SharedCache
 from forecasting.api.telemetry import Telemetry
 
 Result = TypeVar("Result")
@@ -28,10 +29,20 @@ class Computing:
         queue_size: answers that may wait.
         deadline_s: seconds that a caller waits.
         telemetry: where the work is counted.
+        shared: answers that other processes computed; None where none are shared.
     """
 
-    def __init__(self, cache: AnswerCache, *, queue_size: int, deadline_s: float, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        cache: AnswerCache,
+        *,
+        queue_size: int,
+        deadline_s: float,
+        telemetry: Telemetry,
+        shared: SharedCache | None = None,
+    ) -> None:
         self.cache = cache
+        self.shared = shared
         self._queue_size = queue_size
         self._deadline_s = deadline_s
         self._telemetry = telemetry
@@ -40,14 +51,16 @@ class Computing:
         self._pool = ThreadPoolExecutor(1, "graphtide-model")
 
     async def close(self) -> None:
-        """End the thread after what it does now."""
+        """End the thread after what it does now, and leave the shared cache."""
         await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)
+        if self.shared is not None:
+            await self.shared.close()
 
     async def answer(self, key: tuple[Hashable, ...], work: Callable[[], bytes]) -> Answer:
         """Return the answer of `key`: the one that is kept, the one that is being computed, or that of `work`.
 
         Args:
-            key: all that the bytes depend on, the graph first.
+            key: all that the bytes depend on, the graph first; its `repr` is the same in every process.
             work: makes the bytes, in the model thread.
 
         Raises:
@@ -102,6 +115,9 @@ class Computing:
             self._telemetry.model_seconds.observe(perf_counter() - begin)
             return body
 
+        if self.shared is not None and (found := await self.shared.get(key)) is not None:
+            return self._kept(key, found)
+
         try:
             body = await asyncio.get_running_loop().run_in_executor(self._pool, run)
         except Exception as error:
@@ -109,6 +125,11 @@ class Computing:
             raise WorkFailedError from error
         if body is None:
             return None
+        if self.shared is not None:
+            self.shared.put(key, body)
+        return self._kept(key, body)
+
+    def _kept(self, key: tuple[Hashable, ...], body: bytes) -> Answer:
         answer = Answer(body, entity_tag(body))
         self.cache.put(key, answer)
         return answer

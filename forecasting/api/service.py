@@ -13,6 +13,8 @@ from forecasting.api.draining import told_of_the_end
 from forecasting.api.following import Following
 from forecasting.api.problems import Problem, near_names, unavailable
 from forecasting.api.rates import Rates
+from forecasting.api.redis_store import RedisStore
+from forecasting.api.shared_cache import SharedCache
 from forecasting.api.store_access import StoreAccess
 from forecasting.api.subscriptions import Subscriptions
 from forecasting.api.telemetry import Telemetry
@@ -23,6 +25,7 @@ from forecasting.reports.records import Reports
 from forecasting.reports.schedules import Schedules
 from forecasting.rollouts import Rollouts
 from forecasting.service_file import ServiceFile
+from infra.breaker import Breaker
 from infra.settings import Settings
 from stream.spool.file import Spool
 from stream.store import open_reader
@@ -56,7 +59,11 @@ class Service:
         self.store = StoreAccess(lambda: open_reader(settings.store.url, settings.influxdb))
         cache = AnswerCache(max_bytes=api.cache_mb << 20, lifetime_s=api.cache_lifetime_s)
         self.computing = Computing(
-            cache, queue_size=api.queue_size, deadline_s=api.deadline_s, telemetry=self.telemetry
+            cache,
+            queue_size=api.queue_size,
+            deadline_s=api.deadline_s,
+            telemetry=self.telemetry,
+            shared=_shared_cache(settings, self.telemetry),
         )
         self.subscriptions = Subscriptions(
             self.store,
@@ -95,6 +102,9 @@ class Service:
             service = cls(settings, file, spool)
             stack.push_async_callback(service.store.close)
             stack.push_async_callback(service.computing.close)
+            if service.computing.shared is not None:
+                # Said at once: it may be no outage but a wrong password.
+                await service.computing.shared.look()
             await stack.enter_async_context(service.following)
             stack.enter_context(told_of_the_end(service.subscriptions.drain))
             yield service
@@ -115,6 +125,19 @@ class Service:
             raise Problem(404, "unknown-graph", f"there is no graph {name[:200]!r}{meant}", near=near)
         require(caller, scope)
         return info
+
+
+def _shared_cache(settings: Settings, telemetry: Telemetry) -> SharedCache | None:
+    chosen = settings.cache
+    if not chosen.redis_url:
+        return None
+    return SharedCache(
+        RedisStore(chosen),
+        lifetime_s=settings.api.cache_lifetime_s,
+        timeout_s=chosen.timeout_s,
+        breaker=Breaker(failures=chosen.failures, pause_s=chosen.pause_s),
+        telemetry=telemetry,
+    )
 
 
 def require(caller: Key, scope: Scope, graph: str | None = None) -> None:
