@@ -12,11 +12,11 @@ from forecasting.api.bodies import provenance
 from forecasting.jobs import Job, Jobs, LostJobError
 from forecasting.live import LiveState, LiveStates
 from forecasting.service_file import ServiceFile
+from forecasting.store_patience import StorePatience
 from forecasting.worker_process import lease, run_worker
 from infra.errors import GraphtideError, ModelError, StoreError
 from infra.settings import Settings
 from models.futures import roll_out
-from stream.store import open_reader
 
 IDLE_WAIT_S = 0.05
 FAILURE_WAIT_S = 1.0
@@ -42,7 +42,7 @@ def work(settings: Settings, worker: str, stop: threading.Event) -> None:
     with (
         ServiceFile(settings.api.service_db) as file,
         LiveStates(
-            lambda: open_reader(settings.store.url, settings.influxdb),
+            StorePatience.of(settings, stop).for_background,
             settings.models.directory,
             max_graphs=settings.api.max_live_graphs,
         ) as states,

@@ -27,7 +27,7 @@ async def checks(service: Service) -> tuple[dict[str, bool], list[str]]:
         # Without the general one, graphs that have none of their own cannot be answered for.
         "model_loaded": (general_folder() / CARD_NAME).is_file(),
         "gpu_available": torch.cuda.is_available(),
-        "database_connected": service.following.store_error is None,
+        "database_connected": service.following.store_error is None and not service.patience.is_away,
         "service_file_open": has_file,
         "store_followed": service.following.is_alive(),
     }

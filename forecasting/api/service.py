@@ -25,10 +25,10 @@ from forecasting.reports.records import Reports
 from forecasting.reports.schedules import Schedules
 from forecasting.rollouts import Rollouts
 from forecasting.service_file import ServiceFile
+from forecasting.store_patience import StorePatience
 from infra.breaker import Breaker
 from infra.settings import Settings
 from stream.spool.file import Spool
-from stream.store import open_reader
 from stream.store.base import GraphInfo
 
 # Rollouts that are kept at once, besides the encoded answers: one for each of the busiest graphs.
@@ -56,7 +56,8 @@ class Service:
         self.deliveries = Deliveries(file, settings.reports, lease_s=settings.jobs.lease_s)
         self.keyring = KeyRing(Keys(file), refresh_s=api.poll_interval_s)
         self.rates = Rates(per_s=api.rate_per_s, burst=api.rate_burst)
-        self.store = StoreAccess(lambda: open_reader(settings.store.url, settings.influxdb))
+        self.patience = StorePatience.of(settings)
+        self.store = StoreAccess(self.patience.for_requests, deadline_s=api.deadline_s)
         cache = AnswerCache(max_bytes=api.cache_mb << 20, lifetime_s=api.cache_lifetime_s)
         self.computing = Computing(
             cache,
@@ -72,11 +73,12 @@ class Service:
             telemetry=self.telemetry,
         )
         self.following = Following(
-            lambda: open_reader(settings.store.url, settings.influxdb),
+            self.patience.for_background,
             settings.models.directory,
             max_graphs=api.max_live_graphs,
             poll_interval_s=api.poll_interval_s,
             telemetry=self.telemetry,
+            is_away=lambda: self.patience.is_away,
             on_new_state=cache.forget,
             on_look=self.subscriptions.looked,
         )
@@ -106,6 +108,7 @@ class Service:
                 # Said at once: it may be no outage but a wrong password.
                 await service.computing.shared.look()
             await stack.enter_async_context(service.following)
+            stack.callback(service.patience.stop.set)
             stack.enter_context(told_of_the_end(service.subscriptions.drain))
             yield service
 
