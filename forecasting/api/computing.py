@@ -5,6 +5,7 @@ import hashlib
 import logging
 from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from time import perf_counter
 from typing import TypeVar
 
@@ -12,6 +13,7 @@ from forecasting.api.cache import Answer, AnswerCache
 from forecasting.api.problems import unavailable
 from forecasting.api.shared_cache import SharedCache
 from forecasting.api.telemetry import Telemetry
+from forecasting.tracing import NO_TRACING, Tracing
 
 Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
@@ -30,6 +32,7 @@ class Computing:
         deadline_s: seconds that a caller waits.
         telemetry: where the work is counted.
         shared: answers that other processes computed; None where none are shared.
+        tracing: makes spans of the work.
     """
 
     def __init__(
@@ -40,9 +43,11 @@ class Computing:
         deadline_s: float,
         telemetry: Telemetry,
         shared: SharedCache | None = None,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         self.cache = cache
         self.shared = shared
+        self._tracing = tracing
         self._queue_size = queue_size
         self._deadline_s = deadline_s
         self._telemetry = telemetry
@@ -67,12 +72,15 @@ class Computing:
             Problem: 503 where the queue is full.
             WorkFailedError: the work raised.
         """
-        kept = self.cache.get(key)
-        self._telemetry.cache.labels("miss" if kept is None else "hit").inc()
-        while kept is None:
-            # None again only where all earlier callers had given up just before this one came.
-            kept = await self._wait(key, work)
-        return kept
+        with self._tracing.span("answer") as span:
+            kept = self.cache.get(key)
+            result = "miss" if kept is None else "hit"
+            self._telemetry.cache.labels(result).inc()
+            span.set("graphtide.cache", result)
+            while kept is None:
+                # None again only where all earlier callers had given up just before this one came.
+                kept = await self._wait(key, work)
+            return kept
 
     async def _wait(self, key: tuple[Hashable, ...], work: Callable[[], bytes]) -> Answer | None:
         future = self._inflight.get(key)
@@ -111,7 +119,8 @@ class Computing:
             if self._waiters.get(key, 0) <= 0:
                 return None
             begin = perf_counter()
-            body = work()
+            with self._tracing.span("rollout"):
+                body = work()
             self._telemetry.model_seconds.observe(perf_counter() - begin)
             return body
 
@@ -119,7 +128,9 @@ class Computing:
             return self._kept(key, found)
 
         try:
-            body = await asyncio.get_running_loop().run_in_executor(self._pool, run)
+            # The span of the request goes along into the thread.
+            here = copy_context()
+            body = await asyncio.get_running_loop().run_in_executor(self._pool, here.run, run)
         except Exception as error:
             _log.warning("an answer on %s could not be computed", key[0], exc_info=error)
             raise WorkFailedError from error

@@ -10,8 +10,10 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
 
+from forecasting import tracing
 from forecasting.api.app import build
 from forecasting.api.open_mode import is_loopback
+from forecasting.api.redis_store import RedisStore
 from forecasting.job_processes import forecast_processes, report_processes
 from forecasting.keys import Keys
 from forecasting.report_worker import take_schedules
@@ -44,6 +46,10 @@ def serve(settings: Settings, *, log_level: int, on_ready: Callable[[str], None]
         get_backend()
     except BackendUnavailableError as error:
         raise UsageError(str(error), fix="unset it, or see `graphtide doctor` for what can run here") from error
+    tracing.check(settings.tracing)
+    if settings.cache.redis_url:
+        # Made to be refused here, and not in each process: nothing is connected yet.
+        RedisStore(settings.cache)
     take_schedules(settings)
     with ServiceFile(api.service_db) as file:
         refuse_exposure(api, has_keys=Keys(file).exist())
