@@ -74,7 +74,8 @@ def system(tmp_path: Path) -> Settings:
 
 def test_everything_comes_back_in_another_place(system: Settings, tmp_path: Path) -> None:
     made = take_backup(system, tmp_path / "backup", force=False, on_copied=silent)
-    assert [file.path.split("/")[0] for file in made.files] == ["models", "models", "service.db", "spool.db", "store.db"]
+    kinds = [file.path.split("/")[0] for file in made.files]
+    assert kinds == ["models", "models", "service.db", "spool.db", "store.db"]
     assert (tmp_path / "backup").stat().st_mode & 0o077 == 0
     there = settings_in(tmp_path / "there")
     restored = restore_backup(there, tmp_path / "backup", force=False, on_copied=silent)
