@@ -30,6 +30,7 @@ from forecasting.cli import (
     store_admin,
     store_backup,
     store_influx,
+    store_migrate,
     train,
 )
 from forecasting.cli.call import Call, say
@@ -65,11 +66,12 @@ _GROUPS = (
 for group in _GROUPS:
     group.register(app)
 store_commands = typer.Typer(
-    name="store", help="Look after stores: copy, compare, project, back up, restore.", no_args_is_help=True
+    name="store", help="Look after stores: copy, compare, project, back up, restore, migrate.", no_args_is_help=True
 )
 store_influx.register(store_commands)
 store_admin.register(app, store_commands)
 store_backup.register(store_commands)
+store_migrate.register(store_commands)
 app.add_typer(store_commands)
 
 
