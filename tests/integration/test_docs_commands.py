@@ -36,7 +36,7 @@ from tests.servers.kafka import KafkaServer
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-NETWORK = SimulationConfig(years=0.12, events_per_hour=6.0, initial_users=40, communities=4)
+NETWORK = SimulationConfig(years=0.16, events_per_hour=6.0, initial_users=40, communities=4)
 # Small models and few forecasts: the commands are what is tried here, not how good they are.
 SETTINGS = {
     "OMP_NUM_THREADS": "1",
