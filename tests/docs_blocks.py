@@ -5,7 +5,8 @@ A comment before a block says why it is not run, or which test runs it:
     <!-- not run: it needs Docker -->
     <!-- run by tests/integration/test_client.py -->
 
-Once in a page, `<!-- each curl is run by PATH -->` says so of all blocks that hold nothing else.
+`<!-- after Ctrl-C -->` before a block ends what runs beside, as the page tells its reader to. Once in a page,
+`<!-- each curl is run by PATH -->` says so of all blocks that hold nothing else.
 
 In a block `console`, lines after `$ ` are commands, the others what they print. A block `python` whose first line is a
 comment with a name, such as `# send.py`, is a file of that name. A fence with attributes belongs to another test.
@@ -18,6 +19,7 @@ from pathlib import Path
 _FENCE = re.compile(r"^```(sh|bash|console|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _MARK = re.compile(r"<!-- (not run|run by):? ((?:(?!-->).)+?) -->\s*\Z", re.DOTALL)
 _CALLS = re.compile(r"<!-- each curl is run by (\S+) -->")
+_STOP = re.compile(r"<!-- after Ctrl-C -->\s*\Z")
 _FILE = re.compile(r"# ([\w-]+\.py)\n")
 _NUMBER = re.compile(r"\d[\d.,:]*(?:[TZ][\d:]*Z?)?")
 _PROMPT = "$ "
@@ -33,6 +35,7 @@ class Block:
         text: what is in it.
         not_run: why it is not run, "" if it is.
         run_by: path of the test that runs it, "" if none does.
+        after_ctrl_c: the page says to stop what is running before.
     """
 
     line: int
@@ -40,6 +43,7 @@ class Block:
     text: str
     not_run: str = ""
     run_by: str = ""
+    after_ctrl_c: bool = False
 
     @property
     def file_name(self) -> str:
@@ -82,6 +86,7 @@ def blocks_of(text: str) -> list[Block]:
                 fence[2],
                 not_run=said.get("not run", ""),
                 run_by=said.get("run by", ""),
+                after_ctrl_c=bool(_STOP.search(text[: fence.start()])),
             )
         )
     return blocks

@@ -22,19 +22,21 @@ import pytest
 from kafka import KafkaAdminClient
 
 from forecasting.bench.servers.base import free_port
+from infra.errors import StoreError
 from infra.steps import format_time
 from stream.ingest import IngestOptions, ingest
 from stream.simulation.config import SimulationConfig
 from stream.sources.kafka.options import Connection
 from stream.sources.kafka.sender import KafkaSender
 from stream.sources.simulate import SimulatedSource
+from stream.store import open_reader
 from tests.docs_blocks import Block, blocks_of, missing, pages
 from tests.servers.influxdb import InfluxDatabase
 from tests.servers.kafka import KafkaServer
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
-NETWORK = SimulationConfig(years=0.12, events_per_hour=6.0, initial_users=40, communities=4)
+NETWORK = SimulationConfig(years=0.16, events_per_hour=6.0, initial_users=40, communities=4)
 # Small models and few forecasts: the commands are what is tried here, not how good they are.
 SETTINGS = {
     "OMP_NUM_THREADS": "1",
@@ -54,6 +56,8 @@ GRAPHS = {
     "docs/reports.md": ("town", "harbour"),
 }
 ENDLESS = re.compile(r"--follow\b|\bgraphtide serve\b|\bschedule run\b|--speed \d")
+# What runs in the background of a shell ignores Ctrl-C, and so would its children.
+HEEDING = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execvp(sys.argv[1], sys.argv[1:])"
 DEADLINE_S = 240
 READY_S = 60
 
@@ -113,6 +117,7 @@ def fill(place: Place, page: str, log: list[bytes]) -> None:
 
 def topic_of(place: Place, kafka: KafkaServer, log: list[bytes], *, filled: bool) -> None:
     """Give the page a topic of its own under the name `events`."""
+    place.environment["GRAPHTIDE_KAFKA__BOOTSTRAP_SERVERS"] = kafka.bootstrap_servers
     name = f"docs-{place.folder.name}"
     if filled:
         kafka.create_topic(name=name)
@@ -134,7 +139,7 @@ def beside(command: str, place: Place) -> Iterator[None]:
     log = place.folder / "beside.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
-            ["bash", "-c", f"exec {command}" if re.match(r"\s*graphtide", command) else command],
+            [sys.executable, "-c", HEEDING, "bash", "-c", command],
             cwd=place.folder, env=place.environment, stdout=output, stderr=output, start_new_session=True,
         )  # fmt: skip
     try:
@@ -154,7 +159,7 @@ def beside(command: str, place: Place) -> Iterator[None]:
 
 def wait_until_ready(command: str, process: "subprocess.Popen[bytes]", place: Place, log: Path) -> None:
     deadline = time.monotonic() + READY_S
-    store = place.folder / ".graphtide" / "store.db"
+    store = f"sqlite:///{place.folder / '.graphtide' / 'store.db'}"
     while time.monotonic() < deadline:
         assert process.poll() is None, f"{command}\nhas ended:\n{log.read_text(errors='replace')}"
         if "graphtide serve" in command:
@@ -163,10 +168,18 @@ def wait_until_ready(command: str, process: "subprocess.Popen[bytes]", place: Pl
                     return
             except httpx.TransportError:
                 pass
-        elif "--follow" not in command or store.exists():
+        elif "--follow" not in command or has_graphs(store):
             return
         time.sleep(0.1)
     pytest.fail(f"{command}\nis not ready after {READY_S} s:\n{log.read_text(errors='replace')}")
+
+
+def has_graphs(store: str) -> bool:
+    try:
+        with open_reader(store) as reader:
+            return bool(reader.graphs())
+    except StoreError:  # it is not there yet
+        return False
 
 
 def run(command: str, place: Place, where: str) -> str:
@@ -180,6 +193,8 @@ def run(command: str, place: Place, where: str) -> str:
 
 def run_block(page: str, block: Block, place: Place, held: ExitStack) -> None:
     where = f"{page}:{block.line}"
+    if block.after_ctrl_c:
+        held.close()
     if block.file_name:
         (place.folder / block.file_name).write_text(place.here(block.text))
     elif block.language == "python":
@@ -224,9 +239,9 @@ def test_the_examples_of_a_page_run(page: str, place: Place, log: list[bytes], r
             place.environment[f"GRAPHTIDE_INFLUXDB__{name.upper()}"] = getattr(influxdb, name)
     if "postgresql://localhost/graphtide" in text:
         place.words["postgresql://localhost/graphtide"] = request.getfixturevalue("postgres_url")
-    with ExitStack() as held:
+    with ExitStack() as cleared, ExitStack() as held:
         for call in ending:
-            held.callback(call)
+            cleared.callback(call)
         for block in WITH_EXAMPLES[page]:
             run_block(page, block, place, held)
 
