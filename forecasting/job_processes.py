@@ -13,6 +13,7 @@ from typing import Self
 from forecasting.jobs import Jobs
 from forecasting.reports.records import Reports
 from forecasting.service_file import ServiceFile
+from forecasting.worker_process import without_secrets
 from infra.errors import StoreError
 from infra.settings import Settings
 
@@ -81,7 +82,7 @@ class WorkerProcesses:
             # A user's own `models.py` in the working directory is never picked up.
             env={**os.environ, "PYTHONSAFEPATH": "1"},
         )
-        told = {"worker": worker, "log_level": self._log_level, "settings": self._settings.model_dump(mode="json")}
+        told = {"worker": worker, "log_level": self._log_level, "settings": without_secrets(self._settings)}
         assert process.stdin is not None
         process.stdin.write(json.dumps(told).encode() + b"\n")
         process.stdin.flush()

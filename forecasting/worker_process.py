@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from pydantic import BaseModel, SecretStr
 
 from infra.errors import GraphtideError, StoreError
 from infra.settings import Settings
@@ -51,6 +52,20 @@ def run_worker(work: Work) -> None:
     except GraphtideError as error:
         _log.error("%s", error)
         sys.exit(1)
+
+
+def without_secrets(settings: Settings) -> dict[str, Any]:
+    """Return settings as JSON, for a process that finds the secrets in the environment, as this one did.
+
+    Pydantic would write them as asterisks, which the other process would take for the secret.
+    """
+    sections = {name: getattr(settings, name) for name in type(settings).model_fields}
+    hidden = {
+        name: {key for key, field in type(section).model_fields.items() if field.annotation is SecretStr}
+        for name, section in sections.items()
+        if isinstance(section, BaseModel)
+    }
+    return settings.model_dump(mode="json", exclude=hidden)
 
 
 @contextmanager

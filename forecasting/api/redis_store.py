@@ -1,6 +1,5 @@
 """A Redis as the store of shared answers: its address and password from the settings, its failures as OSError."""
 
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -10,6 +9,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from infra.errors import UsageError
+from infra.secret_file import read_secret
 from infra.settings import ENV_PREFIX, CacheSettings
 
 PASSWORD_VARIABLE = f"{ENV_PREFIX}CACHE__REDIS_PASSWORD"
@@ -100,12 +100,5 @@ def _password(settings: CacheSettings) -> str | None:
     given = settings.redis_password.get_secret_value()
     if given or not settings.redis_password_file:
         return given or None
-    try:
-        return Path(settings.redis_password_file).read_text(encoding="utf-8").strip() or None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UsageError(
-            f"the password of the Redis cannot be read from {settings.redis_password_file}: {reason}",
-            place="[cache] redis_password_file",
-            fix=f"name a file that holds the password alone, or set {PASSWORD_VARIABLE}",
-        ) from None
+    place, path = "[cache] redis_password_file", settings.redis_password_file
+    return read_secret(path, of="the Redis", kind="password", place=place, variable=PASSWORD_VARIABLE) or None

@@ -2,10 +2,10 @@
 
 import os
 from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 from infra.errors import UsageError
+from infra.secret_file import read_secret
 from infra.settings import ENV_PREFIX, InfluxDBSettings
 
 TOKEN_VARIABLE = f"{ENV_PREFIX}INFLUXDB__TOKEN"
@@ -124,12 +124,5 @@ def _token(settings: InfluxDBSettings) -> str:
     given = settings.token.get_secret_value() or os.environ.get(TOKEN_VARIABLE, "")
     if given or not settings.token_file:
         return given.strip()
-    try:
-        return Path(settings.token_file).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise UsageError(
-            f"the token of InfluxDB cannot be read from {settings.token_file}: {reason}",
-            place="[influxdb] token_file",
-            fix=f"name a file that holds the token alone, or set {TOKEN_VARIABLE}",
-        ) from None
+    place = "[influxdb] token_file"
+    return read_secret(settings.token_file, of="InfluxDB", kind="token", place=place, variable=TOKEN_VARIABLE)
