@@ -13,6 +13,7 @@ from models.contract import ForecastChunk
 @dataclass(slots=True)
 class _Rollout:
     chunks: Iterator[ForecastChunk]
+    batch: int
     done: list[ForecastChunk] = field(default_factory=list)
     steps: int = 0
 
@@ -37,19 +38,25 @@ class Rollouts:
         self._keep = keep
         self._rollouts: OrderedDict[tuple[str, str, str], _Rollout] = OrderedDict()
 
-    def steps(self, live: LiveState, horizon: int) -> ForecastChunk:
+    def steps(self, live: LiveState, horizon: int, *, batch: int = 0, anew: bool = False) -> ForecastChunk:
         """Return the next `horizon` steps, at most `max_steps`.
+
+        Args:
+            live: the state.
+            horizon: how many steps.
+            batch: of requests that are answered together; it rises.
+            anew: only what was rolled out in this batch will do.
 
         Raises:
             ModelError: the model made no forecast.
         """
         found = self._rollouts.get(live.key)
-        if found is None:
+        if found is None or (anew and found.batch != batch):
             for key in [key for key in self._rollouts if key[0] == live.graph]:
                 # An older state of the graph will hardly be asked for again.
                 del self._rollouts[key]
             chunks = live.model.rollout(live.state, self._max_steps, chunk_steps=self._block_steps, seed=self._seed)
-            found = self._rollouts[live.key] = _Rollout(chunks)
+            found = self._rollouts[live.key] = _Rollout(chunks, batch)
         self._rollouts.move_to_end(live.key)
         while len(self._rollouts) > self._keep:
             self._rollouts.popitem(last=False)

@@ -25,6 +25,7 @@ from forecasting.api import (
 from forecasting.api.dashboard import dashboard_router
 from forecasting.api.gate import Gate
 from forecasting.api.service import Service
+from forecasting.api.short_path import ShortPath
 from infra.settings import Settings
 
 
@@ -66,7 +67,7 @@ def build(settings: Settings) -> ASGIApp:
     openapi.describe(app, settings)
     app.include_router(dashboard_router(settings.api, [getattr(route, "path", "") for route in app.routes]))
     return Gate(
-        app,
+        ShortPath(app, state=app.state),
         state=app.state,
         max_body_bytes=settings.api.max_body_bytes,
         max_events_bytes=settings.spool.max_body_bytes,

@@ -1,10 +1,12 @@
-"""Computed answers: one model thread with a bounded queue, shared work, and the cache before it."""
+"""Computed answers: one model thread that works in batches, its bounded queue, shared work, and the cache before it."""
 
 import asyncio
 import hashlib
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from time import perf_counter
 from typing import TypeVar
 
@@ -13,6 +15,8 @@ from forecasting.api.problems import unavailable
 from forecasting.api.telemetry import Telemetry
 
 Result = TypeVar("Result")
+# More would keep the first of them waiting for the last.
+MAX_BATCH = 16
 _log = logging.getLogger(__name__)
 
 
@@ -20,8 +24,28 @@ class WorkFailedError(Exception):
     """The work of an answer failed; the cause is chained."""
 
 
+@dataclass(slots=True, eq=False)
+class _Wanted:
+    """An answer that is waited for.
+
+    Attributes:
+        key: what it is kept under.
+        make: makes the bytes, given the number of the batch.
+        answered: set when it is there; None where nobody waited any more.
+        waiters: callers that wait for it.
+    """
+
+    key: tuple[Hashable, ...]
+    make: Callable[[int], bytes]
+    answered: "asyncio.Future[Answer | None]"
+    waiters: int = 0
+
+
 class Computing:
     """Computes answers off the event loop, each once for all who wait for it.
+
+    What came while the thread was at work is its next batch: the more there is to do, the more share a rollout and the
+    way to the thread and back, and nobody waits for a batch to fill.
 
     Args:
         cache: answers that were computed.
@@ -35,50 +59,52 @@ class Computing:
         self._queue_size = queue_size
         self._deadline_s = deadline_s
         self._telemetry = telemetry
-        self._inflight: dict[tuple[Hashable, ...], asyncio.Future[Answer | None]] = {}
-        self._waiters: dict[tuple[Hashable, ...], int] = {}
+        self._shared: dict[tuple[Hashable, ...], _Wanted] = {}
+        self._queue: deque[_Wanted] = deque()
+        # Those that wait and those at work.
+        self._unanswered = 0
+        self._is_at_work = False
+        self._batch = 0
         self._pool = ThreadPoolExecutor(1, "graphtide-model")
 
     async def close(self) -> None:
         """End the thread after what it does now."""
         await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)
 
-    async def answer(self, key: tuple[Hashable, ...], work: Callable[[], bytes]) -> Answer:
-        """Return the answer of `key`: the one that is kept, the one that is being computed, or that of `work`.
+    def kept(self, key: tuple[Hashable, ...]) -> Answer | None:
+        """Return the answer of `key` that is kept."""
+        kept = self.cache.get(key)
+        self._telemetry.cache.labels("miss" if kept is None else "hit").inc()
+        return kept
+
+    async def answer(self, key: tuple[Hashable, ...], make: Callable[[int], bytes], *, anew: bool = False) -> Answer:
+        """Return an answer that was not kept: the one that is being computed, or that of `make`.
 
         Args:
             key: all that the bytes depend on, the graph first.
-            work: makes the bytes, in the model thread.
+            make: makes the bytes, in the model thread, given the number of the batch that it is in.
+            anew: one that is being computed already will not do.
 
         Raises:
             Problem: 503 where the queue is full.
             WorkFailedError: the work raised.
         """
-        kept = self.cache.get(key)
-        self._telemetry.cache.labels("miss" if kept is None else "hit").inc()
-        while kept is None:
-            # None again only where all earlier callers had given up just before this one came.
-            kept = await self._wait(key, work)
-        return kept
-
-    async def _wait(self, key: tuple[Hashable, ...], work: Callable[[], bytes]) -> Answer | None:
-        future = self._inflight.get(key)
-        if future is not None:
-            self._telemetry.shared.inc()
-        elif len(self._inflight) >= self._queue_size:
-            self._telemetry.shed.labels("queue").inc()
-            raise unavailable("overloaded", f"{self._queue_size} forecasts wait already")
-        else:
-            future = asyncio.ensure_future(self._compute(key, work))
-            self._inflight[key] = future
-            future.add_done_callback(lambda done: self._finished(key, done))
-            self._telemetry.queue.set(len(self._inflight))
-        self._waiters[key] = self._waiters.get(key, 0) + 1
-        try:
-            return await asyncio.shield(future)
-        finally:
-            if key in self._waiters:
-                self._waiters[key] -= 1
+        while True:
+            wanted = None if anew else self._shared.get(key)
+            if wanted is not None:
+                self._telemetry.shared.inc()
+            else:
+                wanted = self._enqueue(key, make)
+                if not anew:
+                    self._shared[key] = wanted
+            wanted.waiters += 1
+            try:
+                found = await asyncio.shield(wanted.answered)
+            finally:
+                wanted.waiters -= 1
+            # None only where all earlier callers had given up just before this one came.
+            if found is not None:
+                return found
 
     async def within_deadline(self, answer: Awaitable[Result]) -> Result:
         """Return an answer that comes in time.
@@ -92,34 +118,70 @@ class Computing:
             self._telemetry.shed.labels("deadline").inc()
             raise unavailable("deadline", f"the answer was not there after {self._deadline_s:g} s") from None
 
-    async def _compute(self, key: tuple[Hashable, ...], work: Callable[[], bytes]) -> Answer | None:
-        def run() -> bytes | None:
+    def _enqueue(self, key: tuple[Hashable, ...], make: Callable[[int], bytes]) -> _Wanted:
+        if self._unanswered >= self._queue_size:
+            self._telemetry.shed.labels("queue").inc()
+            raise unavailable("overloaded", f"{self._queue_size} forecasts wait already")
+        wanted = _Wanted(key, make, asyncio.get_running_loop().create_future())
+        self._queue.append(wanted)
+        self._count(+1)
+        # Not at once: requests that were read together make one batch.
+        asyncio.get_running_loop().call_soon(self._work)
+        return wanted
+
+    def _work(self) -> None:
+        """Send the next batch to the thread, unless it is at work."""
+        if self._is_at_work or not self._queue:
+            return
+        self._is_at_work = True
+        self._batch += 1
+        batch = [self._queue.popleft() for _ in range(min(MAX_BATCH, len(self._queue)))]
+        done = asyncio.get_running_loop().run_in_executor(self._pool, self._compute, batch, self._batch)
+        done.add_done_callback(lambda done: self._answer(batch, done))
+
+    def _compute(self, batch: list[_Wanted], number: int) -> "list[Answer | Exception | None]":
+        """Return what became of each; in the model thread."""
+        found: list[Answer | Exception | None] = []
+        for wanted in batch:
             # Nobody waits any more: those who gave up were told so.
-            if self._waiters.get(key, 0) <= 0:
-                return None
+            if wanted.waiters <= 0:
+                found.append(None)
+                continue
             begin = perf_counter()
-            body = work()
+            try:
+                body = wanted.make(number)
+                found.append(Answer(body, entity_tag(body)))
+            except Exception as error:  # noqa: BLE001 - one that fails does not take the others with it
+                found.append(error)
             self._telemetry.model_seconds.observe(perf_counter() - begin)
-            return body
+        return found
 
-        try:
-            body = await asyncio.get_running_loop().run_in_executor(self._pool, run)
-        except Exception as error:
-            _log.warning("an answer on %s could not be computed", key[0], exc_info=error)
-            raise WorkFailedError from error
-        if body is None:
-            return None
-        answer = Answer(body, entity_tag(body))
-        self.cache.put(key, answer)
-        return answer
-
-    def _finished(self, key: tuple[Hashable, ...], done: "asyncio.Future[Answer | None]") -> None:
-        del self._inflight[key]
-        self._waiters.pop(key, None)
-        self._telemetry.queue.set(len(self._inflight))
+    def _answer(self, batch: list[_Wanted], done: "asyncio.Future[list[Answer | Exception | None]]") -> None:
+        found: list[Answer | Exception | None] = [None] * len(batch) if done.cancelled() else done.result()
+        for wanted, answer in zip(batch, found, strict=True):
+            if self._shared.get(wanted.key) is wanted:
+                del self._shared[wanted.key]
+            if done.cancelled():
+                wanted.answered.cancel()
+            elif isinstance(answer, Exception):
+                _log.warning("an answer on %s could not be computed", wanted.key[0], exc_info=answer)
+                failure = WorkFailedError()
+                failure.__cause__ = answer
+                wanted.answered.set_exception(failure)
+                # Seen here, so that asyncio does not report it as never retrieved where all callers gave up.
+                wanted.answered.exception()
+            else:
+                if answer is not None:
+                    self.cache.put(wanted.key, answer)
+                wanted.answered.set_result(answer)
+        self._count(-len(batch))
+        self._is_at_work = False
         if not done.cancelled():
-            # Seen here, so that asyncio does not report it as never retrieved where all callers gave up.
-            done.exception()
+            self._work()
+
+    def _count(self, change: int) -> None:
+        self._unanswered += change
+        self._telemetry.queue.set(self._unanswered)
 
 
 def entity_tag(body: bytes) -> str:

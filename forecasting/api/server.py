@@ -2,6 +2,7 @@
 
 import logging
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -23,6 +24,11 @@ from models.mamba2.kernels.contract import BackendUnavailableError
 from models.mamba2.kernels.registry import get_backend
 
 BACKLOG = 2048
+# Seconds in which a serving process has to say that it lives. Those that end are noticed at once; on a busy machine one
+# takes longer than the usual 5 s to import torch, and would be ended again and again before it has started.
+HEALTHCHECK_S = 60
+# The event loop waits no longer for the thread that computes: Python's own 5 ms would be most of a short answer.
+SWITCH_INTERVAL_S = 0.0005
 
 
 def serve(settings: Settings, *, log_level: int, on_ready: Callable[[str], None]) -> None:
@@ -60,6 +66,7 @@ def serve(settings: Settings, *, log_level: int, on_ready: Callable[[str], None]
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=api.drain_s,
+            timeout_worker_healthcheck=HEALTHCHECK_S,
             backlog=BACKLOG,
         )
         stack.enter_context(forecast_processes(settings, log_level=log_level))
@@ -107,6 +114,7 @@ def _bind(api: ApiSettings) -> socket.socket:
 
 def _application(settings: Settings, log_level: int) -> ASGIApp:
     # Runs in each serving process, which has no logging of its own yet.
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     configure_logging(log_level)
     logging.getLogger("graphtide.audit").setLevel(logging.INFO)
     return build(settings)

@@ -72,22 +72,35 @@ def levels_of(text: str | None) -> tuple[float, ...]:
     return QUANTILE_LEVELS if text is None else quantile_levels("quantiles", split(text))
 
 
-async def short_forecast(service: Service, graph: str, wanted: ShortForecast) -> tuple[LiveState, Answer]:
+async def short_forecast(
+    service: Service, graph: str, wanted: ShortForecast, *, anew: bool = False
+) -> tuple[LiveState, Answer]:
     """Return the answer and the state that it rests on: the model's, or where that fails the floor's.
+
+    Args:
+        service: of this process.
+        graph: which graph.
+        wanted: what of its forecast.
+        anew: nothing will do that was computed before this call, neither an answer nor a rollout.
 
     Raises:
         Problem: there is no answer in time, or none at all.
     """
     computing, seed = service.computing, service.settings.forecast.seed
+    known = service.following.live(graph)
+    if known is not None and not anew:
+        kept = computing.kept((*known.key, wanted))
+        if kept is not None:
+            return known, kept
 
     async def compute(live: LiveState) -> tuple[LiveState, Answer]:
-        def work() -> bytes:
-            chunk = service.rollouts.steps(live, wanted.steps)
+        def work(batch: int) -> bytes:
+            chunk = service.rollouts.steps(live, wanted.steps, batch=batch, anew=anew)
             return forecast_body(
                 live, chunk, layout=wanted.layout, metrics=wanted.metrics, levels=wanted.levels, seed=seed
             )
 
-        return live, await computing.answer((*live.key, wanted), work)
+        return live, await computing.answer((*live.key, wanted), work, anew=anew)
 
     async def model_or_floor() -> tuple[LiveState, Answer]:
         live = await service.following.state_of(graph)
