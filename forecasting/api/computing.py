@@ -16,7 +16,7 @@ from forecasting.api.telemetry import Telemetry
 
 Result = TypeVar("Result")
 # More would keep the first of them waiting for the last.
-MAX_BATCH = 16
+MAX_BATCH = 32
 _log = logging.getLogger(__name__)
 
 
@@ -113,7 +113,8 @@ class Computing:
             Problem: 503 where it does not.
         """
         try:
-            return await asyncio.wait_for(answer, self._deadline_s)
+            async with asyncio.timeout(self._deadline_s):
+                return await answer
         except TimeoutError:
             self._telemetry.shed.labels("deadline").inc()
             raise unavailable("deadline", f"the answer was not there after {self._deadline_s:g} s") from None
