@@ -10,6 +10,7 @@ from forecasting.api.parameters import metric_names, quantile_levels, split, who
 from forecasting.api.problems import Problem, parameter_problem
 from forecasting.api.service import Service
 from forecasting.live import LiveState
+from forecasting.rollouts import Rollouts
 from infra.schema import MAX_HORIZON_STEPS, METRIC_NAMES, QUANTILE_LEVELS
 
 DEFAULT_HORIZON = 24
@@ -95,10 +96,7 @@ async def short_forecast(
 
     async def compute(live: LiveState) -> tuple[LiveState, Answer]:
         def work(batch: int) -> bytes:
-            chunk = service.rollouts.steps(live, wanted.steps, batch=batch, anew=anew)
-            return forecast_body(
-                live, chunk, layout=wanted.layout, metrics=wanted.metrics, levels=wanted.levels, seed=seed
-            )
+            return forecast_bytes(live, service.rollouts, wanted, seed=seed, batch=batch, anew=anew)
 
         return live, await computing.answer((*live.key, wanted), work, anew=anew)
 
@@ -115,3 +113,15 @@ async def short_forecast(
             )
 
     return await computing.within_deadline(model_or_floor())
+
+
+def forecast_bytes(
+    live: LiveState, rollouts: Rollouts, wanted: ShortForecast, *, seed: int, batch: int = 0, anew: bool = False
+) -> bytes:
+    """Return the answer from a state; `batch` and `anew` as for `Rollouts.steps`.
+
+    Raises:
+        ModelError: the model made no forecast.
+    """
+    chunk = rollouts.steps(live, wanted.steps, batch=batch, anew=anew)
+    return forecast_body(live, chunk, layout=wanted.layout, metrics=wanted.metrics, levels=wanted.levels, seed=seed)

@@ -1,7 +1,7 @@
 """`api`: the forecast service against the servers of models, on a warm graph of 56,000 hours over loopback.
 
-All servers are up at once and stand still (SIGSTOP) while another one is asked; they take turns, and figures are medians
-over the turns. Whoever answers other bytes than we do has no figure.
+All servers are up at once and stand still (SIGSTOP) while another one is asked; they take turns, and figures are
+medians over the turns. Whoever answers other bytes than we do has no figure.
 """
 
 from collections.abc import Callable, Iterator

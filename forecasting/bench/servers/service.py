@@ -23,19 +23,23 @@ class GraphtideService(Server):
         folder: where it keeps what it writes.
         store_url: the store that it follows.
         settings: others, as GRAPHTIDE_* variables of the environment.
+        data: folder of its jobs, keys and spool, if that is another one.
     """
 
     name: ClassVar[str] = "graphtide"
 
-    def __init__(self, folder: Path, store_url: str, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, folder: Path, store_url: str, settings: Mapping[str, str] | None = None, *, data: Path | None = None
+    ) -> None:
         super().__init__(folder)
-        self.service_db = folder / "service.db"
+        self.data = data or folder
+        self.service_db = self.data / "service.db"
         self._settings = {
             "GRAPHTIDE_STORE__URL": store_url,
             "GRAPHTIDE_API__SERVICE_DB": str(self.service_db),
             "GRAPHTIDE_API__PORT": str(self.port),
             "GRAPHTIDE_MODELS__DIRECTORY": str(folder / "models"),
-            "GRAPHTIDE_SPOOL__PATH": str(folder / "spool.db"),
+            "GRAPHTIDE_SPOOL__PATH": str(self.data / "spool.db"),
             **(settings or {}),
         }
 
@@ -65,6 +69,6 @@ class GraphtideService(Server):
 
     def make_key(self, name: str, scope: Scope, *graphs: str) -> str:
         """Make an API key and return its token."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.data.mkdir(parents=True, exist_ok=True)
         with ServiceFile(self.service_db) as file:
             return Keys(file).create(name, scope, graphs or ("*",))[1]
