@@ -12,10 +12,11 @@ from forecasting.api.bodies import provenance
 from forecasting.jobs import Job, Jobs, LostJobError
 from forecasting.live import LiveState, LiveStates
 from forecasting.service_file import ServiceFile
+from forecasting.store_patience import StorePatience
 from forecasting.worker_process import lease, run_worker
 from infra.errors import GraphtideError, ModelError, StoreError
 from infra.settings import Settings
-from stream.store import open_reader
+from models.futures import roll_out
 
 IDLE_WAIT_S = 0.02
 FAILURE_WAIT_S = 1.0
@@ -41,7 +42,7 @@ def work(settings: Settings, worker: str, stop: threading.Event) -> None:
     with (
         ServiceFile(settings.api.service_db) as file,
         LiveStates(
-            lambda: open_reader(settings.store.url, settings.influxdb),
+            StorePatience.of(settings, stop).for_background,
             settings.models.directory,
             max_graphs=settings.api.max_live_graphs,
         ) as states,
@@ -151,7 +152,15 @@ def _compute(
     """
     stop, lost = ended
     request, kept = job.request, jobs.kept_digests(job)
-    for chunk in live.model.rollout(live.state, request.horizon, chunk_steps=chunk_steps, seed=request.seed):
+    chunks = roll_out(
+        live.model,
+        live.state,
+        request.horizon,
+        n_paths=request.paths,
+        chunk_steps=chunk_steps,
+        seed=request.seed,
+    )
+    for chunk in chunks:
         if stop.is_set():
             raise StoppedError("put back")
         if lost.is_set():

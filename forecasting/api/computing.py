@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from forecasting.api.cache import Answer, AnswerCache
 from forecasting.api.problems import unavailable
+from forecasting.api.shared_cache import SharedCache
 from forecasting.api.telemetry import Telemetry
 
 Result = TypeVar("Result")
@@ -52,15 +53,27 @@ class Computing:
         queue_size: answers that may wait.
         deadline_s: seconds that a caller waits.
         telemetry: where the work is counted.
+        shared: answers that other processes computed; None where none are shared.
     """
 
-    def __init__(self, cache: AnswerCache, *, queue_size: int, deadline_s: float, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        cache: AnswerCache,
+        *,
+        queue_size: int,
+        deadline_s: float,
+        telemetry: Telemetry,
+        shared: SharedCache | None = None,
+    ) -> None:
         self.cache = cache
+        self.shared = shared
         self._queue_size = queue_size
         self._deadline_s = deadline_s
         self._telemetry = telemetry
-        self._shared: dict[tuple[Hashable, ...], _Wanted] = {}
+        self._under_way: dict[tuple[Hashable, ...], _Wanted] = {}
         self._queue: deque[_Wanted] = deque()
+        # The loop alone would forget them while they run.
+        self._looking: set[asyncio.Future[None]] = set()
         # Those that wait and those at work.
         self._unanswered = 0
         self._is_at_work = False
@@ -68,8 +81,10 @@ class Computing:
         self._pool = ThreadPoolExecutor(1, "graphtide-model")
 
     async def close(self) -> None:
-        """End the thread after what it does now."""
+        """End the thread after what it does now, and leave the shared cache."""
         await asyncio.to_thread(self._pool.shutdown, wait=True, cancel_futures=True)
+        if self.shared is not None:
+            await self.shared.close()
 
     def kept(self, key: tuple[Hashable, ...]) -> Answer | None:
         """Return the answer of `key` that is kept."""
@@ -81,22 +96,22 @@ class Computing:
         """Return an answer that was not kept: the one that is being computed, or that of `make`.
 
         Args:
-            key: all that the bytes depend on, the graph first.
+            key: all that the bytes depend on, the graph first; its `repr` is the same in every process.
             make: makes the bytes, in the model thread, given the number of the batch that it is in.
-            anew: one that is being computed already will not do.
+            anew: one that is kept elsewhere or is being computed already will not do.
 
         Raises:
             Problem: 503 where the queue is full.
             WorkFailedError: the work raised.
         """
         while True:
-            wanted = None if anew else self._shared.get(key)
+            wanted = None if anew else self._under_way.get(key)
             if wanted is not None:
                 self._telemetry.shared.inc()
             else:
-                wanted = self._enqueue(key, make)
+                wanted = self._enqueue(key, make, anew=anew)
                 if not anew:
-                    self._shared[key] = wanted
+                    self._under_way[key] = wanted
             wanted.waiters += 1
             try:
                 found = await asyncio.shield(wanted.answered)
@@ -119,16 +134,31 @@ class Computing:
             self._telemetry.shed.labels("deadline").inc()
             raise unavailable("deadline", f"the answer was not there after {self._deadline_s:g} s") from None
 
-    def _enqueue(self, key: tuple[Hashable, ...], make: Callable[[int], bytes]) -> _Wanted:
+    def _enqueue(self, key: tuple[Hashable, ...], make: Callable[[int], bytes], *, anew: bool) -> _Wanted:
         if self._unanswered >= self._queue_size:
             self._telemetry.shed.labels("queue").inc()
             raise unavailable("overloaded", f"{self._queue_size} forecasts wait already")
         wanted = _Wanted(key, make, asyncio.get_running_loop().create_future())
-        self._queue.append(wanted)
         self._count(+1)
-        # Not at once: requests that were read together make one batch.
-        asyncio.get_running_loop().call_soon(self._work)
+        if self.shared is None or anew:
+            self._queue.append(wanted)
+            # Not at once: requests that were read together make one batch.
+            asyncio.get_running_loop().call_soon(self._work)
+        else:
+            looking = asyncio.ensure_future(self._look(self.shared, wanted))
+            self._looking.add(looking)
+            looking.add_done_callback(self._looking.discard)
         return wanted
+
+    async def _look(self, shared: SharedCache, wanted: _Wanted) -> None:
+        """Take what another process has computed; else have it computed here."""
+        found = await shared.get(wanted.key)
+        if found is None:
+            self._queue.append(wanted)
+            self._work()
+            return
+        self._settle(wanted, Answer(found, entity_tag(found)))
+        self._count(-1)
 
     def _work(self) -> None:
         """Send the next batch to the thread, unless it is at work."""
@@ -160,25 +190,33 @@ class Computing:
     def _answer(self, batch: list[_Wanted], done: "asyncio.Future[list[Answer | Exception | None]]") -> None:
         found: list[Answer | Exception | None] = [None] * len(batch) if done.cancelled() else done.result()
         for wanted, answer in zip(batch, found, strict=True):
-            if self._shared.get(wanted.key) is wanted:
-                del self._shared[wanted.key]
             if done.cancelled():
                 wanted.answered.cancel()
-            elif isinstance(answer, Exception):
-                _log.warning("an answer on %s could not be computed", wanted.key[0], exc_info=answer)
-                failure = WorkFailedError()
-                failure.__cause__ = answer
-                wanted.answered.set_exception(failure)
-                # Seen here, so that asyncio does not report it as never retrieved where all callers gave up.
-                wanted.answered.exception()
-            else:
-                if answer is not None:
-                    self.cache.put(wanted.key, answer)
-                wanted.answered.set_result(answer)
+            elif self.shared is not None and isinstance(answer, Answer):
+                self.shared.put(wanted.key, answer.body)
+            self._settle(wanted, answer)
         self._count(-len(batch))
         self._is_at_work = False
         if not done.cancelled():
             self._work()
+
+    def _settle(self, wanted: _Wanted, answer: Answer | Exception | None) -> None:
+        """Tell those who wait, and keep the answer."""
+        if self._under_way.get(wanted.key) is wanted:
+            del self._under_way[wanted.key]
+        if wanted.answered.cancelled():
+            return
+        if isinstance(answer, Exception):
+            _log.warning("an answer on %s could not be computed", wanted.key[0], exc_info=answer)
+            failure = WorkFailedError()
+            failure.__cause__ = answer
+            wanted.answered.set_exception(failure)
+            # Seen here, so that asyncio does not report it as never retrieved where all callers gave up.
+            wanted.answered.exception()
+            return
+        if answer is not None:
+            self.cache.put(wanted.key, answer)
+        wanted.answered.set_result(answer)
 
     def _count(self, change: int) -> None:
         self._unanswered += change

@@ -24,9 +24,8 @@ from models.mamba2.kernels.contract import BackendUnavailableError
 from models.mamba2.kernels.registry import get_backend
 
 BACKLOG = 2048
-# Seconds in which a serving process has to say that it lives. Those that end are noticed at once; on a busy machine one
-# takes longer than the usual 5 s to import torch, and would be ended again and again before it has started.
-HEALTHCHECK_S = 60
+# A process that does not answer its parent for so long is replaced; on a busy machine, importing torch takes that.
+WORKER_START_S = 60
 # The event loop waits no longer for the thread that computes: Python's own 5 ms would be most of a short answer.
 SWITCH_INTERVAL_S = 0.0005
 
@@ -66,7 +65,7 @@ def serve(settings: Settings, *, log_level: int, on_ready: Callable[[str], None]
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=api.drain_s,
-            timeout_worker_healthcheck=HEALTHCHECK_S,
+            timeout_worker_healthcheck=WORKER_START_S,
             backlog=BACKLOG,
         )
         stack.enter_context(forecast_processes(settings, log_level=log_level))

@@ -13,6 +13,8 @@ from forecasting.api.draining import told_of_the_end
 from forecasting.api.following import Following
 from forecasting.api.problems import Problem, near_names, unavailable
 from forecasting.api.rates import Rates
+from forecasting.api.redis_store import RedisStore
+from forecasting.api.shared_cache import SharedCache
 from forecasting.api.store_access import StoreAccess
 from forecasting.api.subscriptions import Subscriptions
 from forecasting.api.telemetry import Telemetry
@@ -23,12 +25,13 @@ from forecasting.reports.records import Reports
 from forecasting.reports.schedules import Schedules
 from forecasting.rollouts import Rollouts
 from forecasting.service_file import ServiceFile
+from forecasting.store_patience import StorePatience
+from infra.breaker import Breaker
 from infra.settings import Settings
 from stream.spool.file import Spool
-from stream.store import open_reader
 from stream.store.base import GraphInfo
 
-# States whose rollout is kept at once, besides the encoded answers: one for each of the busiest graphs.
+# Rollouts that are kept at once, besides the encoded answers: one for each of the busiest graphs.
 KEPT_ROLLOUTS = 16
 # Steps rolled out at once: as many as are asked for unless a request says otherwise, so that a new state answers soon.
 ROLLOUT_BLOCK_STEPS = 24
@@ -55,10 +58,15 @@ class Service:
         self.deliveries = Deliveries(file, settings.reports, lease_s=settings.jobs.lease_s)
         self.keyring = KeyRing(Keys(file), refresh_s=api.poll_interval_s)
         self.rates = Rates(per_s=api.rate_per_s, burst=api.rate_burst)
-        self.store = StoreAccess(lambda: open_reader(settings.store.url, settings.influxdb))
+        self.patience = StorePatience.of(settings)
+        self.store = StoreAccess(self.patience.for_requests, deadline_s=api.deadline_s)
         cache = AnswerCache(max_bytes=api.cache_mb << 20, lifetime_s=api.cache_lifetime_s)
         self.computing = Computing(
-            cache, queue_size=api.queue_size, deadline_s=api.deadline_s, telemetry=self.telemetry
+            cache,
+            queue_size=api.queue_size,
+            deadline_s=api.deadline_s,
+            telemetry=self.telemetry,
+            shared=_shared_cache(settings, self.telemetry),
         )
         self.subscriptions = Subscriptions(
             self.store,
@@ -67,18 +75,18 @@ class Service:
             telemetry=self.telemetry,
         )
         self.following = Following(
-            lambda: open_reader(settings.store.url, settings.influxdb),
+            self.patience.for_background,
             settings.models.directory,
             max_graphs=api.max_live_graphs,
             poll_interval_s=api.poll_interval_s,
             telemetry=self.telemetry,
+            is_away=lambda: self.patience.is_away,
             on_new_state=cache.forget,
             on_look=self.subscriptions.looked,
         )
         self.rollouts = Rollouts(
             block_steps=min(ROLLOUT_BLOCK_STEPS, api.short_max_steps),
             max_steps=api.short_max_steps,
-            seed=settings.forecast.seed,
             keep=KEPT_ROLLOUTS,
         )
 
@@ -98,7 +106,11 @@ class Service:
             service = cls(settings, file, spool)
             stack.push_async_callback(service.store.close)
             stack.push_async_callback(service.computing.close)
+            if service.computing.shared is not None:
+                # Said at once: it may be no outage but a wrong password.
+                await service.computing.shared.look()
             await stack.enter_async_context(service.following)
+            stack.callback(service.patience.stop.set)
             stack.enter_context(told_of_the_end(service.subscriptions.drain))
             yield service
 
@@ -118,6 +130,19 @@ class Service:
             raise Problem(404, "unknown-graph", f"there is no graph {name[:200]!r}{meant}", near=near)
         require(caller, scope)
         return info
+
+
+def _shared_cache(settings: Settings, telemetry: Telemetry) -> SharedCache | None:
+    chosen = settings.cache
+    if not chosen.redis_url:
+        return None
+    return SharedCache(
+        RedisStore(chosen),
+        lifetime_s=settings.api.cache_lifetime_s,
+        timeout_s=chosen.timeout_s,
+        breaker=Breaker(failures=chosen.failures, pause_s=chosen.pause_s),
+        telemetry=telemetry,
+    )
 
 
 def require(caller: Key, scope: Scope, graph: str | None = None) -> None:

@@ -1,7 +1,8 @@
 """Short forecasts as bytes: what is asked for, and the answer of the model, or of the floor where that fails."""
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, replace
 
 from forecasting.api.bodies import Layout, forecast_body
 from forecasting.api.cache import Answer
@@ -11,7 +12,8 @@ from forecasting.api.problems import Problem, parameter_problem
 from forecasting.api.service import Service
 from forecasting.live import LiveState
 from forecasting.rollouts import Rollouts
-from infra.schema import MAX_HORIZON_STEPS, METRIC_NAMES, QUANTILE_LEVELS
+from infra.schema import MAX_HORIZON_STEPS, MAX_PATHS, METRIC_NAMES, QUANTILE_LEVELS
+from infra.settings import MAX_SEED, ApiSettings
 
 DEFAULT_HORIZON = 24
 _log = logging.getLogger(__name__)
@@ -25,12 +27,16 @@ class ShortForecast:
         steps: steps ahead.
         metrics, levels: which of them.
         layout: of the JSON.
+        n_paths: sample paths beside them.
+        seed: of what is drawn; that of the settings if None.
     """
 
     steps: int
     metrics: tuple[str, ...]
     levels: tuple[float, ...]
     layout: Layout = Layout.SERIES
+    n_paths: int = 0
+    seed: int | None = None
 
 
 def horizon_steps(graph: str, text: str | None, short_max_steps: int) -> int:
@@ -53,6 +59,34 @@ def horizon_steps(graph: str, text: str | None, short_max_steps: int) -> int:
             long_range={"method": "POST", "href": f"/v1/graphs/{graph}/forecasts", "body": {"horizon": steps}},
         )
     return steps
+
+
+def most_paths(api: ApiSettings) -> int:
+    """Return how many sample paths a short answer may have.
+
+    Paths are drawn for every metric and as far as short answers go, whatever of them is asked for.
+    """
+    return max(1, min(MAX_PATHS, api.max_path_values // (api.short_max_steps * len(METRIC_NAMES))))
+
+
+def paths_of(text: str | None, most: int) -> int:
+    """Return the sample paths that a query asks for; 0 if it asks for none.
+
+    Raises:
+        Problem: the text is no number of paths.
+    """
+    if text is None:
+        return 0
+    return whole_number("paths", text, 1, most, example=min(20, most))
+
+
+def seed_of(text: str | None) -> int | None:
+    """Return the seed of a query; None if it names none.
+
+    Raises:
+        Problem: the text is none.
+    """
+    return None if text is None else whole_number("seed", text, 0, MAX_SEED, example=7)
 
 
 def metrics_of(text: str | None) -> tuple[str, ...]:
@@ -87,18 +121,24 @@ async def short_forecast(
     Raises:
         Problem: there is no answer in time, or none at all.
     """
-    computing, seed = service.computing, service.settings.forecast.seed
+    computing = service.computing
+    if wanted.seed is None:
+        wanted = replace(wanted, seed=service.settings.forecast.seed)
+
+    def key(live: LiveState) -> tuple[Hashable, ...]:
+        return (*live.key, live.next_step_us, live.degraded_reason, wanted)
+
     known = service.following.live(graph)
     if known is not None and not anew:
-        kept = computing.kept((*known.key, wanted))
+        kept = computing.kept(key(known))
         if kept is not None:
             return known, kept
 
     async def compute(live: LiveState) -> tuple[LiveState, Answer]:
         def work(batch: int) -> bytes:
-            return forecast_bytes(live, service.rollouts, wanted, seed=seed, batch=batch, anew=anew)
+            return forecast_bytes(live, service.rollouts, wanted, batch=batch, anew=anew)
 
-        return live, await computing.answer((*live.key, wanted), work, anew=anew)
+        return live, await computing.answer(key(live), work, anew=anew)
 
     async def model_or_floor() -> tuple[LiveState, Answer]:
         live = await service.following.state_of(graph)
@@ -116,12 +156,13 @@ async def short_forecast(
 
 
 def forecast_bytes(
-    live: LiveState, rollouts: Rollouts, wanted: ShortForecast, *, seed: int, batch: int = 0, anew: bool = False
+    live: LiveState, rollouts: Rollouts, wanted: ShortForecast, *, batch: int = 0, anew: bool = False
 ) -> bytes:
-    """Return the answer from a state; `batch` and `anew` as for `Rollouts.steps`.
+    """Return the answer from a state; `wanted` names a seed, `batch` and `anew` are as for `Rollouts.steps`.
 
     Raises:
         ModelError: the model made no forecast.
     """
-    chunk = rollouts.steps(live, wanted.steps, batch=batch, anew=anew)
+    seed = wanted.seed or 0
+    chunk = rollouts.steps(live, wanted.steps, seed=seed, n_paths=wanted.n_paths, batch=batch, anew=anew)
     return forecast_body(live, chunk, layout=wanted.layout, metrics=wanted.metrics, levels=wanted.levels, seed=seed)

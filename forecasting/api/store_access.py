@@ -21,10 +21,12 @@ class StoreAccess:
 
     Args:
         open_reader: opens it; called again after a failure.
+        deadline_s: seconds that a request waits.
     """
 
-    def __init__(self, open_reader: Callable[[], SnapshotReader]) -> None:
+    def __init__(self, open_reader: Callable[[], SnapshotReader], *, deadline_s: float) -> None:
         self._open_reader = open_reader
+        self._deadline_s = deadline_s
         self._pool = ThreadPoolExecutor(THREADS, "graphtide-store")
         self._here = threading.local()
 
@@ -32,10 +34,15 @@ class StoreAccess:
         """Return the answer to a question.
 
         Raises:
-            Problem: 503 where the store cannot be read.
+            Problem: 503 where the store cannot be read, or not in time.
         """
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, self._ask, question)
+            asked = asyncio.get_running_loop().run_in_executor(self._pool, self._ask, question)
+            return await asyncio.wait_for(asked, self._deadline_s)
+        except TimeoutError:
+            _log.warning("the store did not answer a request within %g s", self._deadline_s)
+            detail = f"the snapshots were not there after {self._deadline_s:g} s"
+            raise unavailable("store-unavailable", detail) from None
         except GraphtideError as error:
             _log.warning("the store cannot be read: %s", error.message)
             raise unavailable("store-unavailable", "the snapshots cannot be read at the moment") from None

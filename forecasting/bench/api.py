@@ -12,6 +12,7 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from time import monotonic
+from typing import TypeVar
 
 from forecasting.bench.api_jobs import beside_jobs, long_forecasts
 from forecasting.bench.api_systems import BenchService, PeerServer, cpu_s, load, make_store, once, started
@@ -73,6 +74,7 @@ class Figures:
 
 
 Group = Callable[["Bench"], None]
+AnyServer = TypeVar("AnyServer", bound=Server)
 
 
 @dataclass(slots=True)
@@ -161,7 +163,7 @@ def measure(*, command: str, budget_s: float, only: str = "", say: Say) -> Repor
 
 
 @contextmanager
-def _running(server: Server) -> Iterator[Server]:
+def _running(server: AnyServer) -> Iterator[AnyServer]:
     started(server)
     try:
         yield server
@@ -191,15 +193,15 @@ def _saturation(bench: Bench) -> None:
         for peer in PEERS:
             bench.say(f"  {peer} …")
             try:
-                server = PeerServer(peer, bench.folder / peer, bench.store_url, bench.say)
-                stack.enter_context(_running(server))
-                if once(server.port, server.request) != (200, expected):
+                started_peer = PeerServer(peer, bench.folder / peer, bench.store_url, bench.say)
+                stack.enter_context(_running(started_peer))
+                if once(started_peer.port, started_peer.request) != (200, expected):
                     raise PeerError("it answers other bytes")
             except PeerError as error:
                 bench.missing.append(Missing(case, peer, str(error)))
                 continue
-            server.pause()
-            lanes[peer] = server, server.request
+            started_peer.pause()
+            lanes[peer] = started_peer, started_peer.request
         for _ in bench.rounds():
             for name, (server, request) in list(lanes.items()):
                 server.resume()

@@ -25,6 +25,7 @@ from infra.settings.reports import (
 )
 from infra.settings.service import (
     ApiSettings,
+    CacheSettings,
     JobSettings,
 )
 from infra.settings.stream import (
@@ -46,6 +47,7 @@ __all__ = [
     "MAX_SEED",
     "ApiSettings",
     "BacktestSettings",
+    "CacheSettings",
     "DataSettings",
     "DeadLetterSettings",
     "ForecastSettings",
@@ -92,6 +94,7 @@ class Settings(BaseSettings):
     live: LiveSettings = LiveSettings()
     influxdb: InfluxDBSettings = InfluxDBSettings()
     api: ApiSettings = ApiSettings()
+    cache: CacheSettings = CacheSettings()
     jobs: JobSettings = JobSettings()
     reports: ReportSettings = ReportSettings()
     spool: SpoolSettings = SpoolSettings()

@@ -156,3 +156,8 @@ class InfluxDBSettings(Section):
     batch_points: int = Field(default=5000, ge=1, le=100_000)
     max_wait_s: float = Field(default=30.0, gt=0)
     drain_s: float = Field(default=60.0, ge=0)
+    attempts: int = Field(default=3, ge=1, le=100)
+    retry_min_s: float = Field(default=4.0, gt=0)
+    retry_max_s: float = Field(default=10.0, gt=0)
+    failures: int = Field(default=3, ge=1)
+    pause_s: float = Field(default=5.0, gt=0)

@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -14,7 +15,7 @@ from forecasting.api.service import ROLLOUT_BLOCK_STEPS
 from forecasting.api.short_forecasts import forecast_bytes
 from forecasting.live import LiveState, LiveStates
 from forecasting.rollouts import Rollouts
-from infra.schema import METRIC_INDEX, QUANTILE_LEVELS
+from infra.schema import MAX_PATHS, METRIC_INDEX, QUANTILE_LEVELS
 from infra.settings import InfluxDBSettings, JobSettings
 from stream.store import open_reader
 from tests.soak.clients import HOUR_S, Clients
@@ -64,8 +65,9 @@ def _short(world: World, clients: Clients, ledger: Ledger) -> int:
                     continue
                 lives[graph, snapshots] = states.state_at(graph, snapshots)
             live = lives[graph, snapshots]
-            rollouts = Rollouts(block_steps=ROLLOUT_BLOCK_STEPS, max_steps=SHORT_MAX_STEPS, seed=0, keep=1)
-            body = forecast_bytes(live, rollouts, wanted_of(graph, query, SHORT_MAX_STEPS), seed=0)
+            rollouts = Rollouts(block_steps=ROLLOUT_BLOCK_STEPS, max_steps=SHORT_MAX_STEPS, keep=1)
+            wanted = replace(wanted_of(graph, query, SHORT_MAX_STEPS, MAX_PATHS), seed=0)
+            body = forecast_bytes(live, rollouts, wanted)
             expected = {(live.digest, hashlib.blake2b(body, digest_size=16).digest())}
             if answers != expected:
                 ledger.violate(f"{graph} at {snapshots} snapshots, {query}: other bytes than the engine's")

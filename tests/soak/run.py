@@ -63,7 +63,7 @@ def run(
     return {
         "seconds": round(loaded_for_s),
         "seed": seed,
-        "hardware": hardware(),
+        "hardware": (machine := hardware()) | {"threads": machine["cores"]},
         "faults": ledger.faults,
         "requests": {name: dict(sorted(counts.items())) for name, counts in sorted(ledger.statuses.items())},
         "malformed": clients.seen.malformed,

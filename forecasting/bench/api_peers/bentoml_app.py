@@ -8,14 +8,14 @@ from bentoml.validators import ContentType
 from forecasting.bench.api_peers.work import Work
 
 
-@bentoml.service(workers=1, traffic={"timeout": 60}, logging={"access": {"enabled": False}})  # type: ignore[misc]
+@bentoml.service(workers=1, traffic={"timeout": 60}, logging={"access": {"enabled": False}})
 class Forecasts:
     """The forecasts of a graph."""
 
     def __init__(self) -> None:
         self.work = Work()
 
-    @bentoml.api  # type: ignore[misc]
+    @bentoml.api  # type: ignore[untyped-decorator]
     def forecast(self, horizon: int) -> Annotated[bytes, ContentType("application/json")]:
         """Answer one request."""
         del horizon

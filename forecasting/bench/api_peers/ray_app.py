@@ -32,5 +32,5 @@ class Forecasts:
 if __name__ == "__main__":
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20)
     serve.start(http_options={"host": "127.0.0.1", "port": int(os.environ[PORT])})
-    serve.run(Forecasts.bind(), route_prefix="/")
+    serve.run(Forecasts.bind(), route_prefix="/")  # type: ignore[attr-defined]
     signal.pause()

@@ -10,6 +10,7 @@ import torch
 from forecasting.api.bodies import Layout, forecast_body
 from forecasting.live import LiveStates
 from infra.schema import METRIC_NAMES
+from models.futures import roll_out
 from stream.store import open_reader
 
 STORE, MODELS, GRAPH, PORT = "BENCH_STORE", "BENCH_MODELS", "BENCH_GRAPH", "BENCH_PORT"
@@ -41,6 +42,6 @@ class Work:
     def bodies(self, count: int) -> list[bytes]:
         """Return the answers to requests that came together: one call of the model, and the bytes of each."""
         live = self._live
-        chunk = next(iter(live.model.rollout(live.state, STEPS, chunk_steps=STEPS, seed=0)))
+        chunk = next(iter(roll_out(live.model, live.state, STEPS, n_paths=0, chunk_steps=STEPS, seed=0)))
         asked = {"layout": Layout.SERIES, "metrics": METRIC_NAMES, "levels": LEVELS, "seed": 0}
         return [forecast_body(live, chunk, **asked) for _ in range(count)]  # type: ignore[arg-type]
