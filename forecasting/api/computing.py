@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TypeVar
@@ -14,6 +15,7 @@ from forecasting.api.cache import Answer, AnswerCache
 from forecasting.api.problems import unavailable
 from forecasting.api.shared_cache import SharedCache
 from forecasting.api.telemetry import Telemetry
+from forecasting.tracing import NO_TRACING, Tracing
 
 Result = TypeVar("Result")
 # More would keep the first of them waiting for the last.
@@ -33,12 +35,14 @@ class _Wanted:
         key: what it is kept under.
         make: makes the bytes, given the number of the batch.
         answered: set when it is there; None where nobody waited any more.
+        context: of the request, whose span goes along into the thread.
         waiters: callers that wait for it.
     """
 
     key: tuple[Hashable, ...]
     make: Callable[[int], bytes]
     answered: "asyncio.Future[Answer | None]"
+    context: Context
     waiters: int = 0
 
 
@@ -54,6 +58,7 @@ class Computing:
         deadline_s: seconds that a caller waits.
         telemetry: where the work is counted.
         shared: answers that other processes computed; None where none are shared.
+        tracing: makes spans of the work.
     """
 
     def __init__(
@@ -64,9 +69,11 @@ class Computing:
         deadline_s: float,
         telemetry: Telemetry,
         shared: SharedCache | None = None,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         self.cache = cache
         self.shared = shared
+        self._tracing = tracing
         self._queue_size = queue_size
         self._deadline_s = deadline_s
         self._telemetry = telemetry
@@ -90,6 +97,9 @@ class Computing:
         """Return the answer of `key` that is kept."""
         kept = self.cache.get(key)
         self._telemetry.cache.labels("miss" if kept is None else "hit").inc()
+        if kept is not None:
+            with self._tracing.span("answer") as span:
+                span.set("graphtide.cache", "hit")
         return kept
 
     async def answer(self, key: tuple[Hashable, ...], make: Callable[[int], bytes], *, anew: bool = False) -> Answer:
@@ -104,22 +114,24 @@ class Computing:
             Problem: 503 where the queue is full.
             WorkFailedError: the work raised.
         """
-        while True:
-            wanted = None if anew else self._under_way.get(key)
-            if wanted is not None:
-                self._telemetry.shared.inc()
-            else:
-                wanted = self._enqueue(key, make, anew=anew)
-                if not anew:
-                    self._under_way[key] = wanted
-            wanted.waiters += 1
-            try:
-                found = await asyncio.shield(wanted.answered)
-            finally:
-                wanted.waiters -= 1
-            # None only where all earlier callers had given up just before this one came.
-            if found is not None:
-                return found
+        with self._tracing.span("answer") as span:
+            span.set("graphtide.cache", "miss")
+            while True:
+                wanted = None if anew else self._under_way.get(key)
+                if wanted is not None:
+                    self._telemetry.shared.inc()
+                else:
+                    wanted = self._enqueue(key, make, anew=anew)
+                    if not anew:
+                        self._under_way[key] = wanted
+                wanted.waiters += 1
+                try:
+                    found = await asyncio.shield(wanted.answered)
+                finally:
+                    wanted.waiters -= 1
+                # None only where all earlier callers had given up just before this one came.
+                if found is not None:
+                    return found
 
     async def within_deadline(self, answer: Awaitable[Result]) -> Result:
         """Return an answer that comes in time.
@@ -138,7 +150,7 @@ class Computing:
         if self._unanswered >= self._queue_size:
             self._telemetry.shed.labels("queue").inc()
             raise unavailable("overloaded", f"{self._queue_size} forecasts wait already")
-        wanted = _Wanted(key, make, asyncio.get_running_loop().create_future())
+        wanted = _Wanted(key, make, asyncio.get_running_loop().create_future(), copy_context())
         self._count(+1)
         if self.shared is None or anew:
             self._queue.append(wanted)
@@ -180,12 +192,16 @@ class Computing:
                 continue
             begin = perf_counter()
             try:
-                body = wanted.make(number)
+                body = wanted.context.run(self._make, wanted, number)
                 found.append(Answer(body, entity_tag(body)))
             except Exception as error:  # noqa: BLE001 - one that fails does not take the others with it
                 found.append(error)
             self._telemetry.model_seconds.observe(perf_counter() - begin)
         return found
+
+    def _make(self, wanted: _Wanted, number: int) -> bytes:
+        with self._tracing.span("rollout"):
+            return wanted.make(number)
 
     def _answer(self, batch: list[_Wanted], done: "asyncio.Future[list[Answer | Exception | None]]") -> None:
         found: list[Answer | Exception | None] = [None] * len(batch) if done.cancelled() else done.result()

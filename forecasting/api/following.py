@@ -13,6 +13,7 @@ from typing import Self
 from forecasting.api.problems import Problem, unavailable
 from forecasting.api.telemetry import Telemetry
 from forecasting.live import LiveState, LiveStates
+from forecasting.tracing import Tracing
 from infra.errors import GraphtideError
 from stream.store.base import GraphInfo, SnapshotReader
 
@@ -32,6 +33,7 @@ class Following:
         max_graphs: states kept.
         poll_interval_s: seconds between two looks.
         telemetry: where times and failures are counted.
+        tracing: makes spans of the states that are encoded or advanced.
         is_away: tells whether the store failed several times in a row.
         on_new_state: told the graph whose state moved.
         on_look: told of the graphs after each look that succeeded, when the states have followed.
@@ -50,6 +52,7 @@ class Following:
         poll_interval_s: float,
         telemetry: Telemetry,
         is_away: Callable[[], bool],
+        tracing: Tracing,
         on_new_state: Callable[[str], None],
         on_look: Callable[[Collection[str]], None],
     ) -> None:
@@ -61,6 +64,7 @@ class Following:
         self._poll_interval_s = poll_interval_s
         self._telemetry = telemetry
         self._is_away = is_away
+        self._tracing = tracing
         self._on_new_state = on_new_state
         self._on_look = on_look
         # One thread: an encoding of many years holds up no forecast from a state that is there.
@@ -160,7 +164,8 @@ class Following:
     async def _run(self, graph: str, work: Callable[[], LiveState]) -> LiveState:
         begin = perf_counter()
         try:
-            live = await asyncio.get_running_loop().run_in_executor(self._pool, work)
+            with self._tracing.span("state", {"graphtide.graph": graph}):
+                live = await asyncio.get_running_loop().run_in_executor(self._pool, work)
         except GraphtideError as error:
             _log.warning("no state of %s: %s", graph, error.message)
             info = self.graphs.get(graph)

@@ -1,18 +1,25 @@
 """Running the service: the socket, the serving processes, and who may be reached from where."""
 
 import logging
+import multiprocessing
+import os
+import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from multiprocessing.process import BaseProcess
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
 
+from forecasting import tracing
 from forecasting.api.app import build
 from forecasting.api.open_mode import is_loopback
+from forecasting.api.redis_store import RedisStore
 from forecasting.job_processes import forecast_processes, report_processes
 from forecasting.keys import Keys
 from forecasting.report_worker import take_schedules
@@ -47,6 +54,10 @@ def serve(settings: Settings, *, log_level: int, on_ready: Callable[[str], None]
         get_backend()
     except BackendUnavailableError as error:
         raise UsageError(str(error), fix="unset it, or see `graphtide doctor` for what can run here") from error
+    tracing.check(settings.tracing)
+    if settings.cache.redis_url:
+        # Made to be refused here, and not in each process: nothing is connected yet.
+        RedisStore(settings.cache)
     take_schedules(settings)
     with ServiceFile(api.service_db) as file:
         refuse_exposure(api, has_keys=Keys(file).exist())
@@ -114,6 +125,15 @@ def _bind(api: ApiSettings) -> socket.socket:
 def _application(settings: Settings, log_level: int) -> ASGIApp:
     # Runs in each serving process, which has no logging of its own yet.
     sys.setswitchinterval(SWITCH_INTERVAL_S)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     configure_logging(log_level)
     logging.getLogger("graphtide.audit").setLevel(logging.INFO)
     return build(settings)
+
+
+def _end_with(parent: BaseProcess) -> None:
+    """End this process when the one that started it is gone: nobody would ever end it, and it would keep the port."""
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)

@@ -26,6 +26,7 @@ from forecasting.reports.schedules import Schedules
 from forecasting.rollouts import Rollouts
 from forecasting.service_file import ServiceFile
 from forecasting.store_patience import StorePatience
+from forecasting.tracing import Tracing, open_tracing
 from infra.breaker import Breaker
 from infra.settings import Settings
 from stream.spool.file import Spool
@@ -44,14 +45,16 @@ class Service:
         settings: all of them.
         file: keys and jobs.
         spool: where events are kept; None where none are taken.
+        tracing: makes spans.
     """
 
-    def __init__(self, settings: Settings, file: ServiceFile, spool: Spool | None) -> None:
+    def __init__(self, settings: Settings, file: ServiceFile, spool: Spool | None, tracing: Tracing) -> None:
         api = settings.api
         self.settings = settings
         self.telemetry = Telemetry()
         self.file = file
         self.spool = spool
+        self.tracing = tracing
         self.jobs = Jobs(file, settings.jobs)
         self.reports = Reports(file, settings.reports, settings.jobs)
         self.schedules = Schedules(file, settings.reports)
@@ -59,14 +62,15 @@ class Service:
         self.keyring = KeyRing(Keys(file), refresh_s=api.poll_interval_s)
         self.rates = Rates(per_s=api.rate_per_s, burst=api.rate_burst)
         self.patience = StorePatience.of(settings)
-        self.store = StoreAccess(self.patience.for_requests, deadline_s=api.deadline_s)
+        self.store = StoreAccess(self.patience.for_requests, deadline_s=api.deadline_s, tracing=tracing)
         cache = AnswerCache(max_bytes=api.cache_mb << 20, lifetime_s=api.cache_lifetime_s)
         self.computing = Computing(
             cache,
             queue_size=api.queue_size,
             deadline_s=api.deadline_s,
             telemetry=self.telemetry,
-            shared=_shared_cache(settings, self.telemetry),
+            shared=_shared_cache(settings, self.telemetry, tracing),
+            tracing=tracing,
         )
         self.subscriptions = Subscriptions(
             self.store,
@@ -81,6 +85,7 @@ class Service:
             poll_interval_s=api.poll_interval_s,
             telemetry=self.telemetry,
             is_away=lambda: self.patience.is_away,
+            tracing=tracing,
             on_new_state=cache.forget,
             on_look=self.subscriptions.looked,
         )
@@ -103,7 +108,8 @@ class Service:
         async with AsyncExitStack() as stack:
             file = stack.enter_context(ServiceFile(settings.api.service_db))
             spool = stack.enter_context(Spool(settings.spool.path)) if settings.api.ingestion else None
-            service = cls(settings, file, spool)
+            tracing = stack.enter_context(open_tracing(settings.tracing, "serve"))
+            service = cls(settings, file, spool, tracing)
             stack.push_async_callback(service.store.close)
             stack.push_async_callback(service.computing.close)
             if service.computing.shared is not None:
@@ -132,7 +138,7 @@ class Service:
         return info
 
 
-def _shared_cache(settings: Settings, telemetry: Telemetry) -> SharedCache | None:
+def _shared_cache(settings: Settings, telemetry: Telemetry, tracing: Tracing) -> SharedCache | None:
     chosen = settings.cache
     if not chosen.redis_url:
         return None
@@ -142,6 +148,7 @@ def _shared_cache(settings: Settings, telemetry: Telemetry) -> SharedCache | Non
         timeout_s=chosen.timeout_s,
         breaker=Breaker(failures=chosen.failures, pause_s=chosen.pause_s),
         telemetry=telemetry,
+        tracing=tracing,
     )
 
 

@@ -16,6 +16,7 @@ from typing import Protocol, TypeVar
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from forecasting.api.telemetry import Telemetry
+from forecasting.tracing import NO_TRACING, Tracing
 from infra.breaker import Breaker, BreakerState
 
 Result = TypeVar("Result")
@@ -58,16 +59,25 @@ class SharedCache:
         timeout_s: seconds that one try may take.
         breaker: keeps from trying a store that is away.
         telemetry: where look-ups and failures are counted.
+        tracing: makes spans of them.
     """
 
     def __init__(
-        self, store: Store, *, lifetime_s: int, timeout_s: float, breaker: Breaker, telemetry: Telemetry
+        self,
+        store: Store,
+        *,
+        lifetime_s: int,
+        timeout_s: float,
+        breaker: Breaker,
+        telemetry: Telemetry,
+        tracing: Tracing = NO_TRACING,
     ) -> None:
         self._store = store
         self._lifetime_s = lifetime_s
         self._timeout_s = timeout_s
         self._breaker = breaker
         self._telemetry = telemetry
+        self._tracing = tracing
         self._writing: set[asyncio.Task[bool | None]] = set()
         telemetry.shared_cache_up.set(1)
 
@@ -142,7 +152,8 @@ class SharedCache:
             return await asyncio.wait_for(ask(), self._timeout_s)
 
         try:
-            found: Result = await retrying(one_try)
+            with self._tracing.span("shared cache"):
+                found: Result = await retrying(one_try)
         except OSError as error:
             self._count("failed")
             if self._breaker.failed():

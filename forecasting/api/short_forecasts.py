@@ -138,7 +138,9 @@ async def short_forecast(
         def work(batch: int) -> bytes:
             return forecast_bytes(live, service.rollouts, wanted, batch=batch, anew=anew)
 
-        return live, await computing.answer(key(live), work, anew=anew)
+        # What was looked for above is not there; of a state that had to be encoded first, it may be.
+        kept = None if anew or live is known else computing.kept(key(live))
+        return live, kept or await computing.answer(key(live), work, anew=anew)
 
     async def model_or_floor() -> tuple[LiveState, Answer]:
         live = await service.following.state_of(graph)

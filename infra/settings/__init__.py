@@ -27,6 +27,7 @@ from infra.settings.service import (
     ApiSettings,
     CacheSettings,
     JobSettings,
+    TracingSettings,
 )
 from infra.settings.stream import (
     DeadLetterSettings,
@@ -68,6 +69,7 @@ __all__ = [
     "SpoolSettings",
     "StoreSettings",
     "TargetSettings",
+    "TracingSettings",
     "TrainingSettings",
 ]
 
@@ -95,6 +97,7 @@ class Settings(BaseSettings):
     influxdb: InfluxDBSettings = InfluxDBSettings()
     api: ApiSettings = ApiSettings()
     cache: CacheSettings = CacheSettings()
+    tracing: TracingSettings = TracingSettings()
     jobs: JobSettings = JobSettings()
     reports: ReportSettings = ReportSettings()
     spool: SpoolSettings = SpoolSettings()

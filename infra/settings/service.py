@@ -48,6 +48,15 @@ class CacheSettings(Section):
     pause_s: float = Field(default=5.0, gt=0)
 
 
+class TracingSettings(Section):
+    """Traces of requests and jobs, for a receiver of OpenTelemetry."""
+
+    endpoint: str = ""
+    service_name: str = Field(default="graphtide", min_length=1)
+    sample_share: float = Field(default=1.0, ge=0, le=1)
+    timeout_s: float = Field(default=10.0, gt=0)
+
+
 class JobSettings(Section):
     """Long-range forecasts: who computes them, how many a caller may have, how long results stay."""
 

@@ -15,6 +15,9 @@ class StoreSettings(Section):
     url: str = "sqlite:///.graphtide/store.db"
 
 
+GraphName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+
+
 class IngestSettings(Section):
     """How events become steps."""
 
@@ -30,6 +33,7 @@ class IngestSettings(Section):
     max_rows_in_memory: int = Field(default=2_000_000, ge=1000)
     max_empty_steps: int = Field(default=5_000_000, ge=1)
     keep_rejects: int = Field(default=1000, ge=0)
+    split_graphs: list[GraphName] = Field(default=[])
 
     @property
     def step_us(self) -> int:

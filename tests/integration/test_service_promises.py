@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from forecasting.bench.api_systems import load
 from forecasting.bench.http_load import Plan, get
+from forecasting.bench.servers.service import GraphtideService
 from forecasting.job_worker import work
 from forecasting.rollouts import Rollouts
 from infra.settings import Settings
@@ -137,3 +139,17 @@ def test_a_stream_of_a_job_that_breaks_at_random_places_is_whole(with_worker: ht
     (whole,) = with_worker.get(f"{here}/result").json()["outputs"]
     assert means == whole["mean_forecast"]
     assert len(means) == 700
+
+
+def test_serving_processes_end_with_the_one_that_started_them(toy_store: str, tmp_path: Path) -> None:
+    service = GraphtideService(
+        tmp_path,
+        toy_store,
+        {"GRAPHTIDE_API__WORKERS": "2", "GRAPHTIDE_JOBS__WORKERS": "0", "GRAPHTIDE_API__DRAIN_S": "2"},
+    )
+    with service:
+        workers = psutil.Process(service.pid).children(recursive=True)
+        assert len(workers) >= 2
+        psutil.Process(service.pid).kill()
+        _, left = psutil.wait_procs(workers, timeout=60)
+        assert left == [], "they would keep the port"
