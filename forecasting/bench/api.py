@@ -50,6 +50,9 @@ _FIGURES = {
 }
 RATE, MS, CPU, SHARE = "requests/s", "ms", "us of CPU a request", "% of a core"
 PEERS = tuple(TARGETS["short-batched-saturation"])
+# LitServe's least is a worker and an HTTP process: ours with as many processes stands beside it.
+TWO = "graphtide-2-workers"
+OURS = ("graphtide", TWO)
 # Requests a second of the open loops.
 SHORT_RATE, CACHED_RATE = 100.0, 4_000.0
 TURN_S = 4.0
@@ -190,6 +193,12 @@ def _saturation(bench: Bench) -> None:
         raise PeerError(f"the service answers {status}")
     with ExitStack() as stack:
         lanes: dict[str, tuple[Server, str]] = {"graphtide": (bench.service, bench.service.short())}
+        pair = BenchService(bench.folder / TWO, bench.store_url, workers=2)
+        stack.enter_context(_running(pair))
+        # Both of them read the history before they are measured.
+        load(Plan(pair.port, (pair.short(),), 1.0, _LANES))
+        pair.pause()
+        lanes[TWO] = pair, pair.short()
         for peer in PEERS:
             bench.say(f"  {peer} …")
             try:
@@ -208,7 +217,7 @@ def _saturation(bench: Bench) -> None:
                 try:
                     result, used_s = bench.turn(server, Plan(server.port, (request,), TURN_S, _LANES))
                 except PeerError as error:
-                    if name == "graphtide":
+                    if name in OURS:
                         raise
                     del lanes[name]
                     bench.missing.append(Missing(case, name, str(error)))

@@ -96,13 +96,14 @@ def once(port: int, request: str) -> tuple[int, bytes]:
 
 
 class BenchService(GraphtideService):
-    """Our service with the settings of the benchmark: one worker, a key, no limit that the load would meet."""
+    """Our service with the settings of the benchmark: a key, and no limit that the load would meet."""
 
     start_timeout_s: ClassVar[float] = _START_TIMEOUT_S
 
-    def __init__(self, folder: Path, store_url: str) -> None:
+    def __init__(self, folder: Path, store_url: str, *, workers: int = 1) -> None:
         unlimited = str(10**6)
         settings = {
+            "GRAPHTIDE_API__WORKERS": str(workers),
             "GRAPHTIDE_JOBS__MAX_ACTIVE": unlimited,
             "GRAPHTIDE_JOBS__MAX_ACTIVE_PER_KEY": unlimited,
             "GRAPHTIDE_API__DEADLINE_S": "60",
@@ -170,7 +171,8 @@ class PeerServer(Server):
             "BENTOML_HOME": str(self.folder / "bentoml"),
             "BENTOML_DO_NOT_TRACK": "True",
             "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_TMPDIR": str(self.folder / "ray"),
+            # Ray puts sockets there, whose whole paths may have 107 bytes.
+            "RAY_TMPDIR": str(self.folder.parent),
         }
         return {**os.environ, **threads, **told, "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"}
 
