@@ -22,7 +22,7 @@ from tests.servers.redis import RedisServer
 # The graph that stands still, and the one that grows by what is sent.
 STILL, GROWING = "still", "growing"
 _STILL = SimulationConfig(years=0.25, events_per_hour=4.0, initial_users=40, communities=4)
-_DISK_MB = 48
+_DISK_MB = 384
 _FLOOD_BYTES = 1 << 16
 
 
