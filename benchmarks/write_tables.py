@@ -16,14 +16,14 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
 RESULTS = ROOT / "benchmarks" / "results"
-NAMES = ("rollout", "prefill", "ingest")
+NAMES = ("rollout", "prefill", "ingest", "api", "service_faults")
 
 
 def table(report: dict[str, Any]) -> str:
     """Return the Markdown of a report: what it ran on, a line a case with a column a system, what was not measured."""
     systems = list(dict.fromkeys(row["system"] for row in report["rows"]))
     values = {(row["case"], row["system"]): row for row in report["rows"]}
-    ratios = {(ratio["case"], ratio["peer"]): ratio for ratio in report["ratios"]}
+    ratios = {(ratio["case"], ratio["peer"]): ratio for ratio in report.get("ratios", [])}
     cases = list(dict.fromkeys(row["case"] for row in report["rows"]))
     # Figures of a case that is compared with nothing else stand in the text.
     shown = [system for system in systems if any((case, system) in values for case in cases)]
@@ -40,7 +40,7 @@ def table(report: dict[str, Any]) -> str:
         unit = next(values[case, system]["unit"] for system in shown if (case, system) in values)
         cells = [_cell(values.get((case, system)), ratios.get((case, system))) for system in shown]
         lines.append(f"| {case} | {unit} | " + " | ".join(cells) + " |")
-    if report["missing"]:
+    if report.get("missing"):
         reasons: dict[str, list[str]] = {}
         for missing in report["missing"]:
             reasons.setdefault(missing["reason"], []).append(f"{missing['case']} ({missing['system']})")
@@ -72,8 +72,9 @@ def written(page: str) -> str:
         ValueError: the page has no place for a table.
     """
     for name in NAMES:
-        report = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-        block = f"<!-- {name} -->\n{table(report)}\n<!-- /{name} -->"
+        result = RESULTS / f"{name}.json"
+        text = table(json.loads(result.read_text(encoding="utf-8"))) if result.is_file() else "Not measured yet."
+        block = f"<!-- {name} -->\n{text}\n<!-- /{name} -->"
         page, found = re.subn(rf"<!-- {name} -->.*?<!-- /{name} -->", lambda _m, b=block: b, page, flags=re.DOTALL)
         if found != 1:
             raise ValueError(f"{PAGE.name} has {found} places for the table {name!r}")

@@ -20,9 +20,9 @@ from infra.errors import GraphtideError, ModelError, StoreError
 from infra.settings import Settings
 from models.futures import roll_out
 
-IDLE_WAIT_S = 0.05
+IDLE_WAIT_S = 0.02
 FAILURE_WAIT_S = 1.0
-SWEEP_EVERY = 1200  # waits, a minute
+SWEEP_EVERY = 3000  # waits, a minute
 _log = logging.getLogger(__name__)
 
 

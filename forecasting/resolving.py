@@ -107,7 +107,8 @@ def _general(stamp: Stamp, step_us: int, snapshots: int, reason: str | None) -> 
             f"{format_duration(steps_us[-1])}, not {format_duration(step_us)}"
         )
     elif snapshots < needed:
-        why = f"{snapshots} steps are too few for a model, which needs {needed}"
+        # Not how many there are: every process says the same of a state, whenever it began to follow the graph.
+        why = f"fewer than {needed} steps are too few for a model"
     else:
         return _of(found, stamp, reason)
     return Resolved(ProfileLevel(), stamp, reason="; ".join(filter(None, [reason, why])))

@@ -12,6 +12,7 @@ from models.futures import joined, part, roll_out
 @dataclass(slots=True)
 class _Rollout:
     chunks: Iterator[PathChunk]
+    batch: int
     done: list[PathChunk] = field(default_factory=list)
     steps: int = 0
 
@@ -34,22 +35,32 @@ class Rollouts:
         self._keep = keep
         self._rollouts: OrderedDict[tuple[tuple[str, str, str], int, int], _Rollout] = OrderedDict()
 
-    def steps(self, live: LiveState, horizon: int, *, seed: int, n_paths: int = 0) -> PathChunk:
+    def steps(
+        self, live: LiveState, horizon: int, *, seed: int, n_paths: int = 0, batch: int = 0, anew: bool = False
+    ) -> PathChunk:
         """Return the next `horizon` steps, at most `max_steps`, with `n_paths` sample paths.
+
+        Args:
+            live: the state.
+            horizon: how many steps.
+            seed: of what is drawn.
+            n_paths: how many sample paths.
+            batch: of requests that are answered together; it rises.
+            anew: only what was rolled out in this batch will do.
 
         Raises:
             ModelError: the model made no forecast.
         """
         key = live.key, seed, n_paths
         found = self._rollouts.get(key)
-        if found is None:
+        if found is None or (anew and found.batch != batch):
             for old in [old for old in self._rollouts if old[0][0] == live.graph and old[0] != live.key]:
                 # An older state of the graph will hardly be asked for again.
                 del self._rollouts[old]
             chunks = roll_out(
                 live.model, live.state, self._max_steps, n_paths=n_paths, chunk_steps=self._block_steps, seed=seed
             )
-            found = self._rollouts[key] = _Rollout(chunks)
+            found = self._rollouts[key] = _Rollout(chunks, batch)
         self._rollouts.move_to_end(key)
         while len(self._rollouts) > self._keep:
             self._rollouts.popitem(last=False)

@@ -25,6 +25,7 @@ from forecasting.api import (
 from forecasting.api.dashboard import dashboard_router
 from forecasting.api.gate import Gate
 from forecasting.api.service import Service
+from forecasting.api.short_path import ShortPath
 from infra.settings import Settings
 
 
@@ -72,7 +73,7 @@ def build(settings: Settings) -> ASGIApp:
     """Return the ASGI application of the forecast service."""
     app = application(settings)
     return Gate(
-        app,
+        ShortPath(app, state=app.state),
         state=app.state,
         max_body_bytes=settings.api.max_body_bytes,
         max_events_bytes=settings.spool.max_body_bytes,

@@ -1,11 +1,13 @@
-"""Computed answers: one model thread with a bounded queue, shared work, and the cache before it."""
+"""Computed answers: one model thread that works in batches, its bounded queue, shared work, and the cache before it."""
 
 import asyncio
 import hashlib
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from contextvars import Context, copy_context
+from dataclasses import dataclass
 from time import perf_counter
 from typing import TypeVar
 
@@ -16,6 +18,8 @@ from forecasting.api.telemetry import Telemetry
 from forecasting.tracing import NO_TRACING, Tracing
 
 Result = TypeVar("Result")
+# More would keep the first of them waiting for the last.
+MAX_BATCH = 32
 _log = logging.getLogger(__name__)
 
 
@@ -23,8 +27,30 @@ class WorkFailedError(Exception):
     """The work of an answer failed; the cause is chained."""
 
 
+@dataclass(slots=True, eq=False)
+class _Wanted:
+    """An answer that is waited for.
+
+    Attributes:
+        key: what it is kept under.
+        make: makes the bytes, given the number of the batch.
+        answered: set when it is there; None where nobody waited any more.
+        context: of the request, whose span goes along into the thread.
+        waiters: callers that wait for it.
+    """
+
+    key: tuple[Hashable, ...]
+    make: Callable[[int], bytes]
+    answered: "asyncio.Future[Answer | None]"
+    context: Context
+    waiters: int = 0
+
+
 class Computing:
     """Computes answers off the event loop, each once for all who wait for it.
+
+    What came while the thread was at work is its next batch: the more there is to do, the more share a rollout and the
+    way to the thread and back, and nobody waits for a batch to fill.
 
     Args:
         cache: answers that were computed.
@@ -51,8 +77,14 @@ class Computing:
         self._queue_size = queue_size
         self._deadline_s = deadline_s
         self._telemetry = telemetry
-        self._inflight: dict[tuple[Hashable, ...], asyncio.Future[Answer | None]] = {}
-        self._waiters: dict[tuple[Hashable, ...], int] = {}
+        self._under_way: dict[tuple[Hashable, ...], _Wanted] = {}
+        self._queue: deque[_Wanted] = deque()
+        # The loop alone would forget them while they run.
+        self._looking: set[asyncio.Future[None]] = set()
+        # Those that wait and those at work.
+        self._unanswered = 0
+        self._is_at_work = False
+        self._batch = 0
         self._pool = ThreadPoolExecutor(1, "graphtide-model")
 
     async def close(self) -> None:
@@ -61,45 +93,45 @@ class Computing:
         if self.shared is not None:
             await self.shared.close()
 
-    async def answer(self, key: tuple[Hashable, ...], work: Callable[[], bytes]) -> Answer:
-        """Return the answer of `key`: the one that is kept, the one that is being computed, or that of `work`.
+    def kept(self, key: tuple[Hashable, ...]) -> Answer | None:
+        """Return the answer of `key` that is kept."""
+        kept = self.cache.get(key)
+        self._telemetry.cache.labels("miss" if kept is None else "hit").inc()
+        if kept is not None:
+            with self._tracing.span("answer") as span:
+                span.set("graphtide.cache", "hit")
+        return kept
+
+    async def answer(self, key: tuple[Hashable, ...], make: Callable[[int], bytes], *, anew: bool = False) -> Answer:
+        """Return an answer that was not kept: the one that is being computed, or that of `make`.
 
         Args:
             key: all that the bytes depend on, the graph first; its `repr` is the same in every process.
-            work: makes the bytes, in the model thread.
+            make: makes the bytes, in the model thread, given the number of the batch that it is in.
+            anew: one that is kept elsewhere or is being computed already will not do.
 
         Raises:
             Problem: 503 where the queue is full.
             WorkFailedError: the work raised.
         """
         with self._tracing.span("answer") as span:
-            kept = self.cache.get(key)
-            result = "miss" if kept is None else "hit"
-            self._telemetry.cache.labels(result).inc()
-            span.set("graphtide.cache", result)
-            while kept is None:
-                # None again only where all earlier callers had given up just before this one came.
-                kept = await self._wait(key, work)
-            return kept
-
-    async def _wait(self, key: tuple[Hashable, ...], work: Callable[[], bytes]) -> Answer | None:
-        future = self._inflight.get(key)
-        if future is not None:
-            self._telemetry.shared.inc()
-        elif len(self._inflight) >= self._queue_size:
-            self._telemetry.shed.labels("queue").inc()
-            raise unavailable("overloaded", f"{self._queue_size} forecasts wait already")
-        else:
-            future = asyncio.ensure_future(self._compute(key, work))
-            self._inflight[key] = future
-            future.add_done_callback(lambda done: self._finished(key, done))
-            self._telemetry.queue.set(len(self._inflight))
-        self._waiters[key] = self._waiters.get(key, 0) + 1
-        try:
-            return await asyncio.shield(future)
-        finally:
-            if key in self._waiters:
-                self._waiters[key] -= 1
+            span.set("graphtide.cache", "miss")
+            while True:
+                wanted = None if anew else self._under_way.get(key)
+                if wanted is not None:
+                    self._telemetry.shared.inc()
+                else:
+                    wanted = self._enqueue(key, make, anew=anew)
+                    if not anew:
+                        self._under_way[key] = wanted
+                wanted.waiters += 1
+                try:
+                    found = await asyncio.shield(wanted.answered)
+                finally:
+                    wanted.waiters -= 1
+                # None only where all earlier callers had given up just before this one came.
+                if found is not None:
+                    return found
 
     async def within_deadline(self, answer: Awaitable[Result]) -> Result:
         """Return an answer that comes in time.
@@ -108,50 +140,103 @@ class Computing:
             Problem: 503 where it does not.
         """
         try:
-            return await asyncio.wait_for(answer, self._deadline_s)
+            async with asyncio.timeout(self._deadline_s):
+                return await answer
         except TimeoutError:
             self._telemetry.shed.labels("deadline").inc()
             raise unavailable("deadline", f"the answer was not there after {self._deadline_s:g} s") from None
 
-    async def _compute(self, key: tuple[Hashable, ...], work: Callable[[], bytes]) -> Answer | None:
-        def run() -> bytes | None:
+    def _enqueue(self, key: tuple[Hashable, ...], make: Callable[[int], bytes], *, anew: bool) -> _Wanted:
+        if self._unanswered >= self._queue_size:
+            self._telemetry.shed.labels("queue").inc()
+            raise unavailable("overloaded", f"{self._queue_size} forecasts wait already")
+        wanted = _Wanted(key, make, asyncio.get_running_loop().create_future(), copy_context())
+        self._count(+1)
+        if self.shared is None or anew:
+            self._queue.append(wanted)
+            # Not at once: requests that were read together make one batch.
+            asyncio.get_running_loop().call_soon(self._work)
+        else:
+            looking = asyncio.ensure_future(self._look(self.shared, wanted))
+            self._looking.add(looking)
+            looking.add_done_callback(self._looking.discard)
+        return wanted
+
+    async def _look(self, shared: SharedCache, wanted: _Wanted) -> None:
+        """Take what another process has computed; else have it computed here."""
+        found = await shared.get(wanted.key)
+        if found is None:
+            self._queue.append(wanted)
+            self._work()
+            return
+        self._settle(wanted, Answer(found, entity_tag(found)))
+        self._count(-1)
+
+    def _work(self) -> None:
+        """Send the next batch to the thread, unless it is at work."""
+        if self._is_at_work or not self._queue:
+            return
+        self._is_at_work = True
+        self._batch += 1
+        batch = [self._queue.popleft() for _ in range(min(MAX_BATCH, len(self._queue)))]
+        done = asyncio.get_running_loop().run_in_executor(self._pool, self._compute, batch, self._batch)
+        done.add_done_callback(lambda done: self._answer(batch, done))
+
+    def _compute(self, batch: list[_Wanted], number: int) -> "list[Answer | Exception | None]":
+        """Return what became of each; in the model thread."""
+        found: list[Answer | Exception | None] = []
+        for wanted in batch:
             # Nobody waits any more: those who gave up were told so.
-            if self._waiters.get(key, 0) <= 0:
-                return None
+            if wanted.waiters <= 0:
+                found.append(None)
+                continue
             begin = perf_counter()
-            with self._tracing.span("rollout"):
-                body = work()
+            try:
+                body = wanted.context.run(self._make, wanted, number)
+                found.append(Answer(body, entity_tag(body)))
+            except Exception as error:  # noqa: BLE001 - one that fails does not take the others with it
+                found.append(error)
             self._telemetry.model_seconds.observe(perf_counter() - begin)
-            return body
+        return found
 
-        if self.shared is not None and (found := await self.shared.get(key)) is not None:
-            return self._kept(key, found)
+    def _make(self, wanted: _Wanted, number: int) -> bytes:
+        with self._tracing.span("rollout"):
+            return wanted.make(number)
 
-        try:
-            # The span of the request goes along into the thread.
-            here = copy_context()
-            body = await asyncio.get_running_loop().run_in_executor(self._pool, here.run, run)
-        except Exception as error:
-            _log.warning("an answer on %s could not be computed", key[0], exc_info=error)
-            raise WorkFailedError from error
-        if body is None:
-            return None
-        if self.shared is not None:
-            self.shared.put(key, body)
-        return self._kept(key, body)
-
-    def _kept(self, key: tuple[Hashable, ...], body: bytes) -> Answer:
-        answer = Answer(body, entity_tag(body))
-        self.cache.put(key, answer)
-        return answer
-
-    def _finished(self, key: tuple[Hashable, ...], done: "asyncio.Future[Answer | None]") -> None:
-        del self._inflight[key]
-        self._waiters.pop(key, None)
-        self._telemetry.queue.set(len(self._inflight))
+    def _answer(self, batch: list[_Wanted], done: "asyncio.Future[list[Answer | Exception | None]]") -> None:
+        found: list[Answer | Exception | None] = [None] * len(batch) if done.cancelled() else done.result()
+        for wanted, answer in zip(batch, found, strict=True):
+            if done.cancelled():
+                wanted.answered.cancel()
+            elif self.shared is not None and isinstance(answer, Answer):
+                self.shared.put(wanted.key, answer.body)
+            self._settle(wanted, answer)
+        self._count(-len(batch))
+        self._is_at_work = False
         if not done.cancelled():
+            self._work()
+
+    def _settle(self, wanted: _Wanted, answer: Answer | Exception | None) -> None:
+        """Tell those who wait, and keep the answer."""
+        if self._under_way.get(wanted.key) is wanted:
+            del self._under_way[wanted.key]
+        if wanted.answered.cancelled():
+            return
+        if isinstance(answer, Exception):
+            _log.warning("an answer on %s could not be computed", wanted.key[0], exc_info=answer)
+            failure = WorkFailedError()
+            failure.__cause__ = answer
+            wanted.answered.set_exception(failure)
             # Seen here, so that asyncio does not report it as never retrieved where all callers gave up.
-            done.exception()
+            wanted.answered.exception()
+            return
+        if answer is not None:
+            self.cache.put(wanted.key, answer)
+        wanted.answered.set_result(answer)
+
+    def _count(self, change: int) -> None:
+        self._unanswered += change
+        self._telemetry.queue.set(self._unanswered)
 
 
 def entity_tag(body: bytes) -> str:

@@ -5,7 +5,7 @@ import secrets
 import time
 from typing import Any
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -21,13 +21,13 @@ OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/health"})
 # The shells of the dashboard and their files, which hold no data: a browser sends no key with a page that it opens.
 _OPEN_PREFIXES = ("/graphs/", "/assets/")
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
-_SECURITY_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
+_SECURITY_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+)
 _log = logging.getLogger(__name__)
 _audit = logging.getLogger("graphtide.audit")
 
@@ -70,11 +70,11 @@ class Gate:
             nonlocal status, is_answered
             if message["type"] == "http.response.start":
                 status = message["status"]
-                sent = MutableHeaders(scope=message)
-                sent["X-Request-Id"] = request_id
-                for name, value in _SECURITY_HEADERS.items():
-                    # A page has a policy of its own.
-                    sent.setdefault(name, value)
+                given = message.get("headers", ())
+                named = {name for name, _ in given}
+                # A page has a policy of its own.
+                added = [header for header in _SECURITY_HEADERS if header[0] not in named]
+                message = {**message, "headers": [*given, (b"x-request-id", request_id.encode()), *added]}
             await send(message)
             is_answered = message["type"] == "http.response.body" and not message.get("more_body", False)
 

@@ -41,7 +41,7 @@ async def list_graphs(request: Request, service: ServiceHere, caller: CallerHere
         raise unavailable("store-unavailable", "the store cannot be read yet")
     found = [graph_document(info) for name, info in sorted(service.following.graphs.items()) if caller.sees(name)]
     body = encode({"graphs": found})
-    return await tagged(request, Answer(body, entity_tag(body)))
+    return await tagged(request.headers, Answer(body, entity_tag(body)))
 
 
 @router.get("/v1/graphs/{graph}", summary="One graph, its metrics and the model that answers for it")
@@ -55,4 +55,4 @@ async def one_graph(graph: str, request: Request, service: ServiceHere, caller: 
         model = {"name": live.model.name, "digest": live.model_digest, "degraded_reason": live.degraded_reason}
     metrics = [{"name": metric.name, "kind": metric.kind, "meaning": metric.meaning} for metric in METRICS]
     body = encode({**graph_document(info), "model": model, "metrics": metrics})
-    return await tagged(request, Answer(body, entity_tag(body)))
+    return await tagged(request.headers, Answer(body, entity_tag(body)))

@@ -55,7 +55,7 @@ async def history(
         )
         kept = Answer(body, entity_tag(body))
         service.computing.cache.put(key, kept)
-    return await tagged(request, kept, kept=(service.computing.cache, graph))
+    return await tagged(request.headers, kept, kept=(service.computing.cache, graph))
 
 
 def _body(info: GraphInfo, buckets: Buckets, names: tuple[str, ...]) -> bytes:

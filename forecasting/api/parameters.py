@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,8 +25,17 @@ def query(request: Request, known: Sequence[str]) -> dict[str, str]:
     Raises:
         Problem: a parameter is unknown or given twice.
     """
+    return once_each(request.query_params.multi_items(), known)
+
+
+def once_each(pairs: Iterable[tuple[str, str]], known: Sequence[str]) -> dict[str, str]:
+    """Return parameters by name, each of `known` at most once.
+
+    Raises:
+        Problem: a parameter is unknown or given twice.
+    """
     given: dict[str, str] = {}
-    for name, value in request.query_params.multi_items():
+    for name, value in pairs:
         if name not in known:
             near = difflib.get_close_matches(name[:100], known, n=1)
             allowed = f"one of {', '.join(known)}" if known else "no parameter at all"

@@ -89,6 +89,11 @@ def unavailable(kind: str, detail: str, *, retry_after_s: int = 1) -> Problem:
     return Problem(503, kind, detail, headers={"Retry-After": str(retry_after_s)}, retry_after_s=retry_after_s)
 
 
+def failed() -> Problem:
+    """Return what is said of a failure of ours: nothing but where to look."""
+    return Problem(500, "internal", "the service failed; its log has more under the X-Request-Id")
+
+
 def near_names(name: str, known: Iterable[str]) -> list[str]:
     """Return up to three names that `name` may have meant."""
     return difflib.get_close_matches(name[:100], list(known), n=3, cutoff=0.5)
@@ -123,7 +128,7 @@ def install(app: FastAPI) -> None:
 
     async def of_anything(_request: Request, _error: Exception) -> Response:
         # The gate logs it with the request's id, which stands in the headers.
-        return Problem(500, "internal", "the service failed; its log has more under the X-Request-Id").response()
+        return failed().response()
 
     app.add_exception_handler(Exception, of_anything)
     app.add_exception_handler(Problem, of_problem)

@@ -39,7 +39,7 @@ async def quality(graph: str, request: Request, service: ServiceHere, caller: Ca
         "sources": None if found is None or not caller.sees(ALL_GRAPHS) else _sources(found),
     }
     body = encode(document)
-    return await tagged(request, Answer(body, entity_tag(body)))
+    return await tagged(request.headers, Answer(body, entity_tag(body)))
 
 
 @router.get("/v1/graphs/{graph}/model", summary="The card of the model that is kept for a graph")
@@ -53,7 +53,7 @@ async def model(graph: str, request: Request, service: ServiceHere, caller: Call
     except ModelError:
         raise unavailable("service-unavailable", f"the model card of {graph!r} cannot be read") from None
     body = encode({"graph": graph, "card": None if card is None else _visible(card, caller)})
-    return await tagged(request, Answer(body, entity_tag(body)))
+    return await tagged(request.headers, Answer(body, entity_tag(body)))
 
 
 def _visible(card: dict[str, Any], caller: Key) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 
-from fastapi import Request
+from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from forecasting.api.cache import Answer, AnswerCache
@@ -15,7 +15,7 @@ VARY = "Accept-Encoding, Authorization, X-API-Key"
 
 
 async def tagged(
-    request: Request,
+    asked: Headers,
     answer: Answer,
     headers: Mapping[str, str] | None = None,
     *,
@@ -24,16 +24,16 @@ async def tagged(
     """Return an answer, or 304 where `If-None-Match` names it.
 
     Args:
-        request: what is answered.
+        asked: headers of the request.
         answer: with what.
         headers: further headers.
         kept: where compressed bytes are kept, and the graph that the answer is about; None for an answer that will
             hardly be asked for again.
     """
-    coding = accepted_coding(request.headers.get("accept-encoding")) if len(answer.body) >= MIN_BYTES else None
+    coding = accepted_coding(asked.get("accept-encoding")) if len(answer.body) >= MIN_BYTES else None
     etag = answer.etag if coding is None else f'{answer.etag[:-1]}-{coding}"'
     sent = {"ETag": etag, "Cache-Control": CACHE_CONTROL, "Vary": VARY, **(headers or {})}
-    if _matches(request.headers.get("if-none-match", ""), answer.etag):
+    if _matches(asked.get("if-none-match", ""), answer.etag):
         return Response(status_code=304, headers=sent)
     if coding is None:
         return Response(answer.body, headers=sent, media_type=answer.media_type)

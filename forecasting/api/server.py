@@ -1,10 +1,16 @@
 """Running the service: the socket, the serving processes, and who may be reached from where."""
 
 import logging
+import multiprocessing
+import os
+import signal
 import socket
+import sys
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
+from multiprocessing.process import BaseProcess
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -27,6 +33,8 @@ from models.mamba2.kernels.registry import get_backend
 BACKLOG = 2048
 # A process that does not answer its parent for so long is replaced; on a busy machine, importing torch takes that.
 WORKER_START_S = 60
+# The event loop waits no longer for the thread that computes: Python's own 5 ms would be most of a short answer.
+SWITCH_INTERVAL_S = 0.0005
 
 
 def serve(settings: Settings, *, log_level: int, on_ready: Callable[[str], None]) -> None:
@@ -116,6 +124,16 @@ def _bind(api: ApiSettings) -> socket.socket:
 
 def _application(settings: Settings, log_level: int) -> ASGIApp:
     # Runs in each serving process, which has no logging of its own yet.
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     configure_logging(log_level)
     logging.getLogger("graphtide.audit").setLevel(logging.INFO)
     return build(settings)
+
+
+def _end_with(parent: BaseProcess) -> None:
+    """End this process when the one that started it is gone: nobody would ever end it, and it would keep the port."""
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)

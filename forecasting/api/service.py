@@ -34,6 +34,8 @@ from stream.store.base import GraphInfo
 
 # Rollouts that are kept at once, besides the encoded answers: one for each of the busiest graphs.
 KEPT_ROLLOUTS = 16
+# Steps rolled out at once: as many as are asked for unless a request says otherwise, so that a new state answers soon.
+ROLLOUT_BLOCK_STEPS = 24
 
 
 class Service:
@@ -88,7 +90,7 @@ class Service:
             on_look=self.subscriptions.looked,
         )
         self.rollouts = Rollouts(
-            block_steps=api.short_max_steps,
+            block_steps=min(ROLLOUT_BLOCK_STEPS, api.short_max_steps),
             max_steps=api.short_max_steps,
             keep=KEPT_ROLLOUTS,
         )

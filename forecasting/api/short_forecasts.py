@@ -1,6 +1,7 @@
 """Short forecasts as bytes: what is asked for, and the answer of the model, or of the floor where that fails."""
 
 import logging
+from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
 from forecasting.api.bodies import Layout, forecast_body
@@ -10,6 +11,7 @@ from forecasting.api.parameters import metric_names, quantile_levels, split, who
 from forecasting.api.problems import Problem, parameter_problem
 from forecasting.api.service import Service
 from forecasting.live import LiveState
+from forecasting.rollouts import Rollouts
 from infra.schema import MAX_HORIZON_STEPS, MAX_PATHS, METRIC_NAMES, QUANTILE_LEVELS
 from infra.settings import MAX_SEED, ApiSettings
 
@@ -105,25 +107,40 @@ def levels_of(text: str | None) -> tuple[float, ...]:
     return QUANTILE_LEVELS if text is None else quantile_levels("quantiles", split(text))
 
 
-async def short_forecast(service: Service, graph: str, wanted: ShortForecast) -> tuple[LiveState, Answer]:
+async def short_forecast(
+    service: Service, graph: str, wanted: ShortForecast, *, anew: bool = False
+) -> tuple[LiveState, Answer]:
     """Return the answer and the state that it rests on: the model's, or where that fails the floor's.
+
+    Args:
+        service: of this process.
+        graph: which graph.
+        wanted: what of its forecast.
+        anew: nothing will do that was computed before this call, neither an answer nor a rollout.
 
     Raises:
         Problem: there is no answer in time, or none at all.
     """
     computing = service.computing
-    seed = service.settings.forecast.seed if wanted.seed is None else wanted.seed
+    if wanted.seed is None:
+        wanted = replace(wanted, seed=service.settings.forecast.seed)
+
+    def key(live: LiveState) -> tuple[Hashable, ...]:
+        return (*live.key, live.next_step_us, live.degraded_reason, wanted)
+
+    known = service.following.live(graph)
+    if known is not None and not anew:
+        kept = computing.kept(key(known))
+        if kept is not None:
+            return known, kept
 
     async def compute(live: LiveState) -> tuple[LiveState, Answer]:
-        def work() -> bytes:
-            chunk = service.rollouts.steps(live, wanted.steps, seed=seed, n_paths=wanted.n_paths)
-            return forecast_body(
-                live, chunk, layout=wanted.layout, metrics=wanted.metrics, levels=wanted.levels, seed=seed
-            )
+        def work(batch: int) -> bytes:
+            return forecast_bytes(live, service.rollouts, wanted, batch=batch, anew=anew)
 
-        return live, await computing.answer(
-            (*live.key, live.next_step_us, live.degraded_reason, replace(wanted, seed=seed)), work
-        )
+        # What was looked for above is not there; of a state that had to be encoded first, it may be.
+        kept = None if anew or live is known else computing.kept(key(live))
+        return live, kept or await computing.answer(key(live), work, anew=anew)
 
     async def model_or_floor() -> tuple[LiveState, Answer]:
         live = await service.following.state_of(graph)
@@ -138,3 +155,16 @@ async def short_forecast(service: Service, graph: str, wanted: ShortForecast) ->
             )
 
     return await computing.within_deadline(model_or_floor())
+
+
+def forecast_bytes(
+    live: LiveState, rollouts: Rollouts, wanted: ShortForecast, *, batch: int = 0, anew: bool = False
+) -> bytes:
+    """Return the answer from a state; `wanted` names a seed, `batch` and `anew` are as for `Rollouts.steps`.
+
+    Raises:
+        ModelError: the model made no forecast.
+    """
+    seed = wanted.seed or 0
+    chunk = rollouts.steps(live, wanted.steps, seed=seed, n_paths=wanted.n_paths, batch=batch, anew=anew)
+    return forecast_body(live, chunk, layout=wanted.layout, metrics=wanted.metrics, levels=wanted.levels, seed=seed)

@@ -65,7 +65,7 @@ async def snapshots(
         "next_cursor": _write_cursor(page_end_us) if has_more else None,
     }
     body = encode(document)
-    return await tagged(request, Answer(body, entity_tag(body)))
+    return await tagged(request.headers, Answer(body, entity_tag(body)))
 
 
 def _write_cursor(step_us: int) -> str:

@@ -15,6 +15,8 @@ MEDIA_TYPES = (SSE, NDJSON)
 # What says that a stream is alive. No blank line behind the comment: some readers would take it for an event's end.
 HEARTBEATS = {SSE: b": still here\n", NDJSON: b"\n"}
 POLL_S = 0.05
+# The first chunk is looked for more often, a reader waits for it; as long as it can be expected any moment.
+FIRST_POLL_S, FIRST_S = 0.01, 1.0
 
 
 def written(media_type: str, kind: str, event_id: str | None, body: bytes) -> bytes:
@@ -39,7 +41,8 @@ async def events(
         is_over: tells that the process ends; the reader goes on with another one.
     """
     write = _sse if media_type == SSE else _line
-    said_at = time.monotonic()
+    began_at = said_at = time.monotonic()
+    has_chunk = False
     while not is_over():
         # Read before the chunks: of a job that has ended, all of them are there.
         job = await asyncio.to_thread(jobs.get, job_id)
@@ -51,6 +54,7 @@ async def events(
                 after_step = chunk.first_step + len(chunk)
                 yield write("chunk", after_step, await asyncio.to_thread(_document, job, chunk))
                 said_at = time.monotonic()
+                has_chunk = True
         if job.status.is_final:
             end = {"id": job.id, "status": job.status, "steps_done": job.steps_done, "problem": job.problem}
             yield write("end", after_step, end)
@@ -58,7 +62,8 @@ async def events(
         if time.monotonic() - said_at > heartbeat_s:
             yield HEARTBEATS[media_type]
             said_at = time.monotonic()
-        await asyncio.sleep(POLL_S)
+        is_soon = not has_chunk and time.monotonic() - began_at < FIRST_S
+        await asyncio.sleep(FIRST_POLL_S if is_soon else POLL_S)
 
 
 def _document(job: Job, chunk: PathChunk) -> dict[str, Any]:

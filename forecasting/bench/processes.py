@@ -21,6 +21,9 @@ import forecasting
 PEER_REQUIREMENTS: dict[str, tuple[str, ...]] = {
     "huggingface": ("transformers==5.23.0",),
     "mamba-ssm": ("mamba-ssm==2.2.4", "causal-conv1d==1.5.0.post8"),
+    "litserve": ("litserve==0.2.19",),
+    "bentoml": ("bentoml==1.4.40",),
+    "ray-serve": ("ray[serve]==2.60.0",),
 }
 ROOT = Path(forecasting.__file__).parents[1]
 CACHE_VARIABLE = "GRAPHTIDE_BENCH_CACHE"

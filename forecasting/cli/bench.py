@@ -114,6 +114,33 @@ def ingest(
     _bench(run, output, chart, as_json, how="medians of interleaved runs")
 
 
+@bench.command()
+def api(
+    budget_s: BudgetOption = 30.0,
+    only: Annotated[str, typer.Option("--only", metavar="TEXT", help="Only groups with TEXT in a case's name.")] = "",
+    output: OutputOption = None,
+    chart: ChartOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Time the forecast service against LitServe, BentoML and Ray Serve around the same forecaster.
+
+    Peers are installed on first use, in environments of their own under ~/.cache/graphtide/bench; the extra `bench` of
+    this package is needed. With its default budget it takes about six minutes.
+
+    Example: graphtide bench api --only short-p --budget 20
+    """
+    try:
+        from forecasting.bench.api import measure  # noqa: PLC0415 - needs what the extra brings
+    except ModuleNotFoundError as error:
+        raise UsageError(f"this benchmark needs {error.name}", fix="pip install 'graphtide[bench]'") from error
+
+    def run() -> "Report":
+        words = ["graphtide", "bench", "api", "--budget", f"{budget_s:g}", *(["--only", only] if only else [])]
+        return measure(command=shlex.join(words), budget_s=budget_s, only=only, say=say)
+
+    _bench(run, output, chart, as_json, how="medians of interleaved turns")
+
+
 def _bench(
     run: Callable[[], "Report"],
     output: Path | None,

@@ -275,11 +275,11 @@ class Held:
         self.calls = 0
         steps = Rollouts.steps
 
-        def held(kept: Rollouts, *arguments: Any, **drawn: int) -> Any:
+        def held(kept: Rollouts, *arguments: Any, **options: Any) -> Any:
             self.calls += 1
             self.begun.set()
             assert self.opened.wait(60)
-            return steps(kept, *arguments, **drawn)
+            return steps(kept, *arguments, **options)
 
         monkeypatch.setattr(Rollouts, "steps", held)
 
@@ -304,6 +304,30 @@ def test_equal_requests_share_the_work_and_a_full_queue_sheds(
         assert [answer.status_code for answer in answers] == [200] * 8
         assert len({answer.content for answer in answers[:7]}) == 1
         assert held.calls == 2
+
+
+def test_no_cache_computes_anew_and_gives_the_same_bytes(
+    toy_store: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served(service_settings(toy_store, folder)) as client:
+        first = client.get(FORECAST)
+        held = Held(monkeypatch)
+        held.opened.set()
+        assert client.get(FORECAST).content == first.content
+        assert held.calls == 0
+        for calls in (1, 2):
+            again = client.get(FORECAST, headers={"Cache-Control": "no-cache"})
+            assert (again.content, again.headers["etag"]) == (first.content, first.headers["etag"])
+            assert held.calls == calls
+
+
+def test_requests_past_the_routes_are_counted_and_refused_as_all_others(client: httpx.Client) -> None:
+    client.get(FORECAST, params={"horizon": "2"})
+    assert 'route="/v1/graphs/{graph}/forecast",status="200"' in client.get("/metrics").text
+    assert client.post(FORECAST).headers["allow"] == "GET"
+    problem(client.get("/v1/graphs//forecast"), 404, "not-found")
+    problem(client.get("/v1/graphs/a%2Fb/forecast"), 404, "not-found")
+    problem(client.get("/v1/graphs/forecast"), 404, "unknown-graph")
 
 
 def test_a_late_answer_is_a_503_and_the_next_one_comes(

@@ -163,7 +163,10 @@ def test_a_young_graph_has_a_floor_then_the_general_model_then_its_own(tmp_path:
     followed = states_of(store, tmp_path)
     live = followed.state_of("g")
     assert (live.model.name, live.model_digest, live.calibrated_until_step) == ("profile_level", None, None)
-    assert "100 steps are too few" in str(live.degraded_reason)
+    assert "steps are too few" in str(live.degraded_reason)
+    store.values = ALL[:110]
+    again = states_of(store, tmp_path).state_of("g")
+    assert (again.snapshots, again.degraded_reason) == (110, followed.state_of("g").degraded_reason)
     store.values = ALL[:300]
     live = followed.state_of("g")
     assert (live.model.name, live.degraded_reason) == ("mamba2-general", None)

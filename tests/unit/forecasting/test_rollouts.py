@@ -62,6 +62,18 @@ def test_shorter_forecasts_begin_the_longer_one_and_nothing_is_rolled_out_twice(
     assert model.chunks == 3
 
 
+def test_a_rollout_that_is_wanted_anew_is_shared_within_its_batch() -> None:
+    model = CountingModel()
+    kept, live = rollouts(), live_of(model)
+    kept.steps(live, 5, seed=0, batch=1)
+    for batch in (2, 2, 3):
+        again = kept.steps(live, 5, seed=0, batch=batch, anew=True)
+        assert np.array_equal(again.forecast.mean, some_forecast(30).mean[:5])
+    assert model.chunks == 3
+    kept.steps(live, 5, seed=0, batch=4)
+    assert model.chunks == 3
+
+
 def test_a_new_state_of_a_graph_takes_the_place_of_the_old_one() -> None:
     model = CountingModel()
     kept = rollouts()

@@ -1,0 +1,286 @@
+"""`api`: the forecast service against the servers of models, on a warm graph of 56,000 hours over loopback.
+
+All servers are up at once and stand still (SIGSTOP) while another one is asked; they take turns, and figures are
+medians over the turns. Whoever answers other bytes than we do has no figure.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import monotonic
+from typing import TypeVar
+
+from forecasting.bench.api_jobs import beside_jobs, long_forecasts
+from forecasting.bench.api_systems import BenchService, PeerServer, cpu_s, load, make_store, once, started
+from forecasting.bench.http_load import Plan, Result
+from forecasting.bench.measure import Say
+from forecasting.bench.processes import PeerError
+from forecasting.bench.report import Missing, Report, Row
+from forecasting.bench.servers.base import Server
+
+# Where a peer is the deployment guide or a target, the ratio says how far we are ahead of its figure.
+TARGETS: dict[str, dict[str, float]] = {
+    "short-p50": {"guide": 10},
+    "short-p99": {"guide": 8},
+    "short-batched-saturation": {"litserve": 2, "bentoml": 5, "ray-serve": 7},
+    "cached-saturation": {"target": 1},
+    "cached-p99": {"target": 1},
+    "long-36500": {"guide": 36.5 / 3},
+    "long-36500-first-chunk": {"target": 1},
+    "short-p99-beside-jobs": {"target": 1},
+    "ask-p50-beside-jobs": {"target": 1},
+    "ask-p99-beside-jobs": {"target": 1},
+    "short-p50-100000-snapshots": {"1000-snapshots": 1 / 1.2},
+}
+# What the deployment guide promises, and what we do.
+_FIGURES = {
+    ("short-p50", "guide"): 50.0,
+    ("short-p99", "guide"): 200.0,
+    ("long-36500", "guide"): 36.5,
+    ("cached-saturation", "target"): 4_000.0,
+    ("cached-p99", "target"): 10.0,
+    ("long-36500-first-chunk", "target"): 150.0,
+    ("short-p99-beside-jobs", "target"): 25.0,
+    ("ask-p50-beside-jobs", "target"): 50.0,
+    ("ask-p99-beside-jobs", "target"): 200.0,
+}
+RATE, MS, CPU, SHARE = "requests/s", "ms", "us of CPU a request", "% of a core"
+PEERS = tuple(TARGETS["short-batched-saturation"])
+# LitServe's least is a worker and an HTTP process: ours with as many processes stands beside it.
+TWO = "graphtide-2-workers"
+OURS = ("graphtide", TWO)
+# Requests a second of the open loops.
+SHORT_RATE, CACHED_RATE = 100.0, 4_000.0
+TURN_S = 4.0
+MIN_ROUNDS = 3
+_LANES = 32
+
+
+@dataclass(slots=True)
+class Figures:
+    """What the turns gave, by case and system, with the unit."""
+
+    values: dict[tuple[str, str, str], list[float]] = field(default_factory=dict)
+
+    def add(self, case: str, system: str, value: float, unit: str) -> None:
+        """Note a figure of a turn."""
+        self.values.setdefault((case, system, unit), []).append(value)
+
+    def report(self, report: Report) -> None:
+        """Append the medians."""
+        for (case, system, unit), values in self.values.items():
+            report.add(Row(case, system, median(values), unit, median(values), len(values)))
+
+
+Group = Callable[["Bench"], None]
+AnyServer = TypeVar("AnyServer", bound=Server)
+
+
+@dataclass(slots=True)
+class Bench:
+    """A run of the benchmark.
+
+    Attributes:
+        service: ours.
+        folder: for the others.
+        store_url: of the graphs.
+        budget_s: time of the rounds of a group.
+        figures, missing: what is found, and what is not.
+        say: told what is going on.
+    """
+
+    service: BenchService
+    folder: Path
+    store_url: str
+    budget_s: float
+    figures: Figures
+    missing: list[Missing]
+    say: Say
+
+    def rounds(self) -> Iterator[int]:
+        """Yield the numbers of the rounds that fit into the budget, a few in any case."""
+        end_s, number = monotonic() + self.budget_s, 0
+        while number < MIN_ROUNDS or monotonic() < end_s:
+            yield number
+            number += 1
+
+    def turn(self, server: Server, plan: Plan) -> tuple[Result, float]:
+        """Send what is planned to a server; return what came back, and its processor time an answer in seconds.
+
+        Raises:
+            PeerError: not all was answered, and with success.
+        """
+        before_s = cpu_s(server)
+        result = load(plan)
+        used_s = cpu_s(server) - before_s
+        wrong = {status: n for status, n in result.statuses.items() if status not in {"200", "202"}}
+        if wrong or result.failed or not result.latencies_ms:
+            raise PeerError(f"of {len(result.latencies_ms)} answers some were {wrong}; {result.failed} did not come")
+        return result, used_s / len(result.latencies_ms)
+
+
+def measure(*, command: str, budget_s: float, only: str = "", say: Say) -> Report:
+    """Run the benchmark.
+
+    Args:
+        command: how it was called, for the report.
+        budget_s: time of the rounds of each group of cases.
+        only: only groups with a case that has this in its name.
+        say: told what is going on.
+
+    Raises:
+        PeerError: our own service cannot be measured.
+    """
+    report = Report("api", command)
+    report.hardware["threads"] = report.hardware["cores"]
+    figures = Figures()
+    chosen = [(cases, group) for cases, group in GROUPS if any(only in case for case in cases)]
+    if not chosen:
+        return report
+    with TemporaryDirectory(prefix="graphtide-bench-") as folder, ExitStack() as stack:
+        store_url = f"sqlite:///{folder}/store.db"
+        make_store(store_url, say)
+        say("Starting the service, which reads the histories …")
+        service = stack.enter_context(_running(BenchService(Path(folder) / "graphtide", store_url)))
+        for graph in ("bench", "short-history", "long-history"):
+            once(service.port, service.short(graph))
+        bench = Bench(service, Path(folder), store_url, budget_s, figures, report.missing, say)
+        for cases, group in chosen:
+            say(f"{', '.join(cases)} …")
+            group(bench)
+    figures.report(report)
+    for (case, system), value in _FIGURES.items():
+        if any(row.case == case for row in report.rows):
+            unit = next(row.unit for row in report.rows if row.case == case)
+            report.add(Row(case, system, value, unit))
+    for case in dict.fromkeys(row.case for row in report.rows):
+        for peer in TARGETS.get(case, {}):
+            report.compare(case, peer, TARGETS[case][peer])
+    for package in ("fastapi", "uvicorn", "orjson", "numpy", "torch"):
+        report.versions[package] = version(package)
+    return report
+
+
+@contextmanager
+def _running(server: AnyServer) -> Iterator[AnyServer]:
+    started(server)
+    try:
+        yield server
+    finally:
+        server.discard()
+
+
+def _short(bench: Bench) -> None:
+    """Uncached, at a fixed rate: every request has the model run after it came."""
+    for _ in bench.rounds():
+        plan = Plan(bench.service.port, (bench.service.short(),), TURN_S, rate=SHORT_RATE)
+        result, used_s = bench.turn(bench.service, plan)
+        bench.figures.add("short-p50", "graphtide", result.percentile_ms(50), MS)
+        bench.figures.add("short-p99", "graphtide", result.percentile_ms(99), MS)
+        bench.figures.add("short-cpu", "graphtide", 1e6 * used_s, CPU)
+        bench.figures.add("short-load", "generator", 100 * result.cpu_s / result.seconds, SHARE)
+
+
+def _saturation(bench: Bench) -> None:
+    """As much as each can, uncached, worker for worker."""
+    case = "short-batched-saturation"
+    status, expected = once(bench.service.port, bench.service.short())
+    if status != 200:
+        raise PeerError(f"the service answers {status}")
+    with ExitStack() as stack:
+        lanes: dict[str, tuple[Server, str]] = {"graphtide": (bench.service, bench.service.short())}
+        pair = BenchService(bench.folder / TWO, bench.store_url, workers=2)
+        stack.enter_context(_running(pair))
+        # Both of them read the history before they are measured.
+        load(Plan(pair.port, (pair.short(),), 1.0, _LANES))
+        pair.pause()
+        lanes[TWO] = pair, pair.short()
+        for peer in PEERS:
+            bench.say(f"  {peer} …")
+            try:
+                started_peer = PeerServer(peer, bench.folder / peer, bench.store_url, bench.say)
+                stack.enter_context(_running(started_peer))
+                if once(started_peer.port, started_peer.request) != (200, expected):
+                    raise PeerError("it answers other bytes")
+            except PeerError as error:
+                bench.missing.append(Missing(case, peer, str(error)))
+                continue
+            started_peer.pause()
+            lanes[peer] = started_peer, started_peer.request
+        for _ in bench.rounds():
+            for name, (server, request) in list(lanes.items()):
+                server.resume()
+                try:
+                    result, used_s = bench.turn(server, Plan(server.port, (request,), TURN_S, _LANES))
+                except PeerError as error:
+                    if name in OURS:
+                        raise
+                    del lanes[name]
+                    bench.missing.append(Missing(case, name, str(error)))
+                    continue
+                finally:
+                    if name != "graphtide":
+                        server.pause()
+                bench.figures.add(case, name, result.per_s, RATE)
+                bench.figures.add(f"{case}-cpu", name, 1e6 * used_s, CPU)
+                if name == "graphtide":
+                    bench.figures.add(f"{case}-load", "generator", 100 * result.cpu_s / result.seconds, SHARE)
+
+
+def _cached(bench: Bench) -> None:
+    """The same request again and again, as fast as it goes and at a fixed rate."""
+    request = (bench.service.short(anew=False),)
+    once(bench.service.port, request[0])
+    for _ in bench.rounds():
+        result, used_s = bench.turn(bench.service, Plan(bench.service.port, request, TURN_S, _LANES))
+        bench.figures.add("cached-saturation", "graphtide", result.per_s, RATE)
+        bench.figures.add("cached-cpu", "graphtide", 1e6 * used_s, CPU)
+        plan = Plan(bench.service.port, request, TURN_S, rate=CACHED_RATE)
+        result, _ = bench.turn(bench.service, plan)
+        bench.figures.add("cached-p99", "graphtide", result.percentile_ms(99), MS)
+        bench.figures.add("cached-load", "generator", 100 * result.cpu_s / result.seconds, SHARE)
+
+
+def _long(bench: Bench) -> None:
+    """A job of 36,500 steps from the request to its last chunk."""
+    for first_ms, whole_s in long_forecasts(bench.service, bench.rounds()):
+        bench.figures.add("long-36500", "graphtide", whole_s, "s")
+        bench.figures.add("long-36500-first-chunk", "graphtide", first_ms, MS)
+
+
+def _beside(bench: Bench) -> None:
+    """Short forecasts and new jobs while a long job runs."""
+    for _ in bench.rounds():
+        with beside_jobs(bench.service) as asked:
+            plan = Plan(bench.service.port, (bench.service.short(),), TURN_S, rate=SHORT_RATE)
+            result, _ = bench.turn(bench.service, plan)
+        posted = asked()
+        bench.figures.add("short-p50-beside-jobs", "graphtide", result.percentile_ms(50), MS)
+        bench.figures.add("short-p99-beside-jobs", "graphtide", result.percentile_ms(99), MS)
+        bench.figures.add("ask-p50-beside-jobs", "graphtide", posted.percentile_ms(50), MS)
+        bench.figures.add("ask-p99-beside-jobs", "graphtide", posted.percentile_ms(99), MS)
+
+
+def _histories(bench: Bench) -> None:
+    """Uncached, from a history of 1,000 and one of 100,000 snapshots, in turns."""
+    case = "short-p50-100000-snapshots"
+    for _ in bench.rounds():
+        for system, graph in (("graphtide", "long-history"), ("1000-snapshots", "short-history")):
+            plan = Plan(bench.service.port, (bench.service.short(graph),), TURN_S, rate=SHORT_RATE)
+            result, used_s = bench.turn(bench.service, plan)
+            bench.figures.add(case, system, result.percentile_ms(50), MS)
+            bench.figures.add("short-cpu-100000-snapshots", system, 1e6 * used_s, CPU)
+
+
+GROUPS: tuple[tuple[tuple[str, ...], Group], ...] = (
+    (("short-p50", "short-p99"), _short),
+    (("short-p50-100000-snapshots",), _histories),
+    (("cached-saturation", "cached-p99"), _cached),
+    (("long-36500", "long-36500-first-chunk"), _long),
+    (("short-p99-beside-jobs", "ask-p50-beside-jobs", "ask-p99-beside-jobs"), _beside),
+    (("short-batched-saturation",), _saturation),
+)
