@@ -10,6 +10,7 @@ from time import perf_counter
 from typing import Self
 
 from forecasting.api.problems import Problem, unavailable
+from forecasting.api.scoring import Scoring
 from forecasting.api.telemetry import Telemetry
 from forecasting.live import LiveState, LiveStates
 from infra.errors import GraphtideError
@@ -29,6 +30,7 @@ class Following:
         max_graphs: states kept.
         poll_interval_s: seconds between two looks.
         telemetry: where times and failures are counted.
+        scoring: told how the step came out that a state stood before.
         on_new_state: told the graph whose state moved.
         on_look: told of the graphs after each look that succeeded, when the states have followed.
 
@@ -45,6 +47,7 @@ class Following:
         max_graphs: int,
         poll_interval_s: float,
         telemetry: Telemetry,
+        scoring: Scoring,
         on_new_state: Callable[[str], None],
         on_look: Callable[[Collection[str]], None],
     ) -> None:
@@ -55,6 +58,7 @@ class Following:
         self._waiting: dict[str, asyncio.Future[LiveState]] = {}
         self._poll_interval_s = poll_interval_s
         self._telemetry = telemetry
+        self._scoring = scoring
         self._on_new_state = on_new_state
         self._on_look = on_look
         # One thread: an encoding of many years holds up no forecast from a state that is there.
@@ -161,7 +165,19 @@ class Following:
             del self._live[gone]
         if before is not None and before.key != live.key:
             self._on_new_state(graph)
+            if live.next_step_us > before.next_step_us:
+                # Behind what callers wait for; nobody waits for this.
+                self._pool.submit(self._score, before)
         return live
+
+    def _score(self, before: LiveState) -> None:
+        try:
+            observed = self._states.observed(before.graph, before.next_step_us)
+        except GraphtideError as error:
+            _log.info("the forecast of %s was not scored: %s", before.graph, error.message)
+            return
+        if observed is not None:
+            self._scoring.score(before, observed)
 
     async def _poll(self) -> None:
         while True:

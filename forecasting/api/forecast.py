@@ -37,7 +37,6 @@ async def forecast(
     wanted = ShortForecast(steps, names, levels, Layout(layout or Layout.SERIES))
     live, answer = await short_forecast(service, graph, wanted)
     age_s = max(0.0, time.time() - live.next_step_us / 1e6)
-    service.telemetry.data_age.labels(graph).set(age_s)
     if live.degraded_reason is not None:
         service.telemetry.degraded.labels(graph).inc()
     headers = {

@@ -13,6 +13,8 @@ from forecasting.api.draining import told_of_the_end
 from forecasting.api.following import Following
 from forecasting.api.problems import Problem, near_names, unavailable
 from forecasting.api.rates import Rates
+from forecasting.api.scoring import Scoring
+from forecasting.api.scraped import Scraped
 from forecasting.api.store_access import StoreAccess
 from forecasting.api.subscriptions import Subscriptions
 from forecasting.api.telemetry import Telemetry
@@ -70,9 +72,11 @@ class Service:
             max_graphs=api.max_live_graphs,
             poll_interval_s=api.poll_interval_s,
             telemetry=self.telemetry,
+            scoring=Scoring(self.telemetry, seed=settings.forecast.seed),
             on_new_state=cache.forget,
             on_look=self.subscriptions.looked,
         )
+        self.telemetry.registry.register(Scraped(lambda: self.following.graphs, file))
         self.rollouts = Rollouts(
             block_steps=api.short_max_steps,
             max_steps=api.short_max_steps,
