@@ -2,8 +2,8 @@
 
     python benchmarks/replica_kills.py [--minutes 20]
 
-Two `graphtide ingest kafka` of one group over one PostgreSQL, two `graphtide serve` behind nginx as infra/nginx configures
-it, 40 events and some twenty requests a second. Needs Kafka, PostgreSQL and nginx: `.ci/servers` installs them. The result
+Two `graphtide ingest kafka` of one group over one PostgreSQL, two `graphtide serve` behind nginx as infra/nginx has it,
+40 events and some twenty requests a second. Needs Kafka, PostgreSQL and nginx: `.ci/servers` installs them. The result
 is printed as JSON and kept in benchmarks/results/replica_kills.json.
 """
 

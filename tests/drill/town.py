@@ -1,4 +1,4 @@
-"""The events of the drill: a graph a partition, sent at a steady rate, in event time that runs faster than the clock."""
+"""The events of the drill: a graph a partition, sent at a steady rate, in event time faster than the clock."""
 
 import json
 import random
