@@ -177,6 +177,15 @@ class LiveStates:
         resolved = resolve(self._models, graph, info.step_us, snapshots)
         return self._encoded(info, resolved, snapshots).live
 
+    def observed(self, graph: str, step_start_us: int) -> FloatArray | None:
+        """Return [M] float64, the metrics of a closed step as they read now; None where the store has no such step.
+
+        Raises:
+            StoreError: the store cannot be read, or there is no such graph.
+        """
+        table = self._read(lambda reader: reader.snapshots(graph, start_us=step_start_us, end_us=step_start_us + 1))
+        return table.values[0] if len(table) else None
+
     def degrade(self, graph: str, reason: str) -> LiveState:
         """Return the state of a floor in the place of a model that failed; kept until the model's files change.
 

@@ -5,8 +5,9 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from forecasting.doctor import SQLITE_WAL_RESET_FIXED
 from forecasting.reports.tables import REPORT_TABLES
@@ -62,6 +63,20 @@ PRAGMA user_version = {SERVICE_SCHEMA};
 """
 
 
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """How long a queue of the file is.
+
+    Attributes:
+        queued, running: rows of either status.
+        oldest_s: seconds that the first of those queued has waited since it was asked for; 0 where none is.
+    """
+
+    queued: int
+    running: int
+    oldest_s: float
+
+
 def now_us() -> int:
     """Return the time of this machine in UTC microseconds."""
     return time.time_ns() // 1000
@@ -111,6 +126,20 @@ class ServiceFile:
         """
         with self._lock, self._translated():
             return self._connection.execute(sql, parameters).fetchall()
+
+    def waiting(self, queue: Literal["jobs", "reports"]) -> Waiting:
+        """Return how long a queue is.
+
+        Raises:
+            StoreError: the file cannot be read.
+        """
+        ((queued, running, oldest_us),) = self.rows(
+            "SELECT coalesce(sum(status = 'queued'), 0), coalesce(sum(status = 'running'), 0),"
+            " min(CASE status WHEN 'queued' THEN created_us END)"
+            f" FROM {queue} WHERE status IN ('queued', 'running')"
+        )
+        oldest_s = 0.0 if oldest_us is None else max(0.0, (now_us() - oldest_us) / 1e6)
+        return Waiting(queued, running, oldest_s)
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

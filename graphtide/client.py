@@ -21,7 +21,7 @@ class Client:
     """A client of one forecast service; a context manager, for one thread at a time.
 
     Every method raises `ApiError` where the service refuses, and `UnreachableError` where it cannot be reached. An
-    answer 429 or 503 is asked for once more after its `Retry-After`.
+    answer 429 or 503 is asked for once more after its `Retry-After`, a read whose connection broke after a moment.
 
     Args:
         url: of the service, such as `http://127.0.0.1:8000`.
@@ -220,6 +220,10 @@ class Client:
                     call.method, call.path, params=dict(call.params), headers=dict(call.headers), content=call.content
                 )
             except httpx.TransportError as error:
+                # A process that is killed takes the connection with it; another one answers a moment later.
+                if call.method == "GET" and not is_last:
+                    self._sleep(STREAM_WAIT_S)
+                    continue
                 raise UnreachableError(f"{self._http.base_url} cannot be reached: {error}") from error
             wait_s = calls.wait_s(answer)
             if is_last or answer.status_code not in RETRIED or wait_s is None or wait_s > self._max_wait_s:

@@ -1,4 +1,4 @@
-"""What an ingestion does, as Prometheus metrics on a port of the loopback address."""
+"""What an ingestion does, as Prometheus metrics on a port of this machine."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from stream.sources.kafka.reading import KafkaStatus
     from stream.store.projector import ProjectorStatus
 
+LOOPBACK = "127.0.0.1"
 _MICROSECOND_S = 1e-6
 _COUNTED = ("events", "late", "rejected", "duplicates", "snapshots", "revisions")
 
@@ -63,18 +64,18 @@ class IngestMetrics:
             self._unprojected.set(projection.waiting)
 
     @contextmanager
-    def serve(self, port: int) -> Iterator[None]:
-        """Serve the metrics at `http://127.0.0.1:port/metrics` meanwhile.
+    def serve(self, port: int, host: str = LOOPBACK) -> Iterator[None]:
+        """Serve the metrics at `http://host:port/metrics` meanwhile.
 
         Raises:
-            UsageError: the port is taken, or not this user's.
+            UsageError: the address is none of this machine, or the port is taken or not this user's.
         """
         try:
-            server, thread = start_http_server(port, addr="127.0.0.1", registry=self.registry)
+            server, thread = start_http_server(port, addr=host, registry=self.registry)
         except OSError as error:
             raise UsageError(
-                f"metrics cannot be served on port {port}: {error.strerror or error}",
-                fix="choose another --metrics-port",
+                f"metrics cannot be served on {host} port {port}: {error.strerror or error}",
+                fix="choose another --metrics-port, or an address of this machine as --metrics-host",
             ) from None
         try:
             yield

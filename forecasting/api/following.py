@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import Self
 
 from forecasting.api.problems import Problem, unavailable
+from forecasting.api.scoring import Scoring
 from forecasting.api.telemetry import Telemetry
 from forecasting.live import LiveState, LiveStates
 from forecasting.tracing import Tracing
@@ -33,6 +34,7 @@ class Following:
         max_graphs: states kept.
         poll_interval_s: seconds between two looks.
         telemetry: where times and failures are counted.
+        scoring: told how the step came out that a state stood before.
         tracing: makes spans of the states that are encoded or advanced.
         is_away: tells whether the store failed several times in a row.
         on_new_state: told the graph whose state moved.
@@ -51,6 +53,7 @@ class Following:
         max_graphs: int,
         poll_interval_s: float,
         telemetry: Telemetry,
+        scoring: Scoring,
         is_away: Callable[[], bool],
         tracing: Tracing,
         on_new_state: Callable[[str], None],
@@ -63,6 +66,7 @@ class Following:
         self._waiting: dict[str, asyncio.Future[LiveState]] = {}
         self._poll_interval_s = poll_interval_s
         self._telemetry = telemetry
+        self._scoring = scoring
         self._is_away = is_away
         self._tracing = tracing
         self._on_new_state = on_new_state
@@ -179,7 +183,19 @@ class Following:
             del self._live[gone]
         if before is not None and before.key != live.key:
             self._on_new_state(graph)
+            if live.next_step_us > before.next_step_us:
+                # Behind what callers wait for; nobody waits for this.
+                self._pool.submit(self._score, before)
         return live
+
+    def _score(self, before: LiveState) -> None:
+        try:
+            observed = self._states.observed(before.graph, before.next_step_us)
+        except GraphtideError as error:
+            _log.info("the forecast of %s was not scored: %s", before.graph, error.message)
+            return
+        if observed is not None:
+            self._scoring.score(before, observed)
 
     async def _poll(self) -> None:
         while True:

@@ -66,7 +66,6 @@ async def answer_forecast(service: Service, caller: Key, graph: str, query: str,
     anew = "no-cache" in headers.get("cache-control", "").lower()
     live, answer = await short_forecast(service, graph, wanted, anew=anew)
     age_s = max(0.0, time.time() - live.next_step_us / 1e6)
-    service.telemetry.data_age.labels(graph).set(age_s)
     if live.degraded_reason is not None:
         service.telemetry.degraded.labels(graph).inc()
     told = {

@@ -14,6 +14,8 @@ from forecasting.api.following import Following
 from forecasting.api.problems import Problem, near_names, unavailable
 from forecasting.api.rates import Rates
 from forecasting.api.redis_store import RedisStore
+from forecasting.api.scoring import Scoring
+from forecasting.api.scraped import Scraped
 from forecasting.api.shared_cache import SharedCache
 from forecasting.api.store_access import StoreAccess
 from forecasting.api.subscriptions import Subscriptions
@@ -84,11 +86,13 @@ class Service:
             max_graphs=api.max_live_graphs,
             poll_interval_s=api.poll_interval_s,
             telemetry=self.telemetry,
+            scoring=Scoring(self.telemetry, seed=settings.forecast.seed),
             is_away=lambda: self.patience.is_away,
             tracing=tracing,
             on_new_state=cache.forget,
             on_look=self.subscriptions.looked,
         )
+        self.telemetry.registry.register(Scraped(lambda: self.following.graphs, file))
         self.rollouts = Rollouts(
             block_steps=min(ROLLOUT_BLOCK_STEPS, api.short_max_steps),
             max_steps=api.short_max_steps,

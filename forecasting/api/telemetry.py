@@ -40,13 +40,34 @@ class Telemetry:
             "graphtide_state_seconds", "Time to encode or advance a state", registry=registry
         )
         self.degraded = Counter("graphtide_forecast_degraded", "Answers given by a floor", ["graph"], registry=registry)
-        self.data_age = Gauge(
-            "graphtide_data_age_seconds", "Age of the last observed step's end", ["graph"], registry=registry
-        )
         self.taken = Counter("graphtide_events_taken", "Events taken over HTTP", ["result"], registry=registry)
         self.subscribers = Gauge("graphtide_streams_open", "Streams that are open", registry=registry)
         self.cut = Counter("graphtide_streams_cut", "Streams cut as their reader was too slow", registry=registry)
         self.store_up = Gauge("graphtide_store_up", "Whether the store could be read last time", registry=registry)
+        self.scored = Counter(
+            "graphtide_forecast_scored_values",
+            "Values of steps that closed while a forecast of them was known",
+            ["graph"],
+            registry=registry,
+        )
+        self.inside = Counter(
+            "graphtide_forecast_inside_80",
+            "Scored values that lay in the central 80 % interval of the forecast one step ahead",
+            ["graph"],
+            registry=registry,
+        )
+        self.event_error = Counter(
+            "graphtide_forecast_event_error",
+            "Sum over scored steps of |median forecast - observed| events",
+            ["graph"],
+            registry=registry,
+        )
+        self.events_scored = Counter(
+            "graphtide_forecast_events_observed",
+            "Sum over scored steps of observed events",
+            ["graph"],
+            registry=registry,
+        )
 
     def exposition(self) -> bytes:
         """Return all meters in Prometheus' text format."""

@@ -32,6 +32,7 @@ from forecasting.cli import (
     store_influx,
     store_migrate,
     train,
+    work,
 )
 from forecasting.cli.call import Call, say
 from infra.errors import GraphtideError
@@ -60,7 +61,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _GROUPS = (
-    *(demo, ingest, replay, deadletters, store, train, forecast, backtest, report, serve, keys),
+    *(demo, ingest, replay, deadletters, store, train, forecast, backtest, report, serve, work, keys),
     *(bench, datasets, schema, doctor),
 )
 for group in _GROUPS:

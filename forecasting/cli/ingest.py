@@ -113,6 +113,15 @@ def ingest(
             "--metrics-port", metavar="N", help="Kafka: serve Prometheus metrics on loopback.", rich_help_panel=KAFKA
         ),
     ] = None,
+    metrics_host: Annotated[
+        str | None,
+        typer.Option(
+            "--metrics-host",
+            metavar="ADDRESS",
+            help="Kafka: serve them on this address; they hold no secret, but anyone who reaches it reads them.",
+            rich_help_panel=KAFKA,
+        ),
+    ] = None,
     store: StoreOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON object.")] = False,
 ) -> None:
@@ -137,6 +146,7 @@ def ingest(
         client=client,
         options=tuple(kafka_option or ()),
         metrics_port=metrics_port,
+        metrics_host=metrics_host,
     )
     kafka = is_kafka(source, kafka_flags)
     settings = call.load(

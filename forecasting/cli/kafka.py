@@ -32,6 +32,7 @@ class KafkaFlags:
     client: str | None
     options: tuple[str, ...]
     metrics_port: int | None
+    metrics_host: str | None
 
 
 def is_kafka(source: Path, flags: KafkaFlags) -> bool:
@@ -52,6 +53,7 @@ def is_kafka(source: Path, flags: KafkaFlags) -> bool:
             ("--client", flags.client),
             ("--kafka-option", flags.options),
             ("--metrics-port", flags.metrics_port),
+            ("--metrics-host", flags.metrics_host),
         )
         if value
     ]
@@ -83,6 +85,8 @@ def run_kafka(
             "--close-at-end would close steps that other processes of the group still fill",
             fix="leave out --group, so that one process reads all partitions",
         )
+    if flags.metrics_host is not None and flags.metrics_port is None:
+        raise UsageError("--metrics-host names no port", fix="give one: --metrics-port 9108")
     _quieten()
     from stream.sources.kafka.opening import kafka_source  # noqa: PLC0415 - not needed for --help
 
@@ -98,7 +102,10 @@ def run_kafka(
             given=flags.options,
             say=say,
         )
-        with source, Watch(f"Ingesting {name}", metrics_port=flags.metrics_port) as watch:
+        with (
+            source,
+            Watch(f"Ingesting {name}", metrics_port=flags.metrics_port, metrics_host=flags.metrics_host) as watch,
+        ):
             watched = _Watched(source, lambda: watch.polled(source.status()))
             result, interrupted, notes = run_to_end(
                 watched, settings, options, watch.committed, watch.opened, flags.options

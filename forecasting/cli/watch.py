@@ -32,12 +32,14 @@ class Watch:
 
     Args:
         title: what is being done.
-        metrics_port: serve Prometheus metrics on this port of the loopback address; None for not.
+        metrics_port: serve Prometheus metrics on this port; None for not.
+        metrics_host: address for them, in the place of the loopback address.
     """
 
-    def __init__(self, title: str, *, metrics_port: int | None = None) -> None:
+    def __init__(self, title: str, *, metrics_port: int | None = None, metrics_host: str | None = None) -> None:
         self._title = title
         self._metrics_port = metrics_port
+        self._metrics_host = metrics_host
         self._stack = ExitStack()
         self._live: Live | None = None
         self._running: Ingestion | None = None
@@ -52,10 +54,10 @@ class Watch:
 
     def __enter__(self) -> Self:
         if self._metrics_port is not None:
-            from stream.metrics import IngestMetrics  # noqa: PLC0415 - only who asks for metrics waits for its import
+            from stream.metrics import LOOPBACK, IngestMetrics  # noqa: PLC0415 - only who asks waits for its import
 
             self._metrics = IngestMetrics()
-            self._stack.enter_context(self._metrics.serve(self._metrics_port))
+            self._stack.enter_context(self._metrics.serve(self._metrics_port, self._metrics_host or LOOPBACK))
         if sys.stderr.isatty():
             live = Live(console=Console(stderr=True), transient=True, refresh_per_second=4)
             self._live = self._stack.enter_context(live)

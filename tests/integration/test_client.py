@@ -222,6 +222,25 @@ def test_a_service_that_is_not_there_is_told() -> None:
             next(client.live("toy"))
 
 
+def test_a_read_whose_connection_breaks_is_repeated_and_nothing_else_is() -> None:
+    asked: list[str] = []
+    waited: list[float] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.method)
+        if len(asked) == 1:
+            raise httpx.ReadError("the process was killed")
+        return httpx.Response(200, json={"graphs": []})
+
+    with Client("http://x", transport=httpx.MockTransport(answer), sleep=waited.append) as client:
+        assert client.graphs() == []
+        assert (asked, waited) == (["GET", "GET"], [0.25])
+        asked.clear()
+        with pytest.raises(UnreachableError):
+            client.send("toy", [{"src": "a", "dst": "b", "ts": 0}])
+        assert asked == ["POST"]
+
+
 def test_keys_are_sent_and_never_shown(toy_store: str, tmp_path: Path) -> None:
     settings = service_settings(toy_store, tmp_path)
     with ServiceFile(settings.api.service_db) as file:

@@ -1,0 +1,90 @@
+{{- define "graphtide.name" -}}
+{{- if contains "graphtide" .Release.Name }}{{ .Release.Name | trunc 40 | trimSuffix "-" }}{{ else }}{{ printf "%s-graphtide" .Release.Name | trunc 40 | trimSuffix "-" }}{{ end -}}
+{{- end -}}
+
+{{/* Labels that choose pods; takes a list of the root and the component. */}}
+{{- define "graphtide.selector" -}}
+app.kubernetes.io/name: graphtide
+app.kubernetes.io/instance: {{ (index . 0).Release.Name }}
+app.kubernetes.io/component: {{ index . 1 }}
+{{- end -}}
+
+{{- define "graphtide.labels" -}}
+{{ include "graphtide.selector" . }}
+app.kubernetes.io/version: {{ (index . 0).Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ (index . 0).Release.Service }}
+helm.sh/chart: {{ (index . 0).Chart.Name }}-{{ (index . 0).Chart.Version }}
+{{- end -}}
+
+{{/* What every pod has in common; the argument is the root and whether it computes on the GPU. */}}
+{{- define "graphtide.pod" -}}
+{{- $root := index . 0 }}{{ $gpu := and (index . 1) $root.Values.gpu.enabled -}}
+serviceAccountName: {{ include "graphtide.name" $root }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 10001
+  runAsGroup: 10001
+  fsGroup: 10001
+  fsGroupChangePolicy: OnRootMismatch
+  seccompProfile: { type: RuntimeDefault }
+{{- with $root.Values.imagePullSecrets }}
+imagePullSecrets: {{ toJson . }}
+{{- end }}
+nodeSelector: {{ toJson (ternary (merge (dict) $root.Values.nodeSelector $root.Values.gpu.nodeSelector) $root.Values.nodeSelector $gpu) }}
+tolerations: {{ toJson (ternary (concat $root.Values.tolerations $root.Values.gpu.tolerations) $root.Values.tolerations $gpu) }}
+affinity: {{ toJson $root.Values.affinity }}
+{{- end -}}
+
+{{- define "graphtide.spread" -}}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: kubernetes.io/hostname
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector: { matchLabels: { {{ include "graphtide.selector" . | replace "\n" ", " }} } }
+{{- end -}}
+
+{{/* What every container has in common; the argument is the root and whether it computes on the GPU. */}}
+{{- define "graphtide.container" -}}
+{{- $root := index . 0 }}{{ $gpu := and (index . 1) $root.Values.gpu.enabled -}}
+image: "{{ $root.Values.image.repository }}:{{ ternary $root.Values.gpu.tag $root.Values.image.tag $gpu }}"
+imagePullPolicy: {{ $root.Values.image.pullPolicy }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: { drop: [ALL] }
+envFrom:
+  - configMapRef: { name: {{ include "graphtide.name" $root }} }
+{{- end -}}
+
+{{/* Settings that are secrets, by reference. */}}
+{{- define "graphtide.secrets" -}}
+{{- with .Values.store.passwordSecret }}
+- name: PGPASSWORD
+  valueFrom: { secretKeyRef: { name: {{ .name }}, key: {{ .key }} } }
+{{- end }}
+{{- end -}}
+
+{{- define "graphtide.resources" -}}
+{{- $root := index . 0 }}{{ $resources := deepCopy (index . 1) -}}
+{{- if $root.Values.gpu.enabled }}{{ $_ := set $resources.limits "nvidia.com/gpu" $root.Values.gpu.count }}{{ end -}}
+resources: {{ toJson $resources }}
+{{- end -}}
+
+{{- define "graphtide.probes" -}}
+startupProbe:
+  httpGet: { path: /livez, port: http }
+  periodSeconds: 2
+  failureThreshold: 60
+livenessProbe:
+  httpGet: { path: /livez, port: http }
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 3
+readinessProbe:
+  httpGet: { path: /readyz, port: http }
+  periodSeconds: 5
+  timeoutSeconds: 5
+  failureThreshold: 2
+{{- end -}}
