@@ -1,5 +1,7 @@
 """The process that makes reports: it plans what the schedules want, makes one report at a time, and delivers them.
 
+Alerts are watched in it too: `forecasting.alert_worker`.
+
 Run as `python -m forecasting.report_worker`; `forecasting.job_processes` and `graphtide report schedule run` do.
 Planning and delivering have a thread of their own: a receiver that is slow holds up no report.
 """
@@ -8,13 +10,15 @@ import logging
 import threading
 from contextlib import suppress
 
+from forecasting import alert_worker
+from forecasting.alerts.rulebook import RuleBook
 from forecasting.live import LiveStates
 from forecasting.reports.deliveries import Deliveries, DeliveryError
 from forecasting.reports.making import ReportCancelledError, make_report, report_files
 from forecasting.reports.records import BUNDLE, HTML, LostReportError, ReportRow, Reports
 from forecasting.reports.schedules import Schedules, of_settings
 from forecasting.reports.targets import kinds
-from forecasting.reports.targets.parcel import Parcel
+from forecasting.reports.targets.parcel import report_parcel
 from forecasting.service_file import ServiceFile, now_us
 from forecasting.worker_process import lease, run_worker
 from infra.errors import ModelError, StoreError
@@ -52,7 +56,9 @@ def work(settings: Settings, worker: str, stop: threading.Event) -> None:
     ):
         reports = Reports(file, settings.reports, settings.jobs)
         beside = threading.Thread(target=_plan_and_deliver, args=(settings, file, reports, stop), name="deliveries")
-        beside.start()
+        threads = [beside, *alert_worker.beside(settings, stop)]
+        for thread in threads:
+            thread.start()
         waits = 0
         try:
             while not stop.is_set():
@@ -72,7 +78,8 @@ def work(settings: Settings, worker: str, stop: threading.Event) -> None:
                 stop.wait(IDLE_WAIT_S)
         finally:
             stop.set()
-            beside.join()
+            for thread in threads:
+                thread.join()
             with suppress(StoreError):
                 reports.release(worker, is_blameless=True)
 
@@ -143,14 +150,14 @@ def deliver_next(deliveries: Deliveries, reports: Reports, settings: Settings) -
     if delivery is None:
         return False
     try:
-        report = reports.get(delivery.report_id)
-        html, bundle = (reports.body(delivery.report_id, name) for name in (HTML, BUNDLE))
+        report = reports.get(delivery.subject)
+        html, bundle = (reports.body(delivery.subject, name) for name in (HTML, BUNDLE))
         if report is None or html is None or bundle is None:
             raise DeliveryError("the report is there no more", is_final=True)
-        parcel = Parcel(delivery.id, report, html, bundle)
+        parcel = report_parcel(delivery.id, report, html, bundle)
         kinds.send(parcel, settings.reports.targets, delivery.target, settings.reports.timeout_s)
     except DeliveryError as error:
-        _log.warning("report %s to %s: %s", delivery.report_id, delivery.target, error.message)
+        _log.warning("report %s to %s: %s", delivery.subject, delivery.target, error.message)
         deliveries.failed(delivery, error)
     else:
         deliveries.done(delivery)
@@ -158,10 +165,10 @@ def deliver_next(deliveries: Deliveries, reports: Reports, settings: Settings) -
 
 
 def take_schedules(settings: Settings) -> None:
-    """Check the targets of the settings, and make their schedules those of the service's file.
+    """Check the targets of the settings, and make their schedules and alert rules those of the service's file.
 
     Raises:
-        UsageError: a target or a schedule cannot work.
+        UsageError: a target, a schedule or a rule cannot work.
         StoreError: the service's file cannot be used.
     """
     kinds.check_targets(settings.reports.targets)
@@ -172,6 +179,7 @@ def take_schedules(settings: Settings) -> None:
                 for name, given in settings.reports.schedules.items()
             ]
         )
+        RuleBook(file).take_settings(settings.alerts, settings.reports.targets)
 
 
 def main() -> None:
