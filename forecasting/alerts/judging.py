@@ -114,7 +114,7 @@ def judge_surprises(
     if not at_N:
         return []
     tails_N = tail_probability(observed_M[at_N], quantiles_NQ, _UNITS_M[at_N])
-    found_N, bound = discoveries(tails_N, level)
+    found_N, _ = discoveries(tails_N, level)
     judgements = []
     for number, name in enumerate(names):
         own = slice(number * len(leads), (number + 1) * len(leads))
@@ -131,7 +131,6 @@ def judge_surprises(
             "median": float(quantiles_NQ[best, _MEDIAN]),
             "lead": leads[best - own.start],
             "tail_probability": float(tails_N[best]),
-            "bound": bound,
             "watched_together": len(at_N),
             "step": format_time(step_us),
         }

@@ -195,16 +195,18 @@ class Alerts:
             " AND NOT EXISTS (SELECT 1 FROM alerts WHERE id = alert_id AND state = 'firing')"
         )
         over = (
-            "SELECT id FROM alerts WHERE state = 'resolved' AND since_us < ?"
-            " AND NOT EXISTS (SELECT 1 FROM alert_rules WHERE name = alerts.rule)"
+            "SELECT id FROM alerts WHERE state != 'firing' AND since_us < ?"
+            " AND NOT EXISTS (SELECT 1 FROM alert_rules WHERE name = rule AND created_us = rule_created_us)"
+            " AND NOT EXISTS (SELECT 1 FROM alert_transitions JOIN alert_deliveries ON alert_transitions.id ="
+            " transition_id WHERE alert_id = alerts.id AND status = 'waiting')"
         )
         has_old = self._file.rows(f"{old} LIMIT 1", (before_us,)) or self._file.rows(f"{over} LIMIT 1", (before_us,))
         if has_old:
             with self._file.transaction() as connection:
+                connection.execute(f"DELETE FROM alerts WHERE id IN ({over})", (before_us,))
                 connection.execute(f"DELETE FROM alert_deliveries WHERE transition_id IN ({old})", (before_us,))
                 connection.execute(f"DELETE FROM alert_log WHERE transition_id IN ({old})", (before_us,))
                 connection.execute(f"DELETE FROM alert_transitions WHERE id IN ({old})", (before_us,))
-                connection.execute(f"DELETE FROM alerts WHERE id IN ({over})", (before_us,))
 
 
 def record(
@@ -233,9 +235,9 @@ def _record_one(
     told, silenced_until_us = (0, None) if row is None else row[1:]
     if row is None:
         connection.execute(
-            "INSERT INTO alerts (id, rule, graph, metric, course, state, changes, told, since_us, judged_us, facts)"
-            " VALUES (?, ?, ?, ?, '', 'ok', 0, 0, ?, ?, '{}')",
-            (wanted, rule.name, graph, metric, now, judgements[0].step_us),
+            "INSERT INTO alerts (id, rule, rule_created_us, graph, metric, course, state, changes, told, since_us,"
+            " judged_us, facts) VALUES (?, ?, ?, ?, ?, '', 'ok', 0, 0, ?, ?, '{}')",
+            (wanted, rule.name, created_us, graph, metric, now, judgements[0].step_us),
         )
     first = course.changes
     for one in judgements:

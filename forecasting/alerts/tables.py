@@ -30,6 +30,7 @@ CREATE TABLE IF NOT EXISTS alert_forecasts (
 CREATE TABLE IF NOT EXISTS alerts (
     id TEXT PRIMARY KEY,                        -- of rule, its begin, graph and metric
     rule TEXT NOT NULL,
+    rule_created_us INTEGER NOT NULL,           -- another than that of the rule's row: of what it said before
     graph TEXT NOT NULL,
     metric TEXT NOT NULL,                       -- '' for the graph itself
     course TEXT NOT NULL,                       -- JSON: what the machine goes on from

@@ -8,6 +8,8 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from forecasting.api import (
+    alert_rules,
+    alerts,
     events,
     forecast,
     forecasts,
@@ -59,6 +61,8 @@ def build(settings: Settings) -> ASGIApp:
         forecasts,
         reports,
         report_schedules,
+        alert_rules,
+        alerts,
         health,
     )
     for resource in resources:
