@@ -9,7 +9,7 @@ rarer than its outermost level, and a light tail would call common things imposs
 the false discovery rate in multiple testing under dependency") over all its metrics and leads, at the rule's level
 divided by the steps in a window and by the graphs that are watched. With V false ones among R surprises in a window,
 and v, r those of one graph's step, E[V / max(R, 1)] <= sum E[v / max(r, 1)] <= level: whatever depends on whatever.
-`docs/decisions/0005-surprises-under-any-dependence.md` weighs it against others.
+`docs/decisions/0006-surprises-under-any-dependence.md` weighs it against others.
 
 Shape suffixes: N values, Q quantile levels.
 """

@@ -68,7 +68,7 @@ def build(settings: Settings) -> ASGIApp:
     for resource in resources:
         app.include_router(resource.router)
     openapi.describe(app, settings)
-    app.include_router(dashboard_router(settings.api, [getattr(route, "path", "") for route in app.routes]))
+    app.include_router(dashboard_router(settings.api, list(app.openapi()["paths"])))
     return Gate(
         app,
         state=app.state,
