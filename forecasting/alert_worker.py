@@ -150,15 +150,19 @@ def watch(settings: Settings, stop: threading.Event) -> None:
     """
     with ServiceFile(settings.api.service_db) as file:
         watcher = Watcher(file, lambda: open_reader(settings.store.url, settings.influxdb), settings)
-        swept_at = time.monotonic()
+        swept_at, waits_for = time.monotonic(), ""
         while not stop.is_set():
             try:
                 watcher.look()
                 if time.monotonic() - swept_at > SWEEP_EVERY_S:
                     watcher.sweep()
                     swept_at = time.monotonic()
+                waits_for = ""
             except GraphtideError as error:
-                _log.warning("alerts have to wait: %s", error.message)
+                # Said once, not at every look.
+                if error.message != waits_for:
+                    _log.warning("alerts have to wait: %s", error.message)
+                waits_for = error.message
             stop.wait(settings.api.poll_interval_s)
         watcher.close()
 

@@ -90,12 +90,12 @@ def evaluate(
     forecasts = [row for row in fit if row.rule.spec.kind == "forecast"]
     surprises = [row for row in fit if row.rule.spec.kind == "surprise"]
     leads = sorted({lead for row in surprises for lead in row.rule.spec.leads})
+    n_final = _final_steps(info, live)
     back = alerts.catch_up_steps + max(leads, default=0) + PERIODS_US["week"] // live.step_us + 1
-    line = _Timeline(live, _tail(reader, live, back))
+    line = _Timeline(live, _tail(reader, live, back + live.snapshots - n_final))
 
     judged = line.number(watch.judged_us)
     first = line.n if judged is None else max(min(judged + 2, line.n), line.n - alerts.catch_up_steps + 1)
-    n_final = _final_steps(info, line)
     last_final = line.number(watch.final_us)
     begin_final = n_final if last_final is None else max(last_final + 1, n_final - alerts.catch_up_steps)
     final = range(begin_final, n_final) if surprises else range(0)
@@ -158,11 +158,12 @@ def _tail(reader: SnapshotReader, live: LiveState, steps: int) -> History:
     return History(live.step_us, begin_us, table.values)
 
 
-def _final_steps(info: GraphInfo, line: _Timeline) -> int:
+def _final_steps(info: GraphInfo, live: LiveState) -> int:
     """Return how many steps nothing can revise any more; all, where the store does not know."""
     if info.final_us is None:
-        return line.n
-    return max(0, min(line.n, (info.final_us - line.start_us(0)) // line.step_us))
+        return live.snapshots
+    provisional_us = max(0, live.next_step_us - info.final_us)
+    return max(0, live.snapshots - -(-provisional_us // live.step_us))
 
 
 def _states(

@@ -273,9 +273,9 @@ def _change(
     )
     log_line(connection, transition, now, line)
     connection.execute(
-        "UPDATE alerts SET state = ?, changes = ?, since_us = ?, course = ?, acknowledged_us = NULL,"
+        "UPDATE alerts SET state = ?, changes = ?, since_us = ?, course = ?, facts = ?, acknowledged_us = NULL,"
         " acknowledged_by = NULL WHERE id = ?",
-        (state, course.changes, now, _course_json(course), wanted),
+        (state, course.changes, now, _course_json(course), _json(facts), wanted),
     )
 
 

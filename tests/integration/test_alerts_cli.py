@@ -57,29 +57,29 @@ def configured(clean_environment: Path, toy_store: str) -> Path:
     return clean_environment
 
 
-def judged(cli: Cli, *arguments: str) -> list[dict[str, object]]:
-    ran = cli("alerts", "test", *arguments, "--json")
+def judged(graphtide: Cli, *arguments: str) -> list[dict[str, object]]:
+    ran = graphtide("alerts", "test", *arguments, "--json")
     assert ran.code == 0, ran.err
     found: list[dict[str, object]] = json.loads(ran.out)
     return found
 
 
-def test_rule_is_judged_now_and_nothing_is_kept_or_sent(cli: Cli, configured: Path) -> None:
-    (busy,) = judged(cli, "busy")
+def test_rule_is_judged_now_and_nothing_is_kept_or_sent(graphtide: Cli, configured: Path) -> None:
+    (busy,) = judged(graphtide, "busy")
     assert (busy["verdict"], busy["would_tell"]) == ("fire", ["archive"])
     assert busy["facts"]["probability"] > 0.9  # type: ignore[index]
-    (never,) = judged(cli, "never")
+    (never,) = judged(graphtide, "never")
     assert (never["verdict"], never["would_tell"]) == ("clear", [])
     assert never["facts"]["probability"] == 0  # type: ignore[index]
-    odd = judged(cli, "odd", "--graph", "toy")
+    odd = judged(graphtide, "odd", "--graph", "toy")
     assert [one["metric"] for one in odd] == ["events", "active_nodes"]
-    assert judged(cli, "silent")[0]["verdict"] == "fire"
-    shown = cli("alerts", "test", "busy")
+    assert judged(graphtide, "silent")[0]["verdict"] == "fire"
+    shown = graphtide("alerts", "test", "busy")
     assert shown.code == 0
     assert "with a probability of" in shown.out
     assert "archive" in shown.out
     assert not (configured / "out").exists()
-    listed = cli("alerts", "list", "--json")
+    listed = graphtide("alerts", "list", "--json")
     assert (listed.code, json.loads(listed.out)) == (0, [])
 
 
@@ -101,17 +101,17 @@ def test_rules_of_the_settings_are_those_of_the_service_once_it_starts(configure
     ],
 )
 @pytest.mark.usefixtures("configured")
-def test_mistakes_are_named(cli: Cli, arguments: list[str], code: int, said: str) -> None:
-    ran = cli("alerts", *arguments)
+def test_mistakes_are_named(graphtide: Cli, arguments: list[str], code: int, said: str) -> None:
+    ran = graphtide("alerts", *arguments)
     assert (ran.code, ran.out) == (code, "")
     assert said in ran.err
     assert "Traceback" not in ran.err
 
 
-def test_rule_that_cannot_work_is_named_with_its_table(cli: Cli, configured: Path) -> None:
+def test_rule_that_cannot_work_is_named_with_its_table(graphtide: Cli, configured: Path) -> None:
     path = configured / "config.toml"
     path.write_text(path.read_text() + '[alerts.rules.bad]\nkind = "stale"\ngraph = "toy"\n')
-    ran = cli("alerts", "test", "bad")
+    ran = graphtide("alerts", "test", "bad")
     assert ran.code == 2
     assert "[alerts.rules.bad]" in ran.err
     assert "a duration" in ran.err
