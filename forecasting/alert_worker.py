@@ -18,8 +18,9 @@ from forecasting.alerts.records import Alerts, alert_id, record
 from forecasting.alerts.rulebook import RuleBook, RuleRow
 from forecasting.alerts.watches import LostWatchError, Watch, Watches
 from forecasting.live import LiveStates
-from forecasting.reports.deliveries import Deliveries, DeliveryError
-from forecasting.reports.targets import kinds
+from forecasting.reports.deliveries import Deliveries, Delivery, DeliveryError
+from forecasting.reports.sending import lease_s, send_next
+from forecasting.reports.targets.parcel import Parcel
 from forecasting.service_file import ServiceFile, now_us
 from forecasting.worker_process import lease
 from infra.errors import GraphtideError, ModelError, StoreError
@@ -31,7 +32,6 @@ DELIVER_EVERY_S = 0.5
 SWEEP_EVERY_S = 60.0
 # A graph that could not be judged is not tried again before.
 RETRY_S = 30.0
-LEASE_TIMEOUTS = 10
 _log = logging.getLogger(__name__)
 
 
@@ -175,8 +175,8 @@ def deliver(settings: Settings, stop: threading.Event) -> None:
     """
     with ServiceFile(settings.api.service_db) as file:
         alerts = Alerts(file, keep_s=settings.alerts.keep_s)
-        lease_s = max(settings.jobs.lease_s, LEASE_TIMEOUTS * settings.reports.timeout_s)
-        deliveries = Deliveries(file, settings.reports, lease_s=lease_s, queue=records.DELIVERIES)
+        wait_s = lease_s(settings.reports, settings.jobs.lease_s)
+        deliveries = Deliveries(file, settings.reports, lease_s=wait_s, queue=records.DELIVERIES)
         while not stop.is_set():
             try:
                 while not stop.is_set() and deliver_next(deliveries, alerts, settings):
@@ -192,22 +192,15 @@ def deliver_next(deliveries: Deliveries, alerts: Alerts, settings: Settings) -> 
     Raises:
         StoreError: the service's file cannot be used.
     """
-    delivery = deliveries.claim()
-    if delivery is None:
-        return False
-    try:
-        transition = alerts.transition(delivery.subject)
-        alert = None if transition is None else alerts.get(transition.alert_id)
-        if transition is None or alert is None:
-            raise DeliveryError("the alert is there no more", is_final=True)
-        parcel = alert_parcel(delivery.id, alert, transition, settings.alerts.dashboard_url)
-        kinds.send(parcel, settings.reports.targets, delivery.target, settings.reports.timeout_s)
-    except DeliveryError as error:
-        _log.warning("alert %s to %s: %s", delivery.subject, delivery.target, error.message)
-        deliveries.failed(delivery, error)
-    else:
-        deliveries.done(delivery)
-    return True
+    return send_next(deliveries, lambda one: _parcel(one, alerts, settings), settings.reports)
+
+
+def _parcel(delivery: Delivery, alerts: Alerts, settings: Settings) -> Parcel:
+    transition = alerts.transition(delivery.subject)
+    alert = None if transition is None else alerts.get(transition.alert_id)
+    if transition is None or alert is None:
+        raise DeliveryError("the alert is there no more", is_final=True)
+    return alert_parcel(delivery.id, alert, transition, settings.alerts.dashboard_url)
 
 
 def beside(settings: Settings, stop: threading.Event) -> list[threading.Thread]:

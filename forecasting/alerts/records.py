@@ -291,14 +291,13 @@ def _tell(connection: sqlite3.Connection, targets: Sequence[str], wanted: str, n
 
 
 def end_alerts(connection: sqlite3.Connection, rule: str, targets: Sequence[str], now: int, reason: str) -> None:
-    """End the alerts of a rule that fire, within a transaction, and tell those who were told of them."""
-    sql = "SELECT id, course, told, facts, silenced_until_us FROM alerts WHERE rule = ? AND state = 'firing'"
-    for wanted, text, told, facts, silenced_until_us in connection.execute(sql, (rule,)).fetchall():
+    """End the alerts of a rule that fire, within a transaction; those who know of them are told, silence or not."""
+    sql = "SELECT id, course, told, facts FROM alerts WHERE rule = ? AND state = 'firing'"
+    for wanted, text, told, facts in connection.execute(sql, (rule,)).fetchall():
         course = _course(text)
         over = Course(course.step_us, course.now, Standing(State.RESOLVED), course.changes + 1)
         _change(connection, wanted, over, json.loads(facts) | {"ended": reason}, reason, now)
-        is_silent = silenced_until_us is not None and now < silenced_until_us
-        if told == course.changes and not is_silent:
+        if not _is_news(course.changes, told):
             _tell(connection, targets, wanted, over.changes, now)
 
 

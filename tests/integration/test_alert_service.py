@@ -3,12 +3,10 @@
 import json
 import os
 import signal
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from stream.ingest import IngestOptions, ingest
 from stream.sources.files import DecodeOptions, FileSource
 from tests.integration.serving import served, service_settings
 from tests.integration.test_report_service import JOBS, WAIT_S, start_worker, working
+from tests.unit.forecasting.test_report_targets import receiver
 
 HOUR_S = 3600
 BEGIN_S = 1_700_000_000 // HOUR_S * HOUR_S
@@ -64,35 +63,17 @@ def town(tmp_path: Path) -> Town:
     return found
 
 
+Taken = Callable[[], list[tuple[str, dict[str, Any]]]]
+
+
 @contextmanager
-def receiving(*, fails: int = 0) -> Iterator[tuple[str, list[tuple[str, dict[str, Any]]]]]:
-    """Yield the address of a receiver and the keys and notices that it took; it refuses the first `fails`."""
-    taken: list[tuple[str, dict[str, Any]]] = []
-    left = [fails]
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            if left[0] > 0:
-                left[0] -= 1
-                self.send_response(503)
-            else:
-                taken.append((self.headers["Idempotency-Key"], json.loads(body)))
-                self.send_response(204)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None: ...
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/hook", taken
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+def receiving(*, fails: int = 0) -> Iterator[tuple[str, Taken]]:
+    """Yield the address of a receiver that refuses the first `fails`, and what returns the keys and notices it took."""
+    with receiver(*[503] * fails, 204) as (url, seen):
+        yield (
+            f"{url}/hook",
+            lambda: [(headers["idempotency-key"], json.loads(body)) for _, _, headers, body in seen[fails:]],
+        )
 
 
 def settings_for(town: Town, folder: Path, hook: str = "http://127.0.0.1:9/hook", **alerts: Any) -> Settings:
@@ -125,7 +106,7 @@ def test_alert_is_set_judged_told_seen_and_over(town: Town, tmp_path: Path) -> N
             town.grow("town", USUAL)
             until(lambda: client.get("/v1/alert-rules/odd").json()["evaluations"] == 1)
             town.grow("town", BUSY)
-            until(lambda: taken)
+            until(taken)
             (alert,) = client.get("/v1/alerts?graph=town&state=firing").json()["alerts"]
             assert (alert["rule"], alert["metric"]) == ("odd", "events")
             assert f"events of town was {BUSY}" in alert["summary"]
@@ -134,16 +115,16 @@ def test_alert_is_set_judged_told_seen_and_over(town: Town, tmp_path: Path) -> N
             assert 'graphtide_alerts_firing{rule="odd"} 1.0' in meters
             assert 'graphtide_alert_failures_total{rule="odd"} 0.0' in meters
             town.grow("town", USUAL)
-            until(lambda: len(taken) == 2)
+            until(lambda: len(taken()) == 2)
             whole = client.get(f"/v1/alerts/{alert['id']}").json()
             assert [one["state"] for one in whole["transitions"]] == ["resolved", "firing"]
             until(lambda: client.get(f"/v1/alerts/{alert['id']}").json()["transitions"][0]["deliveries"][0]["finished"])
             assert client.post(f"/v1/alerts/{alert['id']}/acknowledge").status_code == 409
             assert client.get("/v1/alerts?state=firing").json() == {"alerts": []}
             assert client.delete("/v1/alert-rules/odd").status_code == 204
-    assert [notice["state"] for _, notice in taken] == ["firing", "resolved"]
-    assert len({key for key, _ in taken}) == 2
-    assert taken[0][1]["links"]["page"] == "/graphs/town"
+    assert [notice["state"] for _, notice in taken()] == ["firing", "resolved"]
+    assert len({key for key, _ in taken()}) == 2
+    assert taken()[0][1]["links"]["page"] == "/graphs/town"
 
 
 def watched(settings: Settings) -> bool:
@@ -273,7 +254,7 @@ def test_killed_workers_lose_no_change_and_double_none(town: Town, tmp_path: Pat
                             == [number]
                         )
                     )
-                until(lambda: len({key for key, _ in taken}) == 4)
+                until(lambda: len({key for key, _ in taken()}) == 4)
                 deliveries = Deliveries(file, settings.reports, lease_s=1, queue=DELIVERIES)
                 (row,) = alerts.newest(["town"], ["resolved"], limit=9)
                 changes = alerts.transitions(row.id)
@@ -282,9 +263,9 @@ def test_killed_workers_lose_no_change_and_double_none(town: Town, tmp_path: Pat
             assert worker.stdin is not None
             worker.stdin.close()
             worker.wait(WAIT_S)
-    states = {key: notice["state"] for key, notice in taken}
+    states = {key: notice["state"] for key, notice in taken()}
     assert Counter(states.values()) == {"firing": 2, "resolved": 2}
-    numbers = [notice["number"] for _, notice in taken]
+    numbers = [notice["number"] for _, notice in taken()]
     assert numbers == sorted(numbers)
 
 

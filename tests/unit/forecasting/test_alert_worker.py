@@ -122,6 +122,20 @@ def test_only_final_steps_can_be_surprises(side, store) -> None:
     assert (side.one().state, side.told()) == ("ok", [])
 
 
+def test_steps_that_become_final_long_after_they_closed_are_judged(tmp_path: Path, store: GrowingStore) -> None:
+    side = Side(tmp_path, store, catch_up_steps=2)
+    store.final = BEGUN
+    side.rule("odd", **SURPRISE)
+    side.watcher.look()
+    # More provisional steps than anything else looks back at.
+    store.add(100, 5000, *[100] * 200)
+    side.watcher.look()
+    store.final = BEGUN + 2
+    side.watcher.look()
+    assert (side.one().state, side.one().facts["observed"]) == ("firing", 5000)
+    side.file.close()
+
+
 def test_step_is_held_to_the_forecast_that_was_kept_before_it(side, store) -> None:
     side.rule("odd", **SURPRISE)
     side.watcher.look()
@@ -282,6 +296,22 @@ def test_rule_that_is_changed_or_removed_ends_its_alerts_and_says_so(side, store
     assert side.deliver() == 2
     side.alerts.sweep()
     assert side.all() == []
+
+
+def test_rule_that_is_removed_under_silence_tells_those_who_know_and_no_others(side, store) -> None:
+    fired(side, store)
+    side.alerts.silence(side.one().id, side.now + HOUR_US)
+    side.book.remove("odd")
+    assert side.told() == [(1, "firing"), (2, "resolved")]
+    side.rule("odd", **SURPRISE)
+    store.add(100)
+    side.watcher.look()
+    for row in side.all():
+        side.alerts.silence(row.id, side.now + HOUR_US)
+    store.add(5000)
+    side.watcher.look()
+    side.book.remove("odd")
+    assert side.told() == [(1, "firing"), (2, "resolved")]
 
 
 def test_rules_of_the_settings_come_and_go_with_them(tmp_path: Path, store: GrowingStore) -> None:
