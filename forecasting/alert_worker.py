@@ -118,12 +118,20 @@ class Watcher:
             return False
         except (ModelError, StoreError) as error:
             _log.warning("the alerts of %s could not be judged: %s", graph, error.message)
-            self._retry_at[graph] = time.monotonic() + RETRY_S
-            self._watches.release(watch)
-            self._book.note({}, {row.rule.name: f"{graph}: {error.message}" for row in subject.rows})
+            self._put_off(subject, watch, error.message)
+            return False
+        except Exception:  # noqa: BLE001 - one graph must not hold up the others
+            _log.exception("the alerts of %s could not be judged", graph)
+            self._put_off(subject, watch, "something went wrong that should not; the log has it")
             return False
         self._retry_at.pop(graph, None)
         return True
+
+    def _put_off(self, subject: Subject, watch: Watch, problem: str) -> None:
+        graph = subject.info.name
+        self._retry_at[graph] = time.monotonic() + RETRY_S
+        self._watches.release(watch)
+        self._book.note({}, {row.rule.name: f"{graph}: {problem}" for row in subject.rows})
 
     def _judge_claimed(self, subject: Subject, watch: Watch, ground: str) -> None:
         settings = self._settings

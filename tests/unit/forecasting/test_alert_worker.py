@@ -213,17 +213,24 @@ def test_graph_that_another_process_judges_is_left_to_it_until_its_lease_is_over
     other.file.close()
 
 
-def test_failure_is_counted_told_and_tried_again_later(side, store, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ModelError("the model made no forecast"), "town: the model made no forecast"),
+        (ZeroDivisionError("x"), "town: something went wrong that should not; the log has it"),
+    ],
+)
+def test_failure_is_counted_told_and_tried_again_later(side, store, monkeypatch, error, said) -> None:
     side.rule("low", **LOW)
 
     def fail(*_: object, **__: object) -> None:
-        raise ModelError("the model made no forecast")
+        raise error
 
     monkeypatch.setattr(evaluation, "judge_forecasts", fail)
     assert side.watcher.look() == 0
     assert side.watcher.look() == 0
     (row,) = side.book.all()
-    assert (row.failures, row.problem) == (1, "town: the model made no forecast")
+    assert (row.failures, row.problem) == (1, said)
     monkeypatch.undo()
     side.watcher._retry_at.clear()
     assert side.watcher.look() == 1
