@@ -1,5 +1,7 @@
 """The process that makes reports: it plans what the schedules want, makes one report at a time, and delivers them.
 
+Alerts are watched in it too: `forecasting.alert_worker`.
+
 Run as `python -m forecasting.report_worker`; `forecasting.job_processes` and `graphtide report schedule run` do.
 Planning and delivering have a thread of their own: a receiver that is slow holds up no report.
 """
@@ -8,13 +10,16 @@ import logging
 import threading
 from contextlib import suppress
 
+from forecasting import alert_worker
+from forecasting.alerts.rulebook import RuleBook
 from forecasting.live import LiveStates
-from forecasting.reports.deliveries import Deliveries, DeliveryError
+from forecasting.reports.deliveries import Deliveries, Delivery, DeliveryError
 from forecasting.reports.making import ReportCancelledError, make_report, report_files
 from forecasting.reports.records import BUNDLE, HTML, LostReportError, ReportRow, Reports
 from forecasting.reports.schedules import Schedules, of_settings
+from forecasting.reports.sending import lease_s, send_next
 from forecasting.reports.targets import kinds
-from forecasting.reports.targets.parcel import Parcel
+from forecasting.reports.targets.parcel import Parcel, report_parcel
 from forecasting.service_file import ServiceFile, now_us
 from forecasting.store_patience import StorePatience
 from forecasting.worker_process import lease, run_worker
@@ -26,8 +31,6 @@ IDLE_WAIT_S = 0.1
 PLAN_EVERY_S = 1.0
 FAILURE_WAIT_S = 1.0
 SWEEP_EVERY = 600  # waits, a minute
-# A delivery is left to another process after so many of its timeouts: several requests fit into that.
-LEASE_TIMEOUTS = 10
 _log = logging.getLogger(__name__)
 
 
@@ -53,7 +56,9 @@ def work(settings: Settings, worker: str, stop: threading.Event) -> None:
     ):
         reports = Reports(file, settings.reports, settings.jobs)
         beside = threading.Thread(target=_plan_and_deliver, args=(settings, file, reports, stop), name="deliveries")
-        beside.start()
+        threads = [beside, *alert_worker.beside(settings, stop)]
+        for thread in threads:
+            thread.start()
         waits = 0
         try:
             while not stop.is_set():
@@ -73,7 +78,8 @@ def work(settings: Settings, worker: str, stop: threading.Event) -> None:
                 stop.wait(IDLE_WAIT_S)
         finally:
             stop.set()
-            beside.join()
+            for thread in threads:
+                thread.join()
             with suppress(StoreError):
                 reports.release(worker, is_blameless=True)
 
@@ -122,47 +128,31 @@ def _make(reports: Reports, report: ReportRow, states: LiveStates, settings: Set
 
 def _plan_and_deliver(settings: Settings, file: ServiceFile, reports: Reports, stop: threading.Event) -> None:
     schedules = Schedules(file, settings.reports)
-    lease_s = max(settings.jobs.lease_s, LEASE_TIMEOUTS * settings.reports.timeout_s)
-    deliveries = Deliveries(file, settings.reports, lease_s=lease_s)
+    wait_s = lease_s(settings.reports, settings.jobs.lease_s)
+    deliveries = Deliveries(file, settings.reports, lease_s=wait_s)
     while not stop.is_set():
         try:
             schedules.plan()
-            while not stop.is_set() and deliver_next(deliveries, reports, settings):
+            while not stop.is_set() and send_next(deliveries, lambda one: _parcel(one, reports), settings.reports):
                 pass
         except StoreError as error:
             _log.warning("%s", error.message)
         stop.wait(PLAN_EVERY_S)
 
 
-def deliver_next(deliveries: Deliveries, reports: Reports, settings: Settings) -> bool:
-    """Try the next delivery that is due, once; False where there is none.
-
-    Raises:
-        StoreError: the service's file cannot be used.
-    """
-    delivery = deliveries.claim()
-    if delivery is None:
-        return False
-    try:
-        report = reports.get(delivery.report_id)
-        html, bundle = (reports.body(delivery.report_id, name) for name in (HTML, BUNDLE))
-        if report is None or html is None or bundle is None:
-            raise DeliveryError("the report is there no more", is_final=True)
-        parcel = Parcel(delivery.id, report, html, bundle)
-        kinds.send(parcel, settings.reports.targets, delivery.target, settings.reports.timeout_s)
-    except DeliveryError as error:
-        _log.warning("report %s to %s: %s", delivery.report_id, delivery.target, error.message)
-        deliveries.failed(delivery, error)
-    else:
-        deliveries.done(delivery)
-    return True
+def _parcel(delivery: Delivery, reports: Reports) -> Parcel:
+    report = reports.get(delivery.subject)
+    html, bundle = (reports.body(delivery.subject, name) for name in (HTML, BUNDLE))
+    if report is None or html is None or bundle is None:
+        raise DeliveryError("the report is there no more", is_final=True)
+    return report_parcel(delivery.id, report, html, bundle)
 
 
 def take_schedules(settings: Settings) -> None:
-    """Check the targets of the settings, and make their schedules those of the service's file.
+    """Check the targets of the settings, and make their schedules and alert rules those of the service's file.
 
     Raises:
-        UsageError: a target or a schedule cannot work.
+        UsageError: a target, a schedule or a rule cannot work.
         StoreError: the service's file cannot be used.
     """
     kinds.check_targets(settings.reports.targets)
@@ -173,6 +163,7 @@ def take_schedules(settings: Settings) -> None:
                 for name, given in settings.reports.schedules.items()
             ]
         )
+        RuleBook(file).take_settings(settings.alerts, settings.reports.targets)
 
 
 def main() -> None:

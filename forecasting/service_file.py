@@ -1,4 +1,4 @@
-"""The file of the serving processes: API keys, long-range forecasts, reports. Several processes read and write it."""
+"""The file of the serving processes: API keys, long-range forecasts, reports, alerts. Several processes share it."""
 
 import sqlite3
 import threading
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from forecasting.alerts.tables import ALERT_TABLES
 from forecasting.doctor import SQLITE_WAL_RESET_FIXED
 from forecasting.reports.tables import REPORT_TABLES
 from infra.errors import StoreError
@@ -180,7 +181,7 @@ class ServiceFile:
                     f"{self.path} is another program's file", place="[api] service_db", fix="name another file"
                 )
             # Tables of their own, which an older version neither needs nor minds: the schema's number stays.
-            for statement in REPORT_TABLES.split(";"):
+            for statement in (*REPORT_TABLES.split(";"), *ALERT_TABLES.split(";")):
                 connection.execute(statement)
 
     @contextmanager

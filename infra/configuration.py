@@ -11,7 +11,8 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
@@ -141,6 +142,15 @@ def _sections() -> dict[str, type[BaseModel]]:
     }
 
 
+def _table_model(section: type[BaseModel] | None, key: str) -> type[BaseModel] | None:
+    """Return the model of the tables below a key of a section, such as those of `[reports.targets]`."""
+    field = None if section is None else section.model_fields.get(key)
+    if field is None or get_origin(field.annotation) is not dict:
+        return None
+    model = get_args(field.annotation)[1]
+    return model if isinstance(model, type) and issubclass(model, BaseModel) else None
+
+
 def _refuse_unknown_environment(environment: Mapping[str, str]) -> None:
     """Refuse `GRAPHTIDE_A__B` that is no setting, and a setting written with one underscore.
 
@@ -175,6 +185,10 @@ def _explain(error: ValidationError, *, path: Path, text: str, flags: Mapping[st
         section = f"formats.{below[0]}"
         below = below[1:]
         sections[section] = FormatSettings
+    elif len(below) > 1 and (table := _table_model(sections.get(section), str(below[0]))) is not None:
+        section = f"{section}.{below[0]}.{below[1]}"
+        below = below[2:]
+        sections[section] = table
     key = str(below[0]) if below else None
     place = _place(section, key, path=path, text=text, flags=flags)
     if first["type"] == "extra_forbidden":
@@ -185,7 +199,8 @@ def _explain(error: ValidationError, *, path: Path, text: str, flags: Mapping[st
         fix = _suggest(key or section, known) or f"known here: {', '.join(known)}"
         return UsageError(f"unknown {what}", place=place, fix=fix)
     if first["type"] == "missing" and key is not None:
-        return UsageError(f"{section}.{key} is missing", place=place, fix=f"write {key} = … below [{section}]")
+        below_header = _place(section, None, path=path, text=text, flags=flags)
+        return UsageError(f"{section}.{key} is missing", place=below_header, fix=f"write {key} = … below [{section}]")
     if key is None or section not in sections:
         said = first.get("ctx", {}).get("error")
         if said is not None:
@@ -195,7 +210,7 @@ def _explain(error: ValidationError, *, path: Path, text: str, flags: Mapping[st
         )
     given = flags[f"{section}.{key}"].name if f"{section}.{key}" in flags else f"{section}.{key}"
     # Validators of `infra.settings` raise ValueError with what is allowed, in words; bounds speak for themselves.
-    allowed = str(first.get("ctx", {}).get("error", "")) or _allowed(sections[section].model_fields[key])
+    allowed = str(first.get("ctx", {}).get("error", "")) or allowed_words(sections[section].model_fields[key])
     return UsageError(f"{given} cannot be {first['input']!r}", place=place, fix=f"give {allowed}")
 
 
@@ -227,17 +242,34 @@ def _line_of(text: str, section: str, key: str | None) -> int | None:
     return None
 
 
-def _allowed(field: FieldInfo) -> str:
+def allowed_words(field: FieldInfo) -> str:
     """Say in words what a setting accepts."""
-    kind = field.annotation
+    kind, metadata = _without_none(field.annotation, field.metadata)
     if get_origin(kind) is Literal:
         return f"one of {', '.join(map(str, get_args(kind)))}"
     if get_origin(kind) is dict:
         return 'a table of places and values, such as { "payload.kind" = ["order", "refund"] }'
     if get_origin(kind) is tuple:
         return f"whole numbers from 1 to {MAX_HORIZON_STEPS}, such as 1,24,168"
+    if get_origin(kind) is list:
+        of, within = _without_none(get_args(kind)[0], [])
+        return f"a list, each {_words(of, within)}"
+    return _words(kind, metadata)
+
+
+def _without_none(kind: Any, metadata: list[Any]) -> tuple[Any, list[Any]]:
+    """Return the type of a setting that may be left out, with its bounds."""
+    if get_origin(kind) in {Union, UnionType}:
+        kind = next(one for one in get_args(kind) if one is not NoneType)
+    if get_origin(kind) is Annotated:
+        kind, *found = get_args(kind)
+        metadata = [bound for one in found for bound in (one.metadata if isinstance(one, FieldInfo) else [one])]
+    return kind, metadata
+
+
+def _words(kind: Any, metadata: list[Any]) -> str:
     bounds = {
-        name: getattr(item, name) for item in field.metadata for name in ("ge", "gt", "le", "lt") if hasattr(item, name)
+        name: getattr(item, name) for item in metadata for name in ("ge", "gt", "le", "lt") if hasattr(item, name)
     }
     words = (
         {int: "a whole number", float: "a number", bool: "true or false"}.get(kind, "text")
@@ -247,4 +279,4 @@ def _allowed(field: FieldInfo) -> str:
     if "ge" in bounds and "le" in bounds:
         return f"{words} from {bounds['ge']} to {bounds['le']}"
     said = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
-    return " ".join([words, *(f"{said[name]} {value}" for name, value in bounds.items())])
+    return f"{words} {' and '.join(f'{said[name]} {value}' for name, value in bounds.items())}".rstrip()

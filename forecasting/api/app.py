@@ -8,6 +8,8 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from forecasting.api import (
+    alert_rules,
+    alerts,
     events,
     forecast,
     forecasts,
@@ -60,12 +62,14 @@ def application(settings: Settings) -> FastAPI:
         forecasts,
         reports,
         report_schedules,
+        alert_rules,
+        alerts,
         health,
     )
     for resource in resources:
         app.include_router(resource.router)
     openapi.describe(app, settings)
-    app.include_router(dashboard_router(settings.api, [getattr(route, "path", "") for route in app.routes]))
+    app.include_router(dashboard_router(settings.api, list(app.openapi()["paths"])))
     return app
 
 

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from forecasting.api import history, problems, results, streams, telemetry
+from forecasting.api.alert_schemas import ALERT_COMPONENTS
 from forecasting.api.schemas import COMPONENTS, LEVEL, METRIC, TEXT, Schema, array, ref
 from forecasting.api.short_forecasts import most_paths
 from infra.settings import MAX_SEED, Settings
@@ -140,6 +141,21 @@ _ROUTES = {
     ),
     ("delete", "/v1/report-schedules/{name}"): _Route("It is removed.", {}, (404, 409), 204),
     ("get", "/v1/report-schedules/{name}/runs"): _Route("The latest slots.", {JSON: ref("ReportRuns")}, (404,)),
+    ("get", "/v1/alert-rules"): _Route("The rules.", {JSON: ref("AlertRules")}),
+    ("get", "/v1/alert-rules/{name}"): _Route("The rule.", {JSON: ref("AlertRule")}, (404,)),
+    ("put", "/v1/alert-rules/{name}"): _Route(
+        "It was changed.",
+        {JSON: ref("AlertRule")},
+        (404, 409),
+        headers={"Location": "Where the rule is."},
+        created="There was none of this name.",
+    ),
+    ("delete", "/v1/alert-rules/{name}"): _Route("It is removed.", {}, (404, 409), 204),
+    ("get", "/v1/alerts"): _Route("Those that fire first.", {JSON: ref("Alerts")}, (404,)),
+    ("get", "/v1/alerts/{alert}"): _Route("The alert.", {JSON: ref("WholeAlert")}, (404,)),
+    ("post", "/v1/alerts/{alert}/acknowledge"): _Route("It is noted.", {JSON: ref("Alert")}, (404, 409)),
+    ("post", "/v1/alerts/{alert}/silence"): _Route("It is silenced.", {JSON: ref("Alert")}, (404,)),
+    ("delete", "/v1/alerts/{alert}/silence"): _Route("It is heard of again.", {JSON: ref("Alert")}, (404,)),
     ("get", "/livez"): _Route("The process answers.", {JSON: ref("Liveness")}),
     ("get", "/readyz"): _Route("Send requests here.", {JSON: ref("Readiness")}),
     ("get", "/health"): _Route("All that is required works.", {JSON: ref("Health")}),
@@ -168,7 +184,7 @@ def _document(app: FastAPI, settings: Settings) -> dict[str, Any]:
                 if one["schema"].get("type") == "array":
                     one |= {"style": "form", "explode": False}
     document["components"] = {
-        "schemas": COMPONENTS,
+        "schemas": COMPONENTS | ALERT_COMPONENTS,
         "securitySchemes": {
             "bearer": {"type": "http", "scheme": "bearer", "description": "Authorization: Bearer gt_…"},
             "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
@@ -183,6 +199,8 @@ def _parameters(settings: Settings) -> dict[str, Schema]:
         "graph": _GRAPH_NAME,
         "forecast": _JOB_ID,
         "report": _JOB_ID,
+        "alert": _JOB_ID,
+        "state": {**array({"type": "string", "enum": ["ok", "firing", "resolved"]}), "minItems": 1},
         "name": {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,63}$", "example": "monday"},
         "horizon": {"type": "integer", "minimum": 1, "maximum": api.short_max_steps, "example": 24},
         "metrics": {**array(METRIC), "minItems": 1, "example": ["events", "new_nodes"]},

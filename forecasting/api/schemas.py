@@ -131,7 +131,7 @@ _DELIVERY = record(
         "idempotency_key": TEXT,
     }
 )
-_DELIVERED = {"deliveries": array(_DELIVERY), "log": array(record({"time": TIME, "line": TEXT}))}
+DELIVERED = {"deliveries": array(_DELIVERY), "log": array(record({"time": TIME, "line": TEXT}))}
 _SCHEDULE = {
     "name": TEXT,
     "graph": TEXT,
@@ -150,8 +150,8 @@ COMPONENTS: dict[str, Schema] = {
     "Report": record(_REPORT),
     "Reports": record({"reports": array(ref("Report"))}),
     # The facts are those of the data bundle; docs/reports.md says what they hold.
-    "WholeReport": record(_REPORT | _DELIVERED | {"facts": maybe({"type": "object"})}),
-    "ReportRuns": record({"runs": array(record(_REPORT | _DELIVERED))}),
+    "WholeReport": record(_REPORT | DELIVERED | {"facts": maybe({"type": "object"})}),
+    "ReportRuns": record({"runs": array(record(_REPORT | DELIVERED))}),
     "Schedule": record(_SCHEDULE),
     "Schedules": record({"schedules": array(ref("Schedule"))}),
     # Problems have further members, by their type.

@@ -1,4 +1,4 @@
-"""What the routes of one process share: the followed store, the model thread, keys, jobs, reports and meters."""
+"""What the routes of one process share: the followed store, the model thread, keys, jobs, reports, alerts, meters."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -7,6 +7,10 @@ from typing import Annotated
 import torch
 from fastapi import Depends, Request
 
+from forecasting.alerts.records import DELIVERIES as ALERT_DELIVERIES
+from forecasting.alerts.records import Alerts
+from forecasting.alerts.rulebook import RuleBook
+from forecasting.api.alert_meters import AlertMeters
 from forecasting.api.cache import AnswerCache
 from forecasting.api.computing import Computing
 from forecasting.api.draining import told_of_the_end
@@ -61,6 +65,12 @@ class Service:
         self.reports = Reports(file, settings.reports, settings.jobs)
         self.schedules = Schedules(file, settings.reports)
         self.deliveries = Deliveries(file, settings.reports, lease_s=settings.jobs.lease_s)
+        self.rules = RuleBook(file)
+        self.alerts = Alerts(file, keep_s=settings.alerts.keep_s)
+        self.alert_deliveries = Deliveries(
+            file, settings.reports, lease_s=settings.jobs.lease_s, queue=ALERT_DELIVERIES
+        )
+        self.telemetry.registry.register(AlertMeters(self.rules, self.alerts))
         self.keyring = KeyRing(Keys(file), refresh_s=api.poll_interval_s)
         self.rates = Rates(per_s=api.rate_per_s, burst=api.rate_burst)
         self.patience = StorePatience.of(settings)

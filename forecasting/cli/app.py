@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from forecasting.cli import (
+    alerts,
     backtest,
     bench,
     datasets,
@@ -61,7 +62,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _GROUPS = (
-    *(demo, ingest, replay, deadletters, store, train, forecast, backtest, report, serve, work, keys),
+    *(demo, ingest, replay, deadletters, store, train, forecast, backtest, report, alerts, serve, work, keys),
     *(bench, datasets, schema, doctor),
 )
 for group in _GROUPS:

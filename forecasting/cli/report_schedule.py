@@ -2,15 +2,14 @@
 
 import logging
 import os
-import sys
 import threading
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from forecasting.cli.arguments import split_list
-from forecasting.cli.call import Call, console, interruptible, say
+from forecasting.cli.call import Call, interruptible, say
+from forecasting.cli.listing import show_rows
 from forecasting.reports.contents import ReportRequest
 from forecasting.reports.deliveries import Deliveries
 from forecasting.reports.records import Reports
@@ -88,7 +87,7 @@ def list_schedules(ctx: typer.Context, as_json: JsonOption = False) -> None:
                 "next": None if following is None else format_time(following),
             }
         )
-    _show(shown, as_json, "There is no schedule. See: graphtide report schedule add --help")
+    show_rows(shown, as_json, "There is no schedule. See: graphtide report schedule add --help")
 
 
 @schedule_app.command()
@@ -137,7 +136,7 @@ def runs(
             }
             for row in rows
         ]
-    _show(shown, as_json, f"No time of {name!r} has come yet.", hidden="log")
+    show_rows(shown, as_json, f"No time of {name!r} has come yet.", hidden="log")
 
 
 @schedule_app.command()
@@ -160,30 +159,3 @@ def run(ctx: typer.Context) -> None:
     ):
         say(f"Keeping the schedules of {settings.api.service_db}; Ctrl-C stops.")
         threading.Event().wait()
-
-
-def _show(rows: list[dict[str, Any]], as_json: bool, nothing: str, hidden: str = "") -> None:
-    if as_json:
-        import msgspec  # noqa: PLC0415
-
-        sys.stdout.write(msgspec.json.encode(rows).decode() + "\n")
-        return
-    if not rows:
-        say(nothing)
-        return
-    titles = [title for title in rows[0] if title != hidden]
-    table = Table(box=None)
-    for title in titles:
-        table.add_column(title, no_wrap=True)
-    for row in rows:
-        cells = (row[title] for title in titles)
-        table.add_row(
-            *(", ".join(cell) if isinstance(cell, list) else "-" if cell is None else str(cell) for cell in cells)
-        )
-    console().print(table)
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, list):
-        return ", ".join(value) or "-"
-    return "-" if value is None else str(value)

@@ -13,6 +13,7 @@ OPTIONAL_ROUTES = {
     "live": "/v1/graphs/{graph}/live",
     "reports": "/v1/reports",
     "schedules": "/v1/report-schedules",
+    "alerts": "/v1/alerts",
 }
 
 

@@ -1,4 +1,4 @@
-"""Deliveries of finished reports: leased, tried again after growing waits, each under one idempotency key.
+"""Deliveries of reports and of alerts: leased, tried again after growing waits, each under one idempotency key.
 
 A delivery is noted as done after the receiver has it. Whoever is killed in between leaves it to be sent again under
 the same key, by which the receiver knows it: none is lost, and none counts twice.
@@ -17,8 +17,6 @@ from forecasting.service_file import ServiceFile, now_us
 from infra.errors import GraphtideError
 from infra.settings import ReportSettings
 
-_COLUMNS = "id, report_id, target, status, attempts, fence, created_us, next_us, finished_us, problem"
-
 
 class DeliveryError(GraphtideError):
     """A try failed; `is_final` where another one cannot help."""
@@ -29,11 +27,36 @@ class DeliveryError(GraphtideError):
 
 
 @dataclass(frozen=True, slots=True)
+class Queue:
+    """A table of deliveries.
+
+    Attributes:
+        table: its name.
+        subject: the column that says what is delivered.
+        log: notes within a transaction what happened to a subject: its id, the time, a line.
+        ready: a further condition of SQL that a delivery has to meet before it is tried.
+    """
+
+    table: str
+    subject: str
+    log: Callable[[sqlite3.Connection, str, int, str], None]
+    ready: str = "1"
+
+    @property
+    def columns(self) -> str:
+        """Return the columns of a `Delivery`."""
+        return f"id, {self.subject}, target, status, attempts, fence, created_us, next_us, finished_us, problem"
+
+
+REPORTS = Queue("report_deliveries", "report_id", log_line)
+
+
+@dataclass(frozen=True, slots=True)
 class Delivery:
     """A row of the table; `id` is the idempotency key, `status` is waiting, done or failed."""
 
     id: str
-    report_id: str
+    subject: str
     target: str
     status: str
     attempts: int
@@ -52,32 +75,44 @@ class Deliveries:
         settings: waits and limits.
         lease_s: seconds after which a delivery whose process does not report is tried by another.
         clock: the time in UTC microseconds.
+        queue: which of them.
     """
 
     def __init__(
-        self, file: ServiceFile, settings: ReportSettings, *, lease_s: float, clock: Callable[[], int] = now_us
+        self,
+        file: ServiceFile,
+        settings: ReportSettings,
+        *,
+        lease_s: float,
+        clock: Callable[[], int] = now_us,
+        queue: Queue = REPORTS,
     ) -> None:
         self._file = file
         self._settings = settings
         self._lease_us = int(lease_s * 1e6)
         self._clock = clock
+        self._queue = queue
 
-    def of(self, report_id: str) -> list[Delivery]:
-        """Return the deliveries of a report, by target."""
-        sql = f"SELECT {_COLUMNS} FROM report_deliveries WHERE report_id = ? ORDER BY target"
-        return [Delivery(*row) for row in self._file.rows(sql, (report_id,))]
+    def of(self, subject: str) -> list[Delivery]:
+        """Return the deliveries of a report or a transition, by target."""
+        queue = self._queue
+        sql = f"SELECT {queue.columns} FROM {queue.table} WHERE {queue.subject} = ? ORDER BY target"
+        return [Delivery(*row) for row in self._file.rows(sql, (subject,))]
 
     def claim(self) -> Delivery | None:
         """Take the delivery that has waited longest for its next try; None if there is none."""
         now = self._clock()
-        due = "status = 'waiting' AND next_us <= ? AND (lease_until_us IS NULL OR lease_until_us < ?)"
-        if not self._file.rows(f"SELECT 1 FROM report_deliveries WHERE {due} LIMIT 1", (now, now)):
+        queue = self._queue
+        due = (
+            f"status = 'waiting' AND next_us <= ? AND (lease_until_us IS NULL OR lease_until_us < ?) AND {queue.ready}"
+        )
+        if not self._file.rows(f"SELECT 1 FROM {queue.table} WHERE {due} LIMIT 1", (now, now)):
             return None
         with self._file.transaction() as connection:
             row = connection.execute(
-                "UPDATE report_deliveries SET fence = fence + 1, attempts = attempts + 1, lease_until_us = ?"
-                f" WHERE id = (SELECT id FROM report_deliveries WHERE {due} ORDER BY next_us, id LIMIT 1)"
-                f" RETURNING {_COLUMNS}",
+                f"UPDATE {queue.table} SET fence = fence + 1, attempts = attempts + 1, lease_until_us = ?"
+                f" WHERE id = (SELECT id FROM {queue.table} WHERE {due} ORDER BY next_us, id LIMIT 1)"
+                f" RETURNING {queue.columns}",
                 (now + self._lease_us, now, now),
             ).fetchone()
         return None if row is None else Delivery(*row)
@@ -89,7 +124,7 @@ class Deliveries:
             is_ours = self._fenced(connection, delivery, "status = 'done', finished_us = ?, problem = NULL", now)
             if is_ours:
                 line = f"delivered to {delivery.target}, try {delivery.attempts}"
-                log_line(connection, delivery.report_id, now, line)
+                self._queue.log(connection, delivery.subject, now, line)
         return is_ours
 
     def failed(self, delivery: Delivery, error: DeliveryError) -> bool:
@@ -107,7 +142,7 @@ class Deliveries:
             is_ours = self._fenced(connection, delivery, change, error.message, value)
             if is_ours:
                 line = f"not delivered to {delivery.target}, try {delivery.attempts}: {error.message}; {end}"
-                log_line(connection, delivery.report_id, now, line)
+                self._queue.log(connection, delivery.subject, now, line)
         return is_ours
 
     def _wait_s(self, attempts: int) -> float:
@@ -118,5 +153,5 @@ class Deliveries:
         return wait_random_exponential(multiplier=least, min=least, max=max(least, most))(state)
 
     def _fenced(self, connection: sqlite3.Connection, delivery: Delivery, change: str, *values: Any) -> bool:
-        sql = f"UPDATE report_deliveries SET {change}, lease_until_us = NULL WHERE id = ? AND fence = ?"
+        sql = f"UPDATE {self._queue.table} SET {change}, lease_until_us = NULL WHERE id = ? AND fence = ?"
         return connection.execute(sql, (*values, delivery.id, delivery.fence)).rowcount == 1

@@ -1,7 +1,7 @@
 """The settings: every section and key, its type, range and default. `infra.configuration` reads them.
 
 `config.toml` says why each is there and holds the same defaults; a test holds the two together. The sections stand in
-`stream`, `models`, `service` and `reports`; what they share in `kinds`.
+`stream`, `models`, `service`, `reports` and `alerts`; what they share in `kinds`.
 """
 
 from typing import Annotated
@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import AfterValidator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from infra.settings.alerts import AlertRuleSettings, AlertSettings
 from infra.settings.kinds import MAX_SEED, check_table_names
 from infra.settings.models import (
     BacktestSettings,
@@ -46,6 +47,8 @@ from infra.settings.stream import (
 __all__ = [
     "ENV_PREFIX",
     "MAX_SEED",
+    "AlertRuleSettings",
+    "AlertSettings",
     "ApiSettings",
     "BacktestSettings",
     "CacheSettings",
@@ -100,6 +103,7 @@ class Settings(BaseSettings):
     tracing: TracingSettings = TracingSettings()
     jobs: JobSettings = JobSettings()
     reports: ReportSettings = ReportSettings()
+    alerts: AlertSettings = AlertSettings()
     spool: SpoolSettings = SpoolSettings()
     formats: Annotated[dict[str, FormatSettings], AfterValidator(check_table_names)] = {}
 

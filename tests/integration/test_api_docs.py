@@ -86,7 +86,8 @@ def test_the_page_names_every_route(client: httpx.Client) -> None:
         shown = path.replace("{graph}", "town" if path.endswith("/events") else "toy").replace(
             "/v1/forecasts/{forecast}", "$JOB"
         )
-        shown = shown.replace("{report}", "0" * 32).replace("{name}", "monday")
+        shown = shown.replace("{report}", "0" * 32).replace("{alert}", "0" * 32)
+        shown = shown.replace("/v1/alert-rules/{name}", "/v1/alert-rules/quiet").replace("{name}", "monday")
         assert f"$URL{shown}" in PAGE, path
 
 

@@ -55,6 +55,15 @@ OPERATIONS = [
     ("PUT", "/v1/report-schedules/{name}"),
     ("DELETE", "/v1/report-schedules/{name}"),
     ("GET", "/v1/report-schedules/{name}/runs"),
+    ("GET", "/v1/alert-rules"),
+    ("GET", "/v1/alert-rules/{name}"),
+    ("PUT", "/v1/alert-rules/{name}"),
+    ("DELETE", "/v1/alert-rules/{name}"),
+    ("GET", "/v1/alerts"),
+    ("GET", "/v1/alerts/{alert}"),
+    ("POST", "/v1/alerts/{alert}/acknowledge"),
+    ("POST", "/v1/alerts/{alert}/silence"),
+    ("DELETE", "/v1/alerts/{alert}/silence"),
     ("GET", "/livez"),
     ("GET", "/readyz"),
     ("GET", "/health"),
@@ -62,7 +71,7 @@ OPERATIONS = [
 ]
 
 # With the valid names and ids below, these have nothing that could be wrong.
-WITHOUT_INPUT = {"/v1/graphs", "/v1/report-schedules", "/livez", "/readyz", "/health", "/metrics"}
+WITHOUT_INPUT = {"/v1/graphs", "/v1/report-schedules", "/v1/alert-rules", "/livez", "/readyz", "/health", "/metrics"}
 CASES = [
     (method, path, mode)
     for method, path in OPERATIONS

@@ -1,4 +1,4 @@
-"""Delivery to a folder: the page and its data, each written whole. Sent again, a file replaces itself."""
+"""Delivery to a folder: each file written whole. Sent again, a file replaces itself."""
 
 from forecasting.reports.deliveries import DeliveryError
 from forecasting.reports.targets.parcel import Parcel
@@ -15,8 +15,8 @@ def send(parcel: Parcel, target: TargetSettings, _timeout_s: float) -> None:
     """
     assert target.path is not None
     try:
-        for suffix, body in ((".zip", parcel.bundle), (".html", parcel.html)):
-            with whole_file(target.path / f"{parcel.stem}{suffix}") as temporary:
-                temporary.write_bytes(body)
+        for one in parcel.files:
+            with whole_file(target.path / f"{parcel.stem}{one.suffix}") as temporary:
+                temporary.write_bytes(one.body)
     except GraphtideError as error:
         raise DeliveryError(error.message) from error

@@ -40,7 +40,7 @@ def check_targets(targets: Mapping[str, TargetSettings]) -> None:
 
 
 def send(parcel: Parcel, targets: Mapping[str, TargetSettings], name: str, timeout_s: float) -> None:
-    """Deliver a report to a target.
+    """Deliver a report or an alert to a target.
 
     Raises:
         DeliveryError: it was not taken, or there is no such target any more.

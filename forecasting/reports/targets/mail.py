@@ -1,4 +1,4 @@
-"""Delivery by e-mail: the summary as text, the page attached. The message's id holds the idempotency key."""
+"""Delivery by e-mail: the message as text, files attached. The message's id holds the idempotency key."""
 
 import smtplib
 import ssl
@@ -13,13 +13,16 @@ from infra.settings import TargetSettings
 def message(parcel: Parcel, target: TargetSettings) -> EmailMessage:
     """Return the message: two tries of one delivery have the same id, by which a mail server can drop the second."""
     found = EmailMessage()
-    found["Subject"] = f"Report on {parcel.report.graph}"
+    found["Subject"] = parcel.subject
     found["From"] = target.sender
     found["To"] = ", ".join(target.to)
     found["Message-ID"] = f"<{parcel.key}@{target.sender.rpartition('@')[2]}>"
     found["X-Idempotency-Key"] = parcel.key
-    found.set_content("\n\n".join(parcel.report.summary) + "\n")
-    found.add_attachment(parcel.html, maintype="text", subtype="html", filename=f"{parcel.stem}.html")
+    found.set_content(f"{parcel.text}\n")
+    for one in parcel.files:
+        if one.is_attached:
+            kind, _, below = one.media_type.partition(";")[0].partition("/")
+            found.add_attachment(one.body, maintype=kind, subtype=below, filename=f"{parcel.stem}{one.suffix}")
     return found
 
 

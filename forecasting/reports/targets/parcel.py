@@ -1,4 +1,4 @@
-"""What is delivered: a finished report under its idempotency key."""
+"""What is delivered, in the shapes that targets need: files, a notice for programs, a message for people."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,32 +8,49 @@ from infra.steps import format_time
 
 
 @dataclass(frozen=True, slots=True)
+class ParcelFile:
+    """A file: the suffix of its name, what is in it, its media type, and whether it goes along with a mail."""
+
+    suffix: str
+    body: bytes
+    media_type: str
+    is_attached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Parcel:
-    """A report on its way.
+    """Something on its way.
 
     Attributes:
         key: the idempotency key: the same however often it is sent.
-        report: its row.
-        html, bundle: the page and the data.
+        stem: file name without suffix; the same however often it is sent, and that of nothing else.
+        subject, text: of a message.
+        files: in the order in which they are written.
+        notice: what a program is told.
     """
 
     key: str
-    report: ReportRow
-    html: bytes
-    bundle: bytes
+    stem: str
+    subject: str
+    text: str
+    files: tuple[ParcelFile, ...]
+    notice: dict[str, Any]
 
-    @property
-    def stem(self) -> str:
-        """Return the file name without suffix: the same for a schedule's slot, and that of no other."""
-        report = self.report
-        moment = format_time(report.slot_us if report.slot_us is not None else report.created_us)
-        name = report.schedule or report.id[:12]
-        return f"{report.graph}-{name}-{moment}".replace(":", "")
 
-    def notice(self) -> dict[str, Any]:
-        """Return what a program is told of it."""
-        report = self.report
-        return {
+def report_parcel(key: str, report: ReportRow, html: bytes, bundle: bytes) -> Parcel:
+    """Return a finished report as a parcel; its name is that of a schedule's slot."""
+    moment = format_time(report.slot_us if report.slot_us is not None else report.created_us)
+    stem = f"{report.graph}-{report.schedule or report.id[:12]}-{moment}".replace(":", "")
+    return Parcel(
+        key=key,
+        stem=stem,
+        subject=f"Report on {report.graph}",
+        text="\n\n".join(report.summary),
+        files=(
+            ParcelFile(".zip", bundle, "application/zip"),
+            ParcelFile(".html", html, "text/html; charset=utf-8", is_attached=True),
+        ),
+        notice={
             "type": "graphtide.report",
             "id": report.id,
             "graph": report.graph,
@@ -43,4 +60,5 @@ class Parcel:
             "horizon": report.request.horizon,
             "summary": list(report.summary),
             "links": {"self": f"/v1/reports/{report.id}"},
-        }
+        },
+    )

@@ -52,22 +52,19 @@ def authorization(
 
 
 def send(parcel: Parcel, target: TargetSettings, timeout_s: float) -> None:
-    """Put the page and its data into the bucket.
+    """Put the files into the bucket.
 
     Raises:
         DeliveryError: an object was not taken.
     """
     secret = read_secret(target.secret_file)
-    for suffix, body, kind in (
-        (".zip", parcel.bundle, "application/zip"),
-        (".html", parcel.html, "text/html; charset=utf-8"),
-    ):
-        path = "/" + quote(f"{target.bucket}/{target.prefix}{parcel.stem}{suffix}", safe="/-_.~")
+    for one in parcel.files:
+        path = "/" + quote(f"{target.bucket}/{target.prefix}{parcel.stem}{one.suffix}", safe="/-_.~")
         moment = datetime.now(UTC)
-        digest = hashlib.sha256(body).hexdigest()
+        digest = hashlib.sha256(one.body).hexdigest()
         signed = {
             "Host": urlsplit(target.url).netloc,
-            "Content-Type": kind,
+            "Content-Type": one.media_type,
             "x-amz-content-sha256": digest,
             "x-amz-date": f"{moment:%Y%m%dT%H%M%SZ}",
         }
@@ -82,4 +79,4 @@ def send(parcel: Parcel, target: TargetSettings, timeout_s: float) -> None:
             moment=moment,
         )
         url = target.url.rstrip("/") + path
-        guard.request("PUT", url, signed, body, allow_private=target.allow_private, timeout_s=timeout_s)
+        guard.request("PUT", url, signed, one.body, allow_private=target.allow_private, timeout_s=timeout_s)

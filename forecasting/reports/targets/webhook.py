@@ -26,7 +26,7 @@ def send(parcel: Parcel, target: TargetSettings, timeout_s: float) -> None:
     Raises:
         DeliveryError: it was not taken.
     """
-    body = json.dumps(parcel.notice(), sort_keys=True).encode()
+    body = json.dumps(parcel.notice, sort_keys=True).encode()
     headers = {
         "Content-Type": "application/json",
         "Idempotency-Key": parcel.key,

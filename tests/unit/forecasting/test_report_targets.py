@@ -15,7 +15,7 @@ from forecasting.reports.contents import ReportRequest
 from forecasting.reports.deliveries import DeliveryError
 from forecasting.reports.records import ReportRow
 from forecasting.reports.targets import guard, kinds, mail, s3
-from forecasting.reports.targets.parcel import Parcel
+from forecasting.reports.targets.parcel import report_parcel
 from infra.errors import UsageError
 from infra.settings import TargetSettings
 
@@ -23,7 +23,7 @@ REPORT = ReportRow(
     "0" * 32, "town:reply", "", ReportRequest(10, 0, 20), "weekly", 1_700_000_000_000_000, ("t",), "done", 20, 1, 1,
     1, 2, 3, 4, None, ("All is well.",),
 )  # fmt: skip
-PARCEL = Parcel("key-1", REPORT, b"<html>page</html>", b"PK data")
+PARCEL = report_parcel("key-1", REPORT, b"<html>page</html>", b"PK data")
 Seen = list[tuple[str, str, dict[str, str], bytes]]
 
 

@@ -102,6 +102,28 @@ def test_plain_data_dir_names_the_data_folder(clean_environment: Path, monkeypat
         ("[formats.o]\nsrc='a'\ndst=3\nts='c'\n", ["formats.o.dst cannot be 3", "line 3"]),
         ("[formats.o]\nsrc='a'\ndst='b'\nts='c'\ntime_unit='m'\n", ["formats.o.time_unit", "line 5", "s, ms, us"]),
         ("[formats.o]\nsrc='a'\ndst='b'\nts='c'\nwhere='x'\n", ["formats.o.where", "line 5", "a table"]),
+        (
+            "[alerts.rules.a]\nkind='forecast'\ngraph='t'\nmetric='evnts'\n",
+            ["alerts.rules.a.metric cannot be 'evnts'", "line 4", "one of events, active_nodes"],
+        ),
+        (
+            "[alerts.rules.a]\nkind='forecast'\ngraph='t'\nprobability=1.0\n",
+            ["alerts.rules.a.probability cannot be 1.0", "line 4", "a number above 0", "below 1"],
+        ),
+        (
+            "[alerts.rules.a]\nkind='stale'\ngraph='t'\nafter='soon'\n",
+            ["alerts.rules.a.after cannot be 'soon'", "line 4", "a duration"],
+        ),
+        ("[alerts.rules.a]\ngraph='t'\n", ["alerts.rules.a.kind is missing", "line 1", "write kind"]),
+        (
+            "[alerts.rules.a]\nkind='stale'\ngraph='t'\nprobabilty=0.5\n",
+            ["alerts.rules.a.probabilty", "line 4", "did you mean probability?"],
+        ),
+        (
+            "[alerts.rules.a]\nkind='surprise'\ngraph='t'\nleads=[0]\n",
+            ["alerts.rules.a.leads", "line 4", "from 1 to 168"],
+        ),
+        ("[reports.targets.t]\nkind='fax'\n", ["reports.targets.t.kind cannot be 'fax'", "line 2", "one of folder"]),
         ("[formats.'Ö']\nsrc='a'\ndst='b'\nts='c'\n", ["[formats] is not as it has to be", "'Ö'", "a name of"]),
     ],
 )

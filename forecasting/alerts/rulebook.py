@@ -1,0 +1,147 @@
+"""The rules in a service's file: those of the settings, and those that API keys have set."""
+
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from forecasting.alerts.records import end_alerts
+from forecasting.alerts.rules import Rule, checked
+from forecasting.service_file import ServiceFile, now_us
+from infra.errors import GraphtideError, UsageError
+from infra.settings import AlertSettings, TargetSettings
+
+_COLUMNS = "name, spec, owner, origin, created_us, evaluations, failures, problem"
+
+
+class TooManyRulesError(GraphtideError):
+    """A key has as many rules as it may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuleRow:
+    """A rule, who set it, when, and how its judging went; `origin` is `config` or `api`."""
+
+    rule: Rule
+    owner: str
+    origin: str
+    created_us: int
+    evaluations: int
+    failures: int
+    problem: str | None
+
+
+class RuleBook:
+    """The rules in a service's file.
+
+    Args:
+        file: where they are.
+        clock: the time in UTC microseconds.
+    """
+
+    def __init__(self, file: ServiceFile, clock: Callable[[], int] = now_us) -> None:
+        self._file = file
+        self._clock = clock
+
+    def put(self, rule: Rule, *, owner: str, origin: str = "api", most: int | None = None) -> bool:
+        """Set a rule that was checked; True where there was none of its name.
+
+        Alerts of a rule that says something else now are over: they were judged by what no longer holds.
+
+        Raises:
+            TooManyRulesError: the owner has `most` rules already.
+            StoreError: the file cannot be written.
+        """
+        spec, now = rule.to_json(), self._clock()
+        with self._file.transaction() as connection:
+            row = connection.execute("SELECT spec FROM alert_rules WHERE name = ?", (rule.name,)).fetchone()
+            if row is not None and row[0] == spec:
+                connection.execute("UPDATE alert_rules SET origin = ? WHERE name = ?", (origin, rule.name))
+                return False
+            if row is None and most is not None:
+                (count,) = connection.execute("SELECT count(*) FROM alert_rules WHERE owner = ?", (owner,)).fetchone()
+                if count >= most:
+                    raise TooManyRulesError(f"this key has {count} alert rules, and may have {most}")
+            if row is not None:
+                _end(connection, Rule.from_json(rule.name, row[0]), now, "the rule was changed")
+            connection.execute(
+                "INSERT INTO alert_rules (name, owner, origin, spec, created_us, evaluations, failures)"
+                " VALUES (?, ?, ?, ?, ?, 0, 0) ON CONFLICT (name) DO UPDATE SET owner = excluded.owner,"
+                " origin = excluded.origin, spec = excluded.spec, created_us = excluded.created_us, problem = NULL",
+                (rule.name, owner, origin, spec, now),
+            )
+        return row is None
+
+    def remove(self, name: str) -> bool:
+        """Remove a rule; its alerts that fire are over, and those who were told are told so. False where there is none.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        with self._file.transaction() as connection:
+            row = connection.execute("DELETE FROM alert_rules WHERE name = ? RETURNING spec", (name,)).fetchone()
+            if row is not None:
+                _end(connection, Rule.from_json(name, row[0]), self._clock(), "the rule was removed")
+        return row is not None
+
+    def get(self, name: str) -> RuleRow | None:
+        """Return a rule, or None if there is none."""
+        rows = self._file.rows(f"SELECT {_COLUMNS} FROM alert_rules WHERE name = ?", (name,))
+        return _row(rows[0]) if rows else None
+
+    def all(self) -> list[RuleRow]:
+        """Return all rules, by name."""
+        return [_row(row) for row in self._file.rows(f"SELECT {_COLUMNS} FROM alert_rules ORDER BY name")]
+
+    def note(self, evaluated: Mapping[str, int], failed: Mapping[str, str]) -> None:
+        """Count judgements by rule, and keep why rules could not be judged.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        with self._file.transaction() as connection:
+            note(connection, evaluated, failed)
+
+    def take_settings(self, settings: AlertSettings, targets: Mapping[str, TargetSettings]) -> None:
+        """Make the rules of the settings those that are set by them; what they no longer hold is removed.
+
+        Raises:
+            UsageError: one cannot work, or an API key has set one of its name.
+            StoreError: the file cannot be written.
+        """
+        rules = [checked(name, spec, targets) for name, spec in settings.rules.items()]
+        known = {row.rule.name: row for row in self.all()}
+        for rule in rules:
+            row = known.get(rule.name)
+            if row is not None and row.origin != "config":
+                raise UsageError(
+                    f"the alert rule {rule.name!r} was set over the API already",
+                    place=f"[alerts.rules.{rule.name}]",
+                    fix=f"take another name, or remove it: DELETE /v1/alert-rules/{rule.name}",
+                )
+        for rule in rules:
+            self.put(rule, owner="", origin="config")
+        for name, row in known.items():
+            if row.origin == "config" and name not in settings.rules:
+                self.remove(name)
+
+
+def note(connection: sqlite3.Connection, evaluated: Mapping[str, int], failed: Mapping[str, str]) -> None:
+    """Count judgements and failures of rules within a transaction."""
+    for name, count in evaluated.items():
+        connection.execute(
+            "UPDATE alert_rules SET evaluations = evaluations + ?, problem = NULL WHERE name = ?", (count, name)
+        )
+    for name, problem in failed.items():
+        connection.execute(
+            "UPDATE alert_rules SET failures = failures + 1, problem = ? WHERE name = ?", (problem, name)
+        )
+
+
+def _end(connection: sqlite3.Connection, rule: Rule, now: int, reason: str) -> None:
+    end_alerts(connection, rule.name, rule.spec.deliver, now, reason)
+
+
+def _row(row: Sequence[Any]) -> RuleRow:
+    name, spec, *rest = row
+    return RuleRow(Rule.from_json(name, spec), *rest)
