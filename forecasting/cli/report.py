@@ -137,6 +137,7 @@ def _make(name: str, settings: Settings, reader: "SnapshotReader", states: "Live
             request,
             made=format_time(now_us() // SECOND_US * SECOND_US),
             chunk_steps=settings.jobs.chunk_steps,
+            use_threads=True,
             previous=reports.facts_before(name, live.next_step_us),
             on_progress=lambda done, steps: shown_progress(done, steps, "steps"),
         )

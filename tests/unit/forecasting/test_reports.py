@@ -96,6 +96,11 @@ def test_two_runs_differ_in_their_date_alone(report: Report, tmp_path) -> None:
     assert later.html.replace(b"2027-02-03T00", b"2026-01-01T00") == report.html
 
 
+def test_threads_change_nothing(report: Report, tmp_path) -> None:
+    threaded = made(tmp_path, use_threads=True)
+    assert (threaded.html, threaded.bundle) == (report.html, report.bundle)
+
+
 def test_near_numbers_are_those_of_the_rollout(report: Report) -> None:
     live = state_of(valid_history())
     (chunk,) = live.model.rollout(live.state, 168, seed=0)
