@@ -19,6 +19,7 @@ from forecasting.api import (
     problems,
     quality,
     report_schedules,
+    report_targets,
     reports,
     snapshots,
 )
@@ -59,12 +60,13 @@ def build(settings: Settings) -> ASGIApp:
         forecasts,
         reports,
         report_schedules,
+        report_targets,
         health,
     )
     for resource in resources:
         app.include_router(resource.router)
     openapi.describe(app, settings)
-    app.include_router(dashboard_router(settings.api, [getattr(route, "path", "") for route in app.routes]))
+    app.include_router(dashboard_router(settings.api, list(app.openapi()["paths"])))
     return Gate(
         app,
         state=app.state,

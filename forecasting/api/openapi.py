@@ -129,6 +129,8 @@ _ROUTES = {
         {JSON: ref("WholeReport"), "text/html": TEXT, "application/zip": {"type": "string", "format": "binary"}},
         (404, 406, 409),
     ),
+    ("delete", "/v1/reports/{report}"): _Route("It is deleted.", {}, (404,), 204),
+    ("get", "/v1/report-targets"): _Route("The targets.", {JSON: ref("Targets")}, (404,)),
     ("get", "/v1/report-schedules"): _Route("The schedules.", {JSON: ref("Schedules")}),
     ("get", "/v1/report-schedules/{name}"): _Route("The schedule.", {JSON: ref("Schedule")}, (404,)),
     ("put", "/v1/report-schedules/{name}"): _Route(

@@ -12,9 +12,9 @@ from forecasting.api import results
 from forecasting.api.bodies import encode
 from forecasting.api.parameters import json_number, json_object, query, whole_number
 from forecasting.api.problems import Problem, unavailable
-from forecasting.api.service import CallerHere, Service, ServiceHere
+from forecasting.api.service import CallerHere, Service, ServiceHere, require
 from forecasting.jobs import Status, TooManyJobsError
-from forecasting.keys import Scope
+from forecasting.keys import Key, Scope
 from forecasting.reports.contents import ReportRequest
 from forecasting.reports.deliveries import Delivery
 from forecasting.reports.records import BUNDLE, FACTS, HTML, ReportRow
@@ -108,9 +108,7 @@ async def list_reports(
 async def get_report(report: str, request: Request, service: ServiceHere, caller: CallerHere) -> Response:
     """Answer how it stands and what it says (JSON), the page (HTML), or its data (zip), by `Accept`."""
     query(request, ())
-    row = await reading(lambda: service.reports.get(report) if _REPORT_ID.fullmatch(report) else None)
-    if row is None or not caller.sees(row.graph):
-        raise Problem(404, "unknown-report", "there is no such report, or its time is over")
+    row = await _report_row(report, service, caller)
     media_type = results.accepted(request.headers.get("accept"), (_JSON, _HTML, _ZIP))
     if media_type == _JSON:
         facts, deliveries, log = await reading(
@@ -143,6 +141,26 @@ async def get_report(report: str, request: Request, service: ServiceHere, caller
         headers["Content-Security-Policy"] = _PAGE_POLICY
         headers["X-Frame-Options"] = "SAMEORIGIN"
     return Response(content, headers=headers, media_type=media_type)
+
+
+@router.delete("/v1/reports/{report}", status_code=204, summary="Delete a report")
+async def delete_report(report: str, request: Request, service: ServiceHere, caller: CallerHere) -> Response:
+    """Delete a report with its files and its log; what was not delivered yet is not delivered any more."""
+    query(request, ())
+    row = await _report_row(report, service, caller)
+    require(caller, Scope.WRITE)
+    try:
+        await asyncio.to_thread(service.reports.delete, row.id)
+    except StoreError:
+        raise unavailable("service-unavailable", "the report could not be deleted") from None
+    return Response(status_code=204, headers={"Cache-Control": "no-store"})
+
+
+async def _report_row(report: str, service: Service, caller: Key) -> ReportRow:
+    row: ReportRow | None = await reading(lambda: service.reports.get(report) if _REPORT_ID.fullmatch(report) else None)
+    if row is None or not caller.sees(row.graph):
+        raise Problem(404, "unknown-report", "there is no such report, or its time is over")
+    return row
 
 
 def is_final(row: ReportRow) -> bool:
