@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import zipfile
 from dataclasses import replace
 
@@ -99,6 +100,10 @@ def test_two_runs_differ_in_their_date_alone(report: Report, tmp_path) -> None:
 def test_threads_change_nothing(report: Report, tmp_path) -> None:
     threaded = made(tmp_path, use_threads=True)
     assert (threaded.html, threaded.bundle) == (report.html, report.bundle)
+
+
+def test_the_months_of_the_summary_keep_their_capitals(report: Report) -> None:
+    assert re.search(r"(The week of \d+ |^)[A-Z][a-z]{2} \d{4} is expected to bring", report.facts["summary"][0])
 
 
 def test_near_numbers_are_those_of_the_rollout(report: Report) -> None:
