@@ -13,6 +13,7 @@ from forecasting.api.draining import told_of_the_end
 from forecasting.api.following import Following
 from forecasting.api.problems import Problem, near_names, unavailable
 from forecasting.api.rates import Rates
+from forecasting.api.report_pdf import Printing
 from forecasting.api.store_access import StoreAccess
 from forecasting.api.subscriptions import Subscriptions
 from forecasting.api.telemetry import Telemetry
@@ -49,6 +50,7 @@ class Service:
         self.spool = spool
         self.jobs = Jobs(file, settings.jobs)
         self.reports = Reports(file, settings.reports, settings.jobs)
+        self.printing = Printing(self.reports, settings.reports)
         self.schedules = Schedules(file, settings.reports)
         self.deliveries = Deliveries(file, settings.reports, lease_s=settings.jobs.lease_s)
         self.keyring = KeyRing(Keys(file), refresh_s=api.poll_interval_s)

@@ -18,7 +18,7 @@ from forecasting.service_file import ServiceFile, now_us
 from infra.errors import GraphtideError
 from infra.settings import JobSettings, ReportSettings
 
-HTML, BUNDLE, FACTS = "report.html", "report.zip", "report.json"
+HTML, BUNDLE, FACTS, PDF = "report.html", "report.zip", "report.json", "report.pdf"
 SKIPPED = "skipped"
 _COLUMNS = (
     "id, graph, owner, request, schedule, slot_us, deliver, status, steps_done, fence, attempts,"
@@ -156,10 +156,20 @@ class Reports:
         return [name for (name,) in self._file.rows("SELECT DISTINCT graph FROM reports ORDER BY graph")]
 
     def body(self, report_id: str, name: str) -> bytes | None:
-        """Return a file of a report: `HTML`, `BUNDLE` or `FACTS`; None while it has none."""
+        """Return a file of a report: `HTML`, `BUNDLE`, `FACTS` or `PDF`; None while it has none."""
         sql = "SELECT body FROM report_files WHERE report_id = ? AND name = ?"
         rows = self._file.rows(sql, (report_id, name))
         return rows[0][0] if rows else None
+
+    def keep_file(self, report_id: str, name: str, body: bytes) -> None:
+        """Keep one more file of a report, or none where the report was deleted meanwhile.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        with self._file.transaction() as connection:
+            if connection.execute("SELECT 1 FROM reports WHERE id = ?", (report_id,)).fetchone():
+                _keep_files(connection, report_id, {name: body})
 
     def delete(self, report_id: str) -> bool:
         """Remove a report, its files, log and deliveries; False where there is none.

@@ -133,3 +133,4 @@ def test_with_a_key_a_report_is_saved_and_who_only_reads_is_told(tmp_path: Path,
         assert writer not in page.content()
         assert re.search(r"100 steps", page.locator("#reports").inner_text())
         assert json.loads(page.evaluate("JSON.stringify(Object.keys(localStorage))")) in ([], ["graphtide-theme"])
+        page.goto("about:blank")

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,11 +23,13 @@ from forecasting.job_worker import work as forecast_work
 from forecasting.keys import Keys, Scope
 from forecasting.report_worker import take_schedules, work
 from forecasting.reports.contents import ReportRequest
+from forecasting.reports.pdf import PROGRAMS
 from forecasting.reports.records import Reports
 from forecasting.reports.schedules import Schedule, Schedules
 from forecasting.service_file import ServiceFile, now_us
 from infra.errors import GraphtideError
 from infra.settings import Settings
+from tests.conftest import lacking
 from tests.integration.serving import save_model, served, service_settings
 
 JOBS = {"when_idle": False, "chunk_steps": 100, "lease_s": 2}
@@ -260,3 +263,26 @@ def test_report_of_a_graph_that_is_not_there_fails_and_says_so(toy_store: str, t
 def test_service_refuses_to_start_with_a_target_that_lacks_something(toy_store: str, tmp_path: Path) -> None:
     with pytest.raises(GraphtideError, match="has no path"):
         take_schedules(chosen(toy_store, tmp_path, targets={"x": {"kind": "folder"}}))
+
+
+def test_a_report_is_printed_once_and_without_a_browser_the_answer_says_so(toy_store: str, tmp_path: Path) -> None:
+    settings = chosen(toy_store, tmp_path)
+    if not any(map(shutil.which, PROGRAMS)):
+        lacking("browser", f"there is no {' or '.join(PROGRAMS)} on the PATH")
+    wanted = {"Accept": "application/pdf"}
+    with served(settings) as client, working(settings):
+        place = client.post("/v1/graphs/toy/reports", json={"horizon": 50}).headers["location"]
+        assert finished(client, place)["status"] == "done"
+        printed = client.get(place, headers=wanted)
+        assert (printed.status_code, printed.headers["content-type"]) == (200, "application/pdf")
+        assert printed.content.startswith(b"%PDF-")
+        assert client.get(place, headers=wanted).content == printed.content
+    without = chosen(toy_store, tmp_path, browser="no-such-browser")
+    with served(without) as client, working(without):
+        assert client.get(place, headers=wanted).content == printed.content
+        place = client.post("/v1/graphs/toy/reports", json={"horizon": 50}).headers["location"]
+        assert finished(client, place)["status"] == "done"
+        told = client.get(place, headers=wanted)
+        assert (told.status_code, told.json()["type"]) == (503, "urn:graphtide:problem:not-printed")
+        assert "no-such-browser" not in told.text
+        assert int(told.headers["retry-after"]) > 0

@@ -281,6 +281,9 @@ function takeLong(found) {
   loadHistory().catch(showFault);
 }
 
+/** BokehJS comes behind this module, which asks for the graph while the browser reads that. */
+const canDraw = () => (window.Bokeh?.Plotting ? null : new Promise((resolve) => document.addEventListener("DOMContentLoaded", resolve, { once: true })));
+
 async function start() {
   setUpKey();
   const { body: info } = await getFresh(here);
@@ -292,6 +295,7 @@ async function start() {
   state.info = state.followed = info;
   sayFacts();
   byId("content").hidden = false;
+  await canDraw();
   chart = new Chart(byId("chart"), windowMoved);
   setUpControls();
   longRun = new LongRun(graph, { onForecast: takeLong, getMetric: () => state.metric, getStep: () => state.info.step, getScenarios: () => scenarios() });

@@ -76,6 +76,7 @@ function item(report, look) {
   if (status === "done") {
     acts.push(
       pageOf(id, name, links.self),
+      button(`pdf-${id}`, "PDF", `Save the report on ${name} as PDF`, () => download(links.self, "application/pdf", `report-${id.slice(0, 12)}.pdf`)),
       button(`data-${id}`, "Data", `Data of the report on ${name}`, () => download(links.self, "application/zip", `report-${id.slice(0, 12)}.zip`)),
     );
   }
