@@ -33,7 +33,7 @@ def test_from_the_overview_to_a_scheduled_report(tmp_path: Path, open_page: Open
         grow(tmp_path, store, "live", range(400, 410))
         says(page, "#facts", "410 steps")
 
-        page.get_by_label("Steps ahead").first.fill("300")
+        page.get_by_label("Steps ahead").fill("300")
         page.get_by_role("button", name="Run the forecast").click()
         says(page, "#long-says", "All 300 steps are there")
 
@@ -101,7 +101,7 @@ def test_scenarios_are_drawn_and_drawn_again(town: str, open_page: OpenPage) -> 
     page.wait_for_function("(before) => document.querySelector('#chart-says').textContent === before", arg=said)
     page.get_by_text("The data behind the chart").click()
     page.get_by_role("columnheader", name="Scenario 3").wait_for()
-    page.get_by_label("Steps ahead").first.fill("200")
+    page.get_by_label("Steps ahead").fill("200")
     page.get_by_role("button", name="Run the forecast").click()
     says(page, "#long-says", "All 200 steps are there")
     says(page, "#chart-says", "3 scenarios end there")

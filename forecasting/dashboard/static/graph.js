@@ -282,7 +282,13 @@ function takeLong(found) {
 }
 
 /** BokehJS comes behind this module, which asks for the graph while the browser reads that. */
-const canDraw = () => (window.Bokeh?.Plotting ? null : new Promise((resolve) => document.addEventListener("DOMContentLoaded", resolve, { once: true })));
+function canDraw() {
+  if (window.Bokeh?.Plotting || document.readyState === "complete") return null;
+  return new Promise((resolve) => {
+    document.addEventListener("DOMContentLoaded", resolve, { once: true });
+    window.addEventListener("load", resolve, { once: true });
+  });
+}
 
 async function start() {
   setUpKey();
