@@ -122,7 +122,7 @@ def test_with_a_key_a_report_is_saved_and_who_only_reads_is_told(tmp_path: Path,
         page.locator("#report-horizon").fill("100")
         page.get_by_role("button", name="Make a report").click()
         with page.expect_download() as saved:
-            page.get_by_role("button", name="Save the report").click()
+            page.get_by_role("button", name="Save the page").click()
         assert b"How the network changes" in Path(saved.value.path()).read_bytes()
         page.get_by_role("button", name="Forget the key").click()
         page.get_by_role("textbox", name="API key").fill(reader)

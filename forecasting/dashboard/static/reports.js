@@ -92,7 +92,7 @@ function item(report, look) {
 
 /** A link to the page, which draws itself; a browser cannot send a key with a link, so with a key the page is saved. */
 function pageOf(id, name, path) {
-  if (hasKey()) return button(`page-${id}`, "Save the page", `Save the report on ${name}`, () => download(path, "text/html", `report-${id.slice(0, 12)}.html`));
+  if (hasKey()) return button(`page-${id}`, "Save the page", `Save the page of the report on ${name}`, () => download(path, "text/html", `report-${id.slice(0, 12)}.html`));
   return make("a", { class: "button", id: `page-${id}`, href: path, target: "_blank", rel: "noopener", "aria-label": `Open the report on ${name} in a new tab` }, "Open");
 }
 
