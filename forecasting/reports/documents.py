@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from forecasting.api.bodies import compact
 from forecasting.reports.aggregate import COLUMN_INDEX, COLUMNS, PeriodFan, Periods, rule_of
 from forecasting.reports.calendar import Scale, Times
 from forecasting.reports.contents import Findings
@@ -97,8 +96,9 @@ def _near(outlook: Outlook) -> dict[str, Any]:
 
 
 def _digits(values: FloatArray) -> Any:
-    """Return numbers with the seven digits that a forecast is worth, as the service sends them."""
-    return orjson.loads(orjson.dumps(compact(values), option=orjson.OPT_SERIALIZE_NUMPY))
+    """Return numbers with the seven digits of float32, which is what a forecast is worth; those of the tables too."""
+    shown = np.ascontiguousarray(values, dtype=np.float32)
+    return orjson.loads(orjson.dumps(shown, option=orjson.OPT_SERIALIZE_NUMPY))
 
 
 def _columns(fan: PeriodFan) -> FloatArray:
