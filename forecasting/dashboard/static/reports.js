@@ -60,8 +60,7 @@ function show(reports, look) {
 
 function item(report, look) {
   const { id, status, summary, horizon, schedule, created, observed_until, progress, problem, links } = report;
-  const when = observed_until ?? created;
-  const name = `${number(horizon)} steps from ${when ? time(when) : "now"}`;
+  const name = `${number(horizon)} steps${observed_until ? ` from ${time(observed_until)}` : ""}`;
   const state = status === "running" ? `${Math.floor((100 * progress.steps_done) / Math.max(1, progress.steps))} % made` : status;
   const parts = [
     make("div", { class: "item-head" }, [
