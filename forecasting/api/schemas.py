@@ -272,6 +272,8 @@ COMPONENTS: dict[str, Schema] = {
             "failed": array(TEXT),
         }
     ),
-    "Readiness": record({"status": {"enum": ["ready", "not ready"]}, "failed": array(TEXT)}),
+    "Readiness": record(
+        {"status": {"enum": ["ready", "not ready"]}, "failed": array(TEXT)}, optional={"redis_connected": FLAG}
+    ),
     "Liveness": record({"status": {"const": "ok"}}),
 }

@@ -121,7 +121,9 @@ async def short_forecast(service: Service, graph: str, wanted: ShortForecast) ->
                 live, chunk, layout=wanted.layout, metrics=wanted.metrics, levels=wanted.levels, seed=seed
             )
 
-        return live, await computing.answer((*live.key, replace(wanted, seed=seed)), work)
+        return live, await computing.answer(
+            (*live.key, live.next_step_us, live.degraded_reason, replace(wanted, seed=seed)), work
+        )
 
     async def model_or_floor() -> tuple[LiveState, Answer]:
         live = await service.following.state_of(graph)

@@ -1,7 +1,7 @@
 """A report's page as a PDF, printed by an installed Chromium: the page draws its charts itself, so a browser has to.
 
 The browser gets a folder of its own, finds no host, and is kept in its sandbox: where we run as root, as which Chromium
-gives its sandbox up, it runs as `nobody`. Decision 0005 says why.
+gives its sandbox up, it runs as `nobody`. Decision 7 says why.
 """
 
 import os

@@ -25,7 +25,9 @@ from infra.settings.reports import (
 )
 from infra.settings.service import (
     ApiSettings,
+    CacheSettings,
     JobSettings,
+    TracingSettings,
 )
 from infra.settings.stream import (
     DeadLetterSettings,
@@ -46,6 +48,7 @@ __all__ = [
     "MAX_SEED",
     "ApiSettings",
     "BacktestSettings",
+    "CacheSettings",
     "DataSettings",
     "DeadLetterSettings",
     "ForecastSettings",
@@ -66,6 +69,7 @@ __all__ = [
     "SpoolSettings",
     "StoreSettings",
     "TargetSettings",
+    "TracingSettings",
     "TrainingSettings",
 ]
 
@@ -92,6 +96,8 @@ class Settings(BaseSettings):
     live: LiveSettings = LiveSettings()
     influxdb: InfluxDBSettings = InfluxDBSettings()
     api: ApiSettings = ApiSettings()
+    cache: CacheSettings = CacheSettings()
+    tracing: TracingSettings = TracingSettings()
     jobs: JobSettings = JobSettings()
     reports: ReportSettings = ReportSettings()
     spool: SpoolSettings = SpoolSettings()
