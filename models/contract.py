@@ -104,11 +104,19 @@ class Model(Protocol, Generic[State]):
         ...
 
     def sample_paths(
-        self, state: State, horizon_steps: int, *, n_paths: int, chunk_steps: int = 256, seed: int = 0
+        self,
+        state: State,
+        horizon_steps: int,
+        *,
+        n_paths: int,
+        chunk_steps: int = 256,
+        seed: int = 0,
+        use_threads: bool = False,
     ) -> Iterator[PathChunk]:
         """Yield `n_paths` futures of the next `horizon_steps` in chunks, at memory that does not grow with it.
 
         Every path keeps the invariants of the schema; at each step they spread as the quantiles of `rollout`. The
         randomness of a step depends on the seed, the state's step and the step alone, not on the chunks.
+        `use_threads` lets other cores make the next chunk meanwhile; it changes no number.
         """
         ...

@@ -120,7 +120,14 @@ class Floor(ABC):
             yield ForecastChunk(first, *totals.complete(point_HM, quantiles))
 
     def sample_paths(
-        self, state: FloorState, horizon_steps: int, *, n_paths: int, chunk_steps: int = 256, seed: int = 0
+        self,
+        state: FloorState,
+        horizon_steps: int,
+        *,
+        n_paths: int,
+        chunk_steps: int = 256,
+        seed: int = 0,
+        use_threads: bool = False,
     ) -> Iterator[PathChunk]:
         """Yield sample paths; see `models.contract.Model.sample_paths`.
 
@@ -130,7 +137,8 @@ class Floor(ABC):
         chunks = self.rollout(state, horizon_steps, chunk_steps=chunk_steps, seed=seed)
         structure = default_structure(season_steps(state.step_us))
         last_totals = state.tail_TM[-1:, _TOTALS].sum(axis=0)
-        return sample_paths(chunks, last_totals, structure, key=(seed, state.next_us), n_paths=n_paths)
+        key = (seed, state.next_us)
+        return sample_paths(chunks, last_totals, structure, key=key, n_paths=n_paths, use_threads=use_threads)
 
     def _tail_steps(self, step_us: int) -> int:
         season = season_steps(step_us)

@@ -315,12 +315,20 @@ class MambaForecaster:
             yield ForecastChunk(first, mean, quantiles)
 
     def sample_paths(
-        self, state: ForecasterState, horizon_steps: int, *, n_paths: int, chunk_steps: int = 256, seed: int = 0
+        self,
+        state: ForecasterState,
+        horizon_steps: int,
+        *,
+        n_paths: int,
+        chunk_steps: int = 256,
+        seed: int = 0,
+        use_threads: bool = False,
     ) -> Iterator[PathChunk]:
         """Yield sample paths; see `models.contract.Model.sample_paths`."""
         chunks = self.rollout(state, horizon_steps, chunk_steps=chunk_steps, seed=seed)
         key = (seed, state.statistics.next_us)
-        return sample_paths(chunks, state.totals, self._ranks_of(state.statistics), key=key, n_paths=n_paths)
+        structure = self._ranks_of(state.statistics)
+        return sample_paths(chunks, state.totals, structure, key=key, n_paths=n_paths, use_threads=use_threads)
 
     def _ranks_of(self, statistics: CausalStatistics) -> RankStructure:
         return self._ranks.rescaled(self._ranks_season / statistics.season)

@@ -98,25 +98,26 @@ class RankPaths:
 
     def draw(self, n_steps: int) -> FloatArray:
         """Return the ranks [H, K, P] of the next `n_steps` steps, uniform on (0, 1) at each of them."""
-        parts, end = [self._last_2KP[None][:0]], self._next_step + n_steps
-        at = self._next_step
-        while at < end:
-            number, within = divmod(at, _STEPS_PER_COUNTER)
-            taken = self._innovations(number)[within : within + end - at]
-            parts.append(taken)
-            at += len(taken)
-        components_H2KP = np.concatenate(parts)
-        # The first step of all is drawn from the stationary distribution.
-        components_H2KP[int(self._next_step == 0) :] *= np.sqrt(1 - self._rho_2K1**2)
-        decayed_2KP, last_2KP = np.empty_like(self._last_2KP), self._last_2KP
-        for h in range(n_steps):
-            np.multiply(last_2KP, self._rho_2K1, out=decayed_2KP)
-            last_2KP = components_H2KP[h]
-            last_2KP += decayed_2KP
-        self._last_2KP = last_2KP.copy()
-        self._next_step += n_steps
-        components_H2KP *= self._weight_2K1
-        return np.asarray(ndtr(components_H2KP[:, 0] + components_H2KP[:, 1]))
+        ranks_HKP = np.empty((n_steps, *self._last_2KP.shape[1:]))
+        done = 0
+        # Block by block: what a block takes stays in the processor's cache.
+        while done < n_steps:
+            number, within = divmod(self._next_step, _STEPS_PER_COUNTER)
+            components_B2KP = self._innovations(number)[within : within + n_steps - done].copy()
+            # The first step of all is drawn from the stationary distribution.
+            components_B2KP[int(self._next_step == 0) :] *= np.sqrt(1 - self._rho_2K1**2)
+            decayed_2KP, last_2KP = np.empty_like(self._last_2KP), self._last_2KP
+            for b in range(len(components_B2KP)):
+                np.multiply(last_2KP, self._rho_2K1, out=decayed_2KP)
+                last_2KP = components_B2KP[b]
+                last_2KP += decayed_2KP
+            self._last_2KP = last_2KP.copy()
+            components_B2KP *= self._weight_2K1
+            upto = done + len(components_B2KP)
+            ndtr(components_B2KP[:, 0] + components_B2KP[:, 1], out=ranks_HKP[done:upto])
+            self._next_step += upto - done
+            done = upto
+        return ranks_HKP
 
     def _innovations(self, block: int) -> FloatArray:
         """Return standard normals [_STEPS_PER_COUNTER, 2, K, P] of a block of steps."""
@@ -138,10 +139,19 @@ def quantile_values(quantiles: FloatArray, levels: FloatArray, ranks: FloatArray
 
     The quantile function is piecewise linear; its tails go on with the slope of the outermost pieces.
     """
-    piece = np.searchsorted(levels[1:-1], ranks, side="right")
+    piece = np.zeros(ranks.shape, dtype=np.int8)
+    for level in levels[1:-1]:
+        # Faster than a search: there are few levels, and comparisons are made several at once.
+        piece += ranks >= level
     slopes = np.diff(quantiles, axis=-1) / np.diff(levels)
     starts = quantiles[..., :-1] - slopes * levels[:-1]
-    return np.asarray(np.take_along_axis(starts, piece, -1) + np.take_along_axis(slopes, piece, -1) * ranks)
+    shape = (*quantiles.shape[:-1], ranks.shape[-1])
+    at = np.arange(starts[..., 0].size).reshape(starts[..., :1].shape) * starts.shape[-1]
+    places = (at + np.broadcast_to(piece, shape)).ravel()
+    values = slopes.ravel()[places].reshape(shape)
+    values *= ranks
+    values += starts.ravel()[places].reshape(shape)
+    return np.asarray(values)
 
 
 def floored_mean(quantiles: FloatArray, levels: FloatArray) -> FloatArray:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import numpy.typing as npt
 
+from infra.ahead import ahead
 from infra.schema import METRIC_INDEX, METRICS, QUANTILE_LEVELS, RUNNING_TOTALS, Kind
 from models.constraints import lower_to_larger
 from models.contract import FloatArray, ForecastChunk, PathChunk
@@ -32,6 +33,7 @@ def sample_paths(
     *,
     key: tuple[int | str, ...],
     n_paths: int,
+    use_threads: bool = False,
 ) -> Iterator[PathChunk]:
     """Yield paths through a forecast, chunk by chunk, at memory that does not grow with its length.
 
@@ -43,6 +45,7 @@ def sample_paths(
         structure: how the ranks of the modelled metrics hang together.
         key: what the randomness depends on, such as (seed, graph).
         n_paths: number of paths, at least 1.
+        use_threads: whether the next chunk and its ranks are made by threads meanwhile; the numbers are the same.
 
     Raises:
         ValueError: there are no paths to draw.
@@ -51,11 +54,11 @@ def sample_paths(
         raise ValueError(f"a forecast has at least one path, not {n_paths}")
     ranks = RankPaths(structure, key=(*key, "paths"), n_paths=n_paths)
     totals_TP = np.repeat(np.asarray(last_totals, dtype=np.float64)[:, None], n_paths, axis=1)
-    for chunk in chunks:
+    ranked = ((chunk, ranks.draw(len(chunk))) for chunk in (ahead(chunks) if use_threads else chunks))
+    for chunk, ranks_HKP in ahead(ranked) if use_threads else ranked:
         values_HMP = np.zeros((len(chunk), len(METRICS), n_paths))
-        values_HMP[:, _MODELLED] = _modelled(chunk, ranks.draw(len(chunk)))
-        np.rint(values_HMP[:, _COUNTS], out=(rounded := np.empty((len(chunk), len(_COUNTS), n_paths))))
-        values_HMP[:, _COUNTS] = rounded
+        values_HMP[:, _MODELLED] = _modelled(chunk, ranks_HKP)
+        values_HMP[:, _COUNTS] = np.rint(values_HMP[:, _COUNTS])
         np.maximum(values_HMP, 0, out=values_HMP)
         values_HMP[:, _SHARES] = np.minimum(values_HMP[:, _SHARES], 1)
         lower_to_larger(values_HMP, totals=False)

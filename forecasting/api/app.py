@@ -21,6 +21,7 @@ from forecasting.api import (
     problems,
     quality,
     report_schedules,
+    report_targets,
     reports,
     snapshots,
 )
@@ -64,6 +65,7 @@ def application(settings: Settings) -> FastAPI:
         report_schedules,
         alert_rules,
         alerts,
+        report_targets,
         health,
     )
     for resource in resources:

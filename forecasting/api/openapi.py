@@ -75,6 +75,7 @@ _AGE = {
 # Of server-sent events the schema is that of one event, as readers of OpenAPI take it.
 _EVENT: Schema = {"type": "object", "required": ["event", "data"], "properties": {"event": TEXT, "data": TEXT}}
 _EVENT_STREAM: dict[str, Schema] = {streams.SSE: _EVENT, streams.NDJSON: TEXT}
+_BINARY: Schema = {"type": "string", "format": "binary"}
 _FILES: dict[str, Schema] = {
     results.CSV: TEXT,
     results.PARQUET: {"type": "string", "format": "binary"},
@@ -127,9 +128,11 @@ _ROUTES = {
     ("get", "/v1/reports"): _Route("The newest first.", {JSON: ref("Reports")}, (404,)),
     ("get", "/v1/reports/{report}"): _Route(
         "The report.",
-        {JSON: ref("WholeReport"), "text/html": TEXT, "application/zip": {"type": "string", "format": "binary"}},
+        {JSON: ref("WholeReport"), "text/html": TEXT, "application/zip": _BINARY, "application/pdf": _BINARY},
         (404, 406, 409),
     ),
+    ("delete", "/v1/reports/{report}"): _Route("It is deleted.", {}, (404,), 204),
+    ("get", "/v1/report-targets"): _Route("The targets.", {JSON: ref("Targets")}, (404,)),
     ("get", "/v1/report-schedules"): _Route("The schedules.", {JSON: ref("Schedules")}),
     ("get", "/v1/report-schedules/{name}"): _Route("The schedule.", {JSON: ref("Schedule")}, (404,)),
     ("put", "/v1/report-schedules/{name}"): _Route(

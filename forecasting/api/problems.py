@@ -35,6 +35,7 @@ TITLES = {
     "key-reused": "The Idempotency-Key stands for another request",
     "too-large": "The body is too large",
     "unsupported-type": "The body is of a kind that is not read",
+    "not-printed": "The report cannot be printed",
     "no-space": "There is no room on the disk",
     "too-many-jobs": "Too much that this key asked for waits or runs",
     "too-many-requests": "The API key asks too often",

@@ -17,10 +17,12 @@ from forecasting.keys import ALL_GRAPHS, Key
 from forecasting.training import checkpoint_folder
 from infra.errors import ModelError
 from infra.steps import format_time
-from models import checkpoint
+from models import checkpoint, general_folder
 from stream.store.quality import Quality, read_quality
 
 router = APIRouter(tags=["graphs"])
+# Its calibration is long, and no one reads it.
+_GENERAL = ("name", "digest", "architecture", "data", "scores")
 
 
 @router.get("/v1/graphs/{graph}/quality", summary="How far the sources of a graph are, and what was not counted")
@@ -44,15 +46,21 @@ async def quality(graph: str, request: Request, service: ServiceHere, caller: Ca
 
 @router.get("/v1/graphs/{graph}/model", summary="The card of the model that is kept for a graph")
 async def model(graph: str, request: Request, service: ServiceHere, caller: CallerHere) -> Response:
-    """Answer the card, without the data of graphs that the key is not for; `null` where no model was trained."""
+    """Answer the card, without the data of graphs that the key is not for; `null` where no model was trained.
+
+    Beside it stands the general model, which answers for graphs that have none.
+    """
     query(request, ())
     service.graph(caller, graph)
     folder = checkpoint_folder(service.settings.models.directory, graph)
     try:
         card = await asyncio.to_thread(checkpoint.read_card, folder)
+        general = await asyncio.to_thread(checkpoint.read_card, general_folder())
     except ModelError:
         raise unavailable("service-unavailable", f"the model card of {graph!r} cannot be read") from None
-    body = encode({"graph": graph, "card": None if card is None else _visible(card, caller)})
+    shown = None if card is None else _visible(card, caller)
+    about = None if general is None else {name: general[name] for name in _GENERAL}
+    body = encode({"graph": graph, "card": shown, "general": about})
     return await tagged(request.headers, Answer(body, entity_tag(body)))
 
 

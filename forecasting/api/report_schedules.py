@@ -12,15 +12,15 @@ from forecasting.api.reports import MAX_LISTED, answer, delivery_document, docum
 from forecasting.api.service import CallerHere, Service, ServiceHere, require
 from forecasting.keys import Key, Scope
 from forecasting.reports.contents import ReportRequest
-from forecasting.reports.schedules import Schedule, ScheduleRow
+from forecasting.reports.schedules import Schedule, ScheduleRow, WrongScheduleError
 from forecasting.service_file import now_us
-from infra.errors import StoreError, UsageError
+from infra.errors import StoreError
 from infra.schema import MAX_HORIZON_STEPS
 from infra.settings import MAX_SEED
 from infra.steps import format_time
 
 router = APIRouter(tags=["report schedules"])
-_MEMBERS = ("graph", "cron", "timezone", "horizon", "seed", "deliver", "missed")
+_MEMBERS = ("graph", "cron", "timezone", "horizon", "seed", "deliver", "missed", "paused")
 _EXAMPLE = {"graph": "town", "cron": "0 7 * * 1", "timezone": "Europe/Berlin"}
 _MISSED = ("latest", "all", "skip")
 _BODY_SCHEMA = {
@@ -40,6 +40,7 @@ _BODY_SCHEMA = {
                         "seed": {"type": "integer", "minimum": 0, "maximum": MAX_SEED},
                         "deliver": {"type": "array", "items": {"type": "string"}},
                         "missed": {"enum": list(_MISSED)},
+                        "paused": {"type": "boolean"},
                     },
                 },
                 "example": _EXAMPLE,
@@ -76,8 +77,9 @@ async def put_schedule(name: str, request: Request, service: ServiceHere, caller
         raise Problem(409, "name-taken", f"there is a schedule {name[:100]!r} that this key cannot change")
     try:
         is_new = await asyncio.to_thread(service.schedules.put, schedule, owner=caller.id)
-    except UsageError as error:
-        raise Problem(422, "invalid-parameter", f"{error.message}: {error.fix}") from None
+    except WrongScheduleError as error:
+        wrong = {"field": error.field, "given": str(given.get(error.field, name))[:100], "allowed": error.fix}
+        raise Problem(422, "invalid-parameter", f"{error.message}: {error.fix}", errors=[wrong]) from None
     except StoreError:
         raise unavailable("service-unavailable", "the schedule could not be kept") from None
     row = await _schedule(service, caller, name)
@@ -140,9 +142,10 @@ def schedule_document(row: ScheduleRow) -> dict[str, Any]:
         "seed": schedule.request.seed,
         "deliver": list(schedule.deliver),
         "missed": schedule.missed,
+        "paused": schedule.paused,
         "origin": row.origin,
         "created": format_time(row.created_us),
-        "next": shown_time(schedule.next_us(now_us())),
+        "next": None if schedule.paused else shown_time(schedule.next_us(now_us())),
         "links": {"self": here, "runs": f"{here}/runs"},
     }
 
@@ -166,10 +169,14 @@ def _given_schedule(name: str, given: dict[str, Any], service: Service) -> Sched
     deliver = given.get("deliver", [])
     if not isinstance(deliver, list) or not all(isinstance(target, str) for target in deliver):
         raise parameter_problem("deliver", deliver, "a list of names of targets", ["archive"])
+    paused = given.get("paused", False)
+    if not isinstance(paused, bool):
+        raise parameter_problem("paused", paused, "true or false", False)
     settings = service.settings
     request = ReportRequest(
         json_number("horizon", given.get("horizon", settings.reports.horizon), 1, MAX_HORIZON_STEPS, 8760),
         json_number("seed", given.get("seed", settings.forecast.seed), 0, MAX_SEED, 0),
         settings.reports.paths,
     )
-    return Schedule(name=name, request=request, deliver=tuple(dict.fromkeys(deliver)), **texts)  # type: ignore[arg-type]
+    targets = tuple(dict.fromkeys(deliver))
+    return Schedule(name=name, request=request, deliver=targets, paused=paused, **texts)  # type: ignore[arg-type]

@@ -12,9 +12,9 @@ from forecasting.api import results
 from forecasting.api.bodies import encode
 from forecasting.api.parameters import json_number, json_object, query, whole_number
 from forecasting.api.problems import Problem, unavailable
-from forecasting.api.service import CallerHere, Service, ServiceHere
+from forecasting.api.service import CallerHere, Service, ServiceHere, require
 from forecasting.jobs import Status, TooManyJobsError
-from forecasting.keys import Scope
+from forecasting.keys import Key, Scope
 from forecasting.reports.contents import ReportRequest
 from forecasting.reports.deliveries import Delivery
 from forecasting.reports.records import BUNDLE, FACTS, HTML, ReportRow
@@ -27,7 +27,7 @@ router = APIRouter(tags=["reports"])
 _REPORT_ID = re.compile(r"[0-9a-f]{32}")
 _MEMBERS = ("horizon", "seed")
 _EXAMPLE = {"horizon": 8760}
-_JSON, _HTML, _ZIP = "application/json", "text/html", "application/zip"
+_JSON, _HTML, _ZIP, _PDF = "application/json", "text/html", "application/zip", "application/pdf"
 _FILES = {_HTML: HTML, _ZIP: BUNDLE}
 MAX_LISTED = 1000
 # A report is drawn by its own scripts; it may ask nothing from any host, and is no part of the service's origin.
@@ -103,15 +103,13 @@ async def list_reports(
 @router.get(
     "/v1/reports/{report}",
     summary="A report",
-    responses={200: {"content": {_JSON: {}, _HTML: {}, _ZIP: {}}}},
+    responses={200: {"content": {_JSON: {}, _HTML: {}, _ZIP: {}, _PDF: {}}}},
 )
 async def get_report(report: str, request: Request, service: ServiceHere, caller: CallerHere) -> Response:
-    """Answer how it stands and what it says (JSON), the page (HTML), or its data (zip), by `Accept`."""
+    """Answer how it stands and what it says (JSON), the page (HTML or PDF), or its data (zip), by `Accept`."""
     query(request, ())
-    row = await reading(lambda: service.reports.get(report) if _REPORT_ID.fullmatch(report) else None)
-    if row is None or not caller.sees(row.graph):
-        raise Problem(404, "unknown-report", "there is no such report, or its time is over")
-    media_type = results.accepted(request.headers.get("accept"), (_JSON, _HTML, _ZIP))
+    row = await _report_row(report, service, caller)
+    media_type = results.accepted(request.headers.get("accept"), (_JSON, _HTML, _ZIP, _PDF))
     if media_type == _JSON:
         facts, deliveries, log = await reading(
             lambda: (
@@ -129,20 +127,46 @@ async def get_report(report: str, request: Request, service: ServiceHere, caller
     if row.status != Status.DONE:
         headers = {} if is_final(row) else {"Retry-After": "1"}
         raise Problem(409, "no-result", f"the report is {row.status}; JSON says how it stands", headers=headers)
-    content = await reading(lambda: service.reports.body(row.id, _FILES[media_type]))
+    if media_type == _PDF:
+        try:
+            content = await service.printing.pdf(row.id)
+        except StoreError:
+            raise unavailable("service-unavailable", "the report cannot be read at the moment") from None
+    else:
+        content = await reading(lambda: service.reports.body(row.id, _FILES[media_type]))
     if content is None:
         raise Problem(404, "unknown-report", "there is no such report, or its time is over")
     headers = {
         "Cache-Control": "private, max-age=3600, immutable",
         "Vary": "Accept, Authorization, X-API-Key",
     }
-    if media_type == _ZIP:
-        name = f"report-{row.graph.replace(':', '-')}.zip"
-        headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    if media_type in (_ZIP, _PDF):
+        name = f"report-{row.graph.replace(':', '-')}.{'zip' if media_type == _ZIP else 'pdf'}"
+        headers["Content-Disposition"] = f'{"attachment" if media_type == _ZIP else "inline"}; filename="{name}"'
     else:
         headers["Content-Security-Policy"] = _PAGE_POLICY
         headers["X-Frame-Options"] = "SAMEORIGIN"
     return Response(content, headers=headers, media_type=media_type)
+
+
+@router.delete("/v1/reports/{report}", status_code=204, summary="Delete a report")
+async def delete_report(report: str, request: Request, service: ServiceHere, caller: CallerHere) -> Response:
+    """Delete a report with its files and its log; what was not delivered yet is not delivered any more."""
+    query(request, ())
+    row = await _report_row(report, service, caller)
+    require(caller, Scope.WRITE)
+    try:
+        await asyncio.to_thread(service.reports.delete, row.id)
+    except StoreError:
+        raise unavailable("service-unavailable", "the report could not be deleted") from None
+    return Response(status_code=204, headers={"Cache-Control": "no-store"})
+
+
+async def _report_row(report: str, service: Service, caller: Key) -> ReportRow:
+    row: ReportRow | None = await reading(lambda: service.reports.get(report) if _REPORT_ID.fullmatch(report) else None)
+    if row is None or not caller.sees(row.graph):
+        raise Problem(404, "unknown-report", "there is no such report, or its time is over")
+    return row
 
 
 def is_final(row: ReportRow) -> bool:

@@ -141,6 +141,7 @@ _SCHEDULE = {
     "seed": COUNT,
     "deliver": array(TEXT),
     "missed": {"type": "string", "enum": ["latest", "all", "skip"]},
+    "paused": FLAG,
     "origin": TEXT,
     "created": TIME,
     "next": maybe(TIME),
@@ -153,6 +154,7 @@ COMPONENTS: dict[str, Schema] = {
     "WholeReport": record(_REPORT | DELIVERED | {"facts": maybe({"type": "object"})}),
     "ReportRuns": record({"runs": array(record(_REPORT | DELIVERED))}),
     "Schedule": record(_SCHEDULE),
+    "Targets": record({"targets": array(record({"name": TEXT, "kind": TEXT}))}),
     "Schedules": record({"schedules": array(ref("Schedule"))}),
     # Problems have further members, by their type.
     "Problem": record(_PROBLEM) | {"additionalProperties": True},
@@ -215,7 +217,7 @@ COMPONENTS: dict[str, Schema] = {
         }
     ),
     # The card is what training wrote down; its members differ by model.
-    "ModelCard": record({"graph": TEXT, "card": maybe({"type": "object"})}),
+    "ModelCard": record({"graph": TEXT, "card": maybe({"type": "object"}), "general": maybe({"type": "object"})}),
     "Provenance": record(_PROVENANCE),
     "Forecast": {
         "oneOf": [

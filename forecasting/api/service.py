@@ -18,6 +18,7 @@ from forecasting.api.following import Following
 from forecasting.api.problems import Problem, near_names, unavailable
 from forecasting.api.rates import Rates
 from forecasting.api.redis_store import RedisStore
+from forecasting.api.report_pdf import Printing
 from forecasting.api.scoring import Scoring
 from forecasting.api.scraped import Scraped
 from forecasting.api.shared_cache import SharedCache
@@ -63,6 +64,7 @@ class Service:
         self.tracing = tracing
         self.jobs = Jobs(file, settings.jobs)
         self.reports = Reports(file, settings.reports, settings.jobs)
+        self.printing = Printing(self.reports, settings.reports)
         self.schedules = Schedules(file, settings.reports)
         self.deliveries = Deliveries(file, settings.reports, lease_s=settings.jobs.lease_s)
         self.rules = RuleBook(file)

@@ -56,6 +56,7 @@ def make(
         Path | None,
         typer.Option("--output", "-o", metavar="PATH", help="HTML file, or a folder; the data lies beside."),
     ] = None,
+    as_pdf: Annotated[bool, typer.Option("--pdf", help="Also print the page as PDF; needs Chromium.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what the report says as JSON; write no file.")] = False,
     seed: Annotated[
         str | None, typer.Option("--seed", metavar="N", help="The same seed gives the same report.")
@@ -75,6 +76,13 @@ def make(
     names = list(dict.fromkeys(graphs))
     if as_json and len(names) > 1:
         raise UsageError("--json prints one report", fix="name one graph, or leave --json out")
+    if as_json and as_pdf:
+        raise UsageError("--json writes no file, so there is nothing to print", fix="leave --json or --pdf out")
+    if as_pdf:
+        from forecasting.reports.pdf import find_browser  # noqa: PLC0415
+
+        # Told before minutes are spent on a report that could not be printed.
+        find_browser(settings.reports.browser)
     from forecasting.live import LiveStates  # noqa: PLC0415 - imports torch
     from stream.store import open_reader  # noqa: PLC0415
 
@@ -97,6 +105,8 @@ def make(
                 return
             _write(files[name], report.html)
             _write(files[name].with_suffix(".zip"), report.bundle)
+            if as_pdf:
+                _print(report.html, files[name].with_suffix(".pdf"), settings)
             made.append((files[name].name, report.facts))
             say(f"Wrote {files[name]} and {files[name].with_suffix('.zip').name}: {report.facts['summary'][0]}")
     if len(names) > 1:
@@ -111,8 +121,8 @@ def make(
 def _places(names: list[str], output: Path | None) -> dict[str, Path]:
     if len(names) == 1 and not (output is not None and output.is_dir()):
         path = output or Path(f"report-{names[0].replace(':', '-')}.html")
-        if path.suffix == ".zip":
-            raise UsageError(f"--output cannot be {path}", fix="name an HTML file; the data bundle .zip lies beside it")
+        if path.suffix in (".zip", ".pdf"):
+            raise UsageError(f"--output cannot be {path}", fix="name an HTML file; the .zip and the .pdf lie beside it")
         return {names[0]: path}
     folder = output or Path("reports")
     if folder.is_file():
@@ -137,11 +147,20 @@ def _make(name: str, settings: Settings, reader: "SnapshotReader", states: "Live
             request,
             made=format_time(now_us() // SECOND_US * SECOND_US),
             chunk_steps=settings.jobs.chunk_steps,
+            use_threads=True,
             previous=reports.facts_before(name, live.next_step_us),
             on_progress=lambda done, steps: shown_progress(done, steps, "steps"),
         )
         reports.keep_made(name, request, report_files(report), live.next_step_us, report.facts["summary"])
     return report
+
+
+def _print(html: bytes, path: Path, settings: Settings) -> None:
+    from forecasting.reports.pdf import print_page  # noqa: PLC0415
+
+    content = print_page(html, program=settings.reports.browser, timeout_s=settings.reports.print_timeout_s)
+    _write(path, content)
+    say(f"Wrote {path}")
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -84,7 +84,7 @@ def list_schedules(ctx: typer.Context, as_json: JsonOption = False) -> None:
                 "deliver": list(row.schedule.deliver),
                 "missed": row.schedule.missed,
                 "origin": row.origin,
-                "next": None if following is None else format_time(following),
+                "next": None if following is None or row.schedule.paused else format_time(following),
             }
         )
     show_rows(shown, as_json, "There is no schedule. See: graphtide report schedule add --help")

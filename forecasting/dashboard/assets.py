@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ STATIC = Path(__file__).parent / "static"
 BOKEH = Path(bokeh.__file__).parent / "server" / "static" / "js"
 # The parts of BokehJS that the charts need: the library, and its plotting interface.
 BOKEH_FILES = ("bokeh.min.js", "bokeh-api.min.js")
+_IMPORT = re.compile(rb'^import .* from "\./(.*)";', re.MULTILINE)
 _MEDIA_TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -52,6 +54,22 @@ class Assets:
     def get(self, name: str) -> Asset | None:
         """Return a file by its name, or None if there is none."""
         return self._files.get(name)
+
+    def modules(self, name: str) -> list[str]:
+        """Return the names of the modules that a module imports, directly or not: a page asks for all of them at once.
+
+        Raises:
+            KeyError: there is no such file.
+        """
+        found: list[str] = []
+        waiting = [name]
+        while waiting:
+            for imported in _IMPORT.findall(self._files[waiting.pop()].body):
+                one = imported.decode()
+                if one not in found:
+                    found.append(one)
+                    waiting.append(one)
+        return sorted(found)
 
     def url(self, name: str) -> str:
         """Return the address of a file.

@@ -32,6 +32,7 @@ class Pages:
         )
         environment.globals |= {
             "asset": assets.url,
+            "modules": assets.modules,
             "version": version("graphtide"),
             "features": " ".join(word for word, path in OPTIONAL_ROUTES.items() if path in routes),
             "short_max_steps": short_max_steps,

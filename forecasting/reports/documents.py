@@ -1,8 +1,6 @@
 """A report as data: the facts that `report.json` holds, and the bundle of files for other programs."""
 
-import csv
 import io
-import json
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -10,11 +8,13 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
+import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
-from forecasting.reports.aggregate import COLUMN_INDEX, COLUMNS, PeriodFan, rule_of
-from forecasting.reports.calendar import Scale
+from forecasting.reports.aggregate import COLUMN_INDEX, COLUMNS, PeriodFan, Periods, rule_of
+from forecasting.reports.calendar import Scale, Times
 from forecasting.reports.contents import Findings
 from forecasting.reports.outlook import SHOWN_LEVELS, Outlook
 from infra.schema import METRIC_NAMES
@@ -23,6 +23,14 @@ from models.contract import FloatArray
 
 FACTS_SCHEMA = 1
 _NUMBERS = ("mean", *(f"q{level:g}" for level in SHOWN_LEVELS))
+# Forecasts with seven digits, which say all that they know; what was observed with all of them.
+_PERIOD_SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in ("scale", "start", "column", "rule")),
+        ("observed", pa.float64()),
+        *((name, pa.float32()) for name in (*_NUMBERS, "above")),
+    ]
+)
 # Files in an archive carry a time; a fixed one keeps equal reports equal.
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 # Columns whose forecast is compared with that of the last report.
@@ -70,7 +78,7 @@ def facts_of(
         },
         "quality": asdict(found.quality),
         "near": _near(outlook),
-        "periods": {scale: _periods(fan) for scale, fan in found.ahead.items()},
+        "periods": {str(scale): _periods(fan) for scale, fan in found.ahead.items()},
         "card": dict(card),
     }
 
@@ -81,10 +89,16 @@ def _near(outlook: Outlook) -> dict[str, Any]:
     return {
         "start": format_time(outlook.first_us),
         "columns": {
-            metric: {name: columns_NMC[:, m, c].tolist() for c, name in enumerate(_NUMBERS)}
+            metric: {name: _digits(columns_NMC[:, m, c]) for c, name in enumerate(_NUMBERS)}
             for m, metric in enumerate(METRIC_NAMES)
         },
     }
+
+
+def _digits(values: FloatArray) -> Any:
+    """Return numbers with the seven digits of float32, which is what a forecast is worth; those of the tables too."""
+    shown = np.ascontiguousarray(values, dtype=np.float32)
+    return orjson.loads(orjson.dumps(shown, option=orjson.OPT_SERIALIZE_NUMPY))
 
 
 def _columns(fan: PeriodFan) -> FloatArray:
@@ -94,13 +108,14 @@ def _columns(fan: PeriodFan) -> FloatArray:
 def _periods(fan: PeriodFan) -> dict[str, Any]:
     columns_NCC = _columns(fan)
     return {
-        "start": [format_time(int(us)) for us in fan.start_us],
+        "start": _times(fan.start_us),
         "observed_steps": fan.observed_steps,
         "columns": {
             column: {
                 "rule": rule_of(column),
-                **{name: columns_NCC[:, index, c].tolist() for c, name in enumerate(_NUMBERS)},
-                "above": [None if np.isnan(share) else share for share in fan.above[:, index].tolist()],
+                **{name: _digits(columns_NCC[:, index, c]) for c, name in enumerate(_NUMBERS)},
+                # No number is null in JSON.
+                "above": _digits(fan.above[:, index]),
             }
             for index, column in enumerate(COLUMNS)
         },
@@ -172,7 +187,8 @@ def bundle(facts: Mapping[str, Any], found: Findings, outlook: Outlook) -> bytes
     with zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in files.items():
             entry = zipfile.ZipInfo(name, _ZIP_TIME)
-            entry.compress_type = zipfile.ZIP_DEFLATED
+            # Parquet is compressed already.
+            entry.compress_type = zipfile.ZIP_STORED if name.endswith(".parquet") else zipfile.ZIP_DEFLATED
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, content)
     return sink.getvalue()
@@ -192,60 +208,64 @@ Every step, as a file:
 
 
 def as_text(value: object) -> str:
-    """Return facts as JSON."""
-    return json.dumps(value, indent=1, allow_nan=False) + "\n"
+    """Return facts as JSON.
+
+    Raises:
+        TypeError: something in it has no place in JSON.
+    """
+    return _json(value).decode()
 
 
 def _json(value: object) -> bytes:
-    return as_text(value).encode()
+    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _times(starts_us: Times) -> list[str]:
+    return [f"{text}Z" for text in np.datetime_as_string(starts_us.astype("datetime64[us]"), unit="s")]
 
 
 def _period_table(found: Findings) -> pa.Table:
-    rows: dict[str, list[Any]] = {
-        name: [] for name in ("scale", "start", "column", "rule", "observed", *_NUMBERS, "above")
-    }
-    for scale, fan in found.ahead.items():
-        seen, columns_NCC = found.observed[scale], _columns(fan)
-        for column, index in COLUMN_INDEX.items():
-            for part, start_us in ((seen, seen.start_us), (fan, fan.start_us)):
-                count = len(part)
-                rows["scale"] += [str(scale)] * count
-                rows["start"] += [format_time(int(us)) for us in start_us]
-                rows["column"] += [column] * count
-                rows["rule"] += [str(rule_of(column))] * count
-            rows["observed"] += [*seen.values[:, index].tolist(), *[None] * len(fan)]
-            for c, name in enumerate(_NUMBERS):
-                rows[name] += [*[None] * len(seen), *columns_NCC[:, index, c].tolist()]
-            above = fan.above[:, index]
-            rows["above"] += [*[None] * len(seen), *[None if np.isnan(share) else float(share) for share in above]]
-    return _typed(rows, texts=("scale", "start", "column", "rule"))
+    """Return rows of each scale and column: what was observed, then what is forecast."""
+    parts = [_periods_of(scale, found.observed[scale], fan) for scale, fan in found.ahead.items()]
+    return pa.concat_tables(parts) if parts else _PERIOD_SCHEMA.empty_table()
+
+
+def _periods_of(scale: Scale, seen: Periods, fan: PeriodFan) -> pa.Table:
+    rows, columns = len(seen) + len(fan), len(COLUMNS)
+    values = np.full((columns, rows, len(_NUMBERS) + 2), np.nan)
+    values[:, : len(seen), 0] = seen.values.T
+    values[:, len(seen) :, 1:-1] = _columns(fan).swapaxes(0, 1)
+    values[:, len(seen) :, -1] = fan.above.T
+    flat = values.reshape(columns * rows, -1)
+    cells: list[Any] = [
+        np.full(columns * rows, str(scale)),
+        np.tile([*_times(seen.start_us), *_times(fan.start_us)], columns),
+        np.repeat(COLUMNS, rows),
+        np.repeat([str(rule_of(column)) for column in COLUMNS], rows),
+    ]
+    numbers = [
+        pa.array(flat[:, place], field.type, from_pandas=True)
+        for place, field in enumerate(list(_PERIOD_SCHEMA)[len(cells) :])
+    ]
+    return pa.table([*(pa.array(texts, pa.string()) for texts in cells), *numbers], schema=_PERIOD_SCHEMA)
 
 
 def _near_table(outlook: Outlook) -> pa.Table:
     near = outlook.near()
-    starts = [format_time(int(us)) for us in near.start_us]
-    rows: dict[str, list[Any]] = {
-        "step_start": [start for start in starts for _ in METRIC_NAMES],
-        "metric": list(METRIC_NAMES) * len(starts),
-        "mean": near.mean.ravel().tolist(),
-    }
-    for c, name in enumerate(_NUMBERS[1:]):
-        rows[name] = near.quantiles[..., c].ravel().tolist()
-    return _typed(rows, texts=("step_start", "metric"))
-
-
-def _typed(rows: Mapping[str, list[Any]], *, texts: tuple[str, ...]) -> pa.Table:
+    columns = [near.mean.ravel(), *(near.quantiles[..., c].ravel() for c in range(len(SHOWN_LEVELS)))]
     return pa.table(
-        {name: pa.array(cells, pa.string() if name in texts else pa.float64()) for name, cells in rows.items()}
+        {
+            "step_start": pa.array(np.repeat(_times(near.start_us), len(METRIC_NAMES)), pa.string()),
+            "metric": pa.array(np.tile(METRIC_NAMES, len(near)), pa.string()),
+            **{name: pa.array(column, pa.float32()) for name, column in zip(_NUMBERS, columns, strict=True)},
+        }
     )
 
 
 def _csv(table: pa.Table) -> bytes:
-    sink = io.StringIO(newline="")
-    writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow(table.column_names)
-    writer.writerows(zip(*(column.to_pylist() for column in table.columns), strict=True))
-    return sink.getvalue().encode()
+    sink = io.BytesIO()
+    pa_csv.write_csv(table, sink, pa_csv.WriteOptions(include_header=False, quoting_style="none"))
+    return ",".join(table.column_names).encode() + b"\n" + sink.getvalue()
 
 
 def _parquet(table: pa.Table) -> bytes:

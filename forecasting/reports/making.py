@@ -15,6 +15,7 @@ from forecasting.reports.outlook import Outlook, block_length
 from forecasting.reports.page import ForecastPage, render
 from forecasting.reports.records import BUNDLE, FACTS, HTML
 from forecasting.reports.words import summary
+from infra.ahead import ahead
 from infra.errors import GraphtideError, StoreError
 from models.contract import History
 from stream.store.base import SnapshotReader
@@ -43,6 +44,7 @@ def make_report(
     *,
     made: str,
     chunk_steps: int,
+    use_threads: bool = False,
     previous: Mapping[str, Any] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
@@ -55,6 +57,7 @@ def make_report(
         request: what is asked for.
         made: the date of the report, ISO 8601; the only part that two runs on the same data and seed do not share.
         chunk_steps: steps of one chunk of the rollout.
+        use_threads: whether to compute on several cores; the report is the same.
         previous: facts of the last report of the graph, to compare with.
         on_progress: called with the steps done and to do.
         cancelled: asked before every chunk.
@@ -67,7 +70,7 @@ def make_report(
     history = read_history(reader, live.graph).part(0, live.snapshots)
     if len(history) < live.snapshots:
         raise StoreError(f"the snapshots of {live.graph!r} were replaced meanwhile", fix="make the report again")
-    outlook, aggregator = _roll_out(live, history, request, chunk_steps, on_progress, cancelled)
+    outlook, aggregator = _roll_out(live, history, request, chunk_steps, use_threads, on_progress, cancelled)
     card = live.card
     ahead = {scale: fan for scale, fan in aggregator.periods().items() if len(fan)}
     observed = {scale: observed_periods(history, scale) for scale in ahead}
@@ -117,6 +120,7 @@ def _roll_out(
     history: History,
     request: ReportRequest,
     chunk_steps: int,
+    use_threads: bool,
     on_progress: Callable[[int, int], None] | None,
     cancelled: Callable[[], bool] | None,
 ) -> tuple[Outlook, PathAggregator]:
@@ -133,9 +137,15 @@ def _roll_out(
         block_steps=block_length(live.step_us, len(history) + request.horizon),
     )
     aggregator = PathAggregator(history, request.paths)
-    for paths in live.model.sample_paths(
-        live.state, request.horizon, n_paths=request.paths, chunk_steps=chunk_steps, seed=request.seed
-    ):
+    drawn = live.model.sample_paths(
+        live.state,
+        request.horizon,
+        n_paths=request.paths,
+        chunk_steps=chunk_steps,
+        seed=request.seed,
+        use_threads=use_threads,
+    )
+    for paths in ahead(drawn) if use_threads else drawn:
         outlook.add(paths.forecast)
         aggregator.add(paths)
         reached(outlook.steps)

@@ -18,7 +18,7 @@ from forecasting.service_file import ServiceFile, now_us
 from infra.errors import GraphtideError
 from infra.settings import JobSettings, ReportSettings
 
-HTML, BUNDLE, FACTS = "report.html", "report.zip", "report.json"
+HTML, BUNDLE, FACTS, PDF = "report.html", "report.zip", "report.json", "report.pdf"
 SKIPPED = "skipped"
 _COLUMNS = (
     "id, graph, owner, request, schedule, slot_us, deliver, status, steps_done, fence, attempts,"
@@ -125,7 +125,7 @@ class Reports:
             insert(connection, report_id, graph, "", request, now, status=Status.DONE)
             connection.execute(
                 "UPDATE reports SET finished_us = ?, observed_until_us = ?, summary = ?, steps_done = ? WHERE id = ?",
-                (now, until_us, json.dumps(list(summary)), 2 * request.horizon, report_id),
+                (now, until_us, json.dumps(list(summary)), request.horizon, report_id),
             )
             _keep_files(connection, report_id, files)
             row = connection.execute(f"SELECT {_COLUMNS} FROM reports WHERE id = ?", (report_id,)).fetchone()
@@ -156,10 +156,33 @@ class Reports:
         return [name for (name,) in self._file.rows("SELECT DISTINCT graph FROM reports ORDER BY graph")]
 
     def body(self, report_id: str, name: str) -> bytes | None:
-        """Return a file of a report: `HTML`, `BUNDLE` or `FACTS`; None while it has none."""
+        """Return a file of a report: `HTML`, `BUNDLE`, `FACTS` or `PDF`; None while it has none."""
         sql = "SELECT body FROM report_files WHERE report_id = ? AND name = ?"
         rows = self._file.rows(sql, (report_id, name))
         return rows[0][0] if rows else None
+
+    def keep_file(self, report_id: str, name: str, body: bytes) -> None:
+        """Keep one more file of a report, or none where the report was deleted meanwhile.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        with self._file.transaction() as connection:
+            if connection.execute("SELECT 1 FROM reports WHERE id = ?", (report_id,)).fetchone():
+                _keep_files(connection, report_id, {name: body})
+
+    def delete(self, report_id: str) -> bool:
+        """Remove a report, its files, log and deliveries; False where there is none.
+
+        One that is being made is made in vain: its process finds that it is not its any more. Its slot stays planned.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        with self._file.transaction() as connection:
+            for table in ("report_files", "report_log", "report_deliveries"):
+                connection.execute(f"DELETE FROM {table} WHERE report_id = ?", (report_id,))
+            return connection.execute("DELETE FROM reports WHERE id = ?", (report_id,)).rowcount == 1
 
     def facts_before(self, graph: str, until_us: int) -> dict[str, Any] | None:
         """Return the facts of the newest report on older data than `until_us`; None if there is none.
@@ -228,7 +251,7 @@ class Reports:
                 report,
                 "status = 'done', finished_us = ?, observed_until_us = ?, summary = ?, steps_done = ?,"
                 " lease_until_us = NULL",
-                *(now, until_us, json.dumps(list(summary)), 2 * report.request.horizon),
+                *(now, until_us, json.dumps(list(summary)), report.request.horizon),
             )
             _keep_files(connection, report.id, files)
             log_line(connection, report.id, now, "made")

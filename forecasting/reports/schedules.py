@@ -34,6 +34,14 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 Missed = Literal["latest", "all", "skip"]
 
 
+class WrongScheduleError(UsageError):
+    """A schedule that cannot work; `field` is the part of it that is wrong."""
+
+    def __init__(self, message: str, *, field: str, fix: str, place: str | None = None) -> None:
+        super().__init__(message, place=place, fix=fix)
+        self.field = field
+
+
 @dataclass(frozen=True, slots=True)
 class Schedule:
     """When a report of a graph is made, and where it goes.
@@ -44,6 +52,7 @@ class Schedule:
         request: what is asked for.
         deliver: names of `[reports.targets]`.
         missed: of the slots that no scheduler was there for: make the latest, all of them, or skip them.
+        paused: whether no slot is planned. What would have come meanwhile is no missed slot.
     """
 
     name: str
@@ -53,6 +62,15 @@ class Schedule:
     request: ReportRequest
     deliver: tuple[str, ...] = ()
     missed: Missed = "latest"
+    paused: bool = False
+
+    def spec(self) -> str:
+        """Return the schedule as JSON, the same for equal schedules."""
+        members = asdict(self)
+        # Files of earlier versions know no pause: what is not paused reads as it did there.
+        if not self.paused:
+            del members["paused"]
+        return json.dumps(members, sort_keys=True)
 
     def slots_us(self, after_us: int) -> Iterator[int]:
         """Yield the slots behind `after_us`, in UTC microseconds, for ever or until the expression has no more."""
@@ -69,18 +87,21 @@ def check(schedule: Schedule, targets: Mapping[str, TargetSettings]) -> None:
     """Refuse a schedule that cannot work.
 
     Raises:
-        UsageError: name, expression, zone or a target is wrong.
+        WrongScheduleError: name, expression, zone or a target is wrong.
     """
     place = f"schedule {schedule.name!r}"
     if _NAME.fullmatch(schedule.name) is None:
-        raise UsageError(
-            f"a schedule cannot be called {schedule.name[:100]!r}", fix="use a-z, 0-9, then also _ and -, at most 64"
+        raise WrongScheduleError(
+            f"a schedule cannot be called {schedule.name[:100]!r}",
+            field="name",
+            fix="use a-z, 0-9, then also _ and -, at most 64",
         )
     try:
         ZoneInfo(schedule.timezone)
     except (ZoneInfoNotFoundError, ValueError, OSError):
-        raise UsageError(
+        raise WrongScheduleError(
             f"there is no time zone {schedule.timezone[:100]!r}",
+            field="timezone",
             place=place,
             fix="name one such as Europe/Berlin or UTC",
         ) from None
@@ -90,13 +111,14 @@ def check(schedule: Schedule, targets: Mapping[str, TargetSettings]) -> None:
     except CronSimError:
         is_cron = False
     if not is_cron:
-        raise UsageError(f"cron cannot be {schedule.cron[:100]!r}", place=place, fix=fix)
+        raise WrongScheduleError(f"cron cannot be {schedule.cron[:100]!r}", field="cron", place=place, fix=fix)
     for name in schedule.deliver:
         target = targets.get(name)
         # Whose target it is not shall look as if there were none.
         if target is None or not is_for(target, schedule.graph):
-            raise UsageError(
+            raise WrongScheduleError(
                 f"there is no target {name[:100]!r} for reports of {schedule.graph!r}",
+                field="deliver",
                 place=place,
                 fix="name one of [reports.targets] in the settings whose graphs hold this one",
             )
@@ -145,11 +167,11 @@ class Schedules:
         """Set a schedule; True where there was none of its name. Slots before now are none of its slots.
 
         Raises:
-            UsageError: it cannot work.
+            WrongScheduleError: it cannot work.
             StoreError: the file cannot be written.
         """
         check(schedule, self._settings.targets)
-        spec, now = json.dumps(asdict(schedule), sort_keys=True), self._clock()
+        spec, now = schedule.spec(), self._clock()
         with self._file.transaction() as connection:
             row = connection.execute("SELECT spec FROM report_schedules WHERE name = ?", (schedule.name,)).fetchone()
             if row is not None and row[0] == spec:
@@ -209,6 +231,8 @@ class Schedules:
         """
         now, planned = self._clock(), 0
         for row in self.all():
+            if row.schedule.paused:
+                continue
             first = row.schedule.next_us(row.planned_us)
             if first is not None and first <= now:
                 with self._file.transaction() as connection:
@@ -224,7 +248,7 @@ class Schedules:
             slots.append(slot_us)
         moved = connection.execute(
             "UPDATE report_schedules SET planned_us = ? WHERE name = ? AND planned_us = ? AND spec = ?",
-            (slots[-1], schedule.name, row.planned_us, json.dumps(asdict(schedule), sort_keys=True)),
+            (slots[-1], schedule.name, row.planned_us, schedule.spec()),
         )
         if moved.rowcount != 1:
             return 0  # another scheduler was quicker, or the schedule was changed

@@ -52,6 +52,11 @@ def meant(column: str, rule: Rule) -> str:
     return f"{label(column)}, {({'sum': 'in total', 'mean': 'mean of the steps', 'last': 'at the end'})[rule]}"
 
 
+def _begun(text: str) -> str:
+    """Return a text as the beginning of a sentence; names inside it keep their capitals."""
+    return text[:1].upper() + text[1:]
+
+
 def _events(found: Findings, outlook: Outlook) -> str:
     scale = found.changes_scale
     if scale is None:
@@ -61,7 +66,7 @@ def _events(found: Findings, outlook: Outlook) -> str:
     index = COLUMN_INDEX["events"]
     low, median, high = (number(float(fan.fan.quantiles[-1, index, c])) for c in (1, 2, 3))
     return (
-        f"{period_name(int(fan.start_us[-1]), scale).capitalize()} is expected to bring {median} events "
+        f"{_begun(period_name(int(fan.start_us[-1]), scale))} is expected to bring {median} events "
         f"(80 % interval {low} to {high}); {period_name(int(seen.start_us[-1]), scale)}, the last whole {scale} "
         f"that was observed, brought {number(float(seen.values[-1, index]))}."
     )
@@ -73,7 +78,7 @@ def _change(change: Change, scale: Scale | None) -> str:
     since = "" if change.sure_from_us is None else f", from {period_name(change.sure_from_us, scale)} on"
     low, high = number(change.low), number(change.high)
     return (
-        f"{meant(change.column, change.rule).capitalize()}: {sureness(change.agreement)} "
+        f"{_begun(meant(change.column, change.rule))}: {sureness(change.agreement)} "
         f"{'higher' if change.direction == 'rises' else 'lower'} ({change.agreement:.0%} of the paths{since}): "
         f"{number(change.now)} now, {number(change.then)} then ({low} to {high})."
     )

@@ -53,5 +53,7 @@ class ReportSettings(Section):
     retry_min_s: float = Field(default=5.0, gt=0)
     retry_max_s: float = Field(default=3600.0, gt=0)
     give_up_after_s: float = Field(default=86_400.0, ge=0)
+    browser: str = ""
+    print_timeout_s: float = Field(default=60.0, gt=0)
     targets: Annotated[dict[str, TargetSettings], AfterValidator(check_table_names)] = Field(default={})
     schedules: Annotated[dict[str, ScheduleSettings], AfterValidator(check_table_names)] = Field(default={})

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from forecasting.job_worker import work
+from forecasting import job_worker, report_worker
 from infra.settings import Settings
 from stream.ingest import IngestOptions, ingest
 from stream.simulation.config import SimulationConfig
@@ -92,14 +92,19 @@ def open_page(browser: "Browser") -> Iterator[OpenPage]:
 
 @contextmanager
 def serving_jobs(settings: Settings) -> Iterator[str]:
-    """Yield the address of a service that also computes jobs."""
+    """Yield the address of a service that also computes jobs, and makes and delivers reports."""
     stop = threading.Event()
-    worker = threading.Thread(target=work, args=(settings, "browser", stop), daemon=True)
+    workers = [
+        threading.Thread(target=work, args=(settings, "browser", stop), daemon=True)
+        for work in (job_worker.work, report_worker.work)
+    ]
     with served(settings) as client:
-        worker.start()
+        for worker in workers:
+            worker.start()
         yield str(client.base_url).rstrip("/")
     stop.set()
-    worker.join(60)
+    for worker in workers:
+        worker.join(60)
 
 
 @pytest.fixture(scope="session")
@@ -109,5 +114,6 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     store = f"sqlite:///{folder / 'store.db'}"
     ingest(SimulatedSource(TOWN, graph="town"), store, IngestOptions())
     save_model(store, "town", folder / "models")
-    with serving_jobs(service_settings(store, folder, jobs=JOBS)) as address:
+    reports = {"paths": 20, "targets": {"archive": {"kind": "folder", "path": str(folder / "archive")}}}
+    with serving_jobs(service_settings(store, folder, jobs=JOBS, reports=reports)) as address:
         yield address

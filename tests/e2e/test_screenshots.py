@@ -21,6 +21,7 @@ FOLDER = os.environ.get("GRAPHTIDE_SCREENSHOTS", "")
 GRAPHS = {"campus": 4.0, "forum": 9.0, "town": 20.0}
 SHOWN = "town"
 STEPS_OF_LONG = 4000
+STEPS_OF_REPORT = 2000
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 
 pytestmark = pytest.mark.skipif(not FOLDER, reason="GRAPHTIDE_SCREENSHOTS names no folder for pictures")
@@ -43,7 +44,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Any:
         SMALL,
         TrainingConfig(budget_s=60, max_iterations=60),
     )
-    with serving_jobs(service_settings(store, folder, jobs={**JOBS, "chunk_steps": 500})) as served:
+    reports = {"paths": 20, "targets": {"archive": {"kind": "folder", "path": str(folder / "archive")}}}
+    with serving_jobs(service_settings(store, folder, jobs={**JOBS, "chunk_steps": 500}, reports=reports)) as served:
         yield served
 
 
@@ -66,8 +68,25 @@ def test_take_pictures(address: str, open_page: Callable[..., Any], colours: str
     page.locator("#chart-says").filter(has_text="median").wait_for()
     take(page, "graph")
     if size == "desk":
+        page.get_by_role("combobox", name="Scenarios").select_option("3")
+        page.locator("#chart-says").filter(has_text="scenarios").wait_for()
+        page.evaluate("() => window.scrollTo(0, 130)")
+        if colours == "light":
+            take(page, "scenarios")
+        page.get_by_role("combobox", name="Scenarios").select_option("0")
         page.get_by_label("Steps ahead").fill(str(STEPS_OF_LONG))
         page.get_by_role("button", name="Run the forecast").click()
         page.locator("#long-says").filter(has_text="are there").wait_for()
         page.evaluate("() => window.scrollTo(0, 130)")
         take(page, "long")
+        if colours == "dark":
+            return
+        page.get_by_text("Set a schedule").click()
+        page.get_by_role("button", name="Set the schedule").click()
+        page.locator("#schedules li").wait_for()
+        page.locator("#report-horizon").fill(str(STEPS_OF_REPORT))
+        page.get_by_role("button", name="Make a report").click()
+        page.locator("#reports .state.done").first.wait_for()
+        page.locator("#reports-section").scroll_into_view_if_needed()
+        page.evaluate("() => window.scrollTo(0, document.querySelector('#reports-section').offsetTop - 20)")
+        take(page, "reports")

@@ -50,6 +50,8 @@ OPERATIONS = [
     ("POST", "/v1/graphs/{graph}/reports"),
     ("GET", "/v1/reports"),
     ("GET", "/v1/reports/{report}"),
+    ("DELETE", "/v1/reports/{report}"),
+    ("GET", "/v1/report-targets"),
     ("GET", "/v1/report-schedules"),
     ("GET", "/v1/report-schedules/{name}"),
     ("PUT", "/v1/report-schedules/{name}"),

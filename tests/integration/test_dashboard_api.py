@@ -70,7 +70,9 @@ def test_quality_of_a_log_with_rejected_lines(tmp_path: Path) -> None:
     ingest(FileSource(log, DecodeOptions(graph="town")), store, IngestOptions())
     with served(service_settings(store, tmp_path)) as client:
         found = client.get("/v1/graphs/town/quality").json()
-        assert client.get("/v1/graphs/town/model").json() == {"graph": "town", "card": None}
+        model = client.get("/v1/graphs/town/model").json()
+    assert (model["graph"], model["card"], model["general"]["name"]) == ("town", None, "mamba2-general")
+    assert model["general"]["scores"]["validation_loss"] < model["general"]["scores"]["untrained_validation_loss"]
     (partition,) = found["sources"]["partitions"]
     assert (partition["events"], partition["rejected"], partition["late"]) == (20, 1, 0)
     assert found["newest_event"] == found["watermark"] == "2020-09-13T15:36:40Z"

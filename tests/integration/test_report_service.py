@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,11 +23,13 @@ from forecasting.job_worker import work as forecast_work
 from forecasting.keys import Keys, Scope
 from forecasting.report_worker import take_schedules, work
 from forecasting.reports.contents import ReportRequest
+from forecasting.reports.pdf import PROGRAMS
 from forecasting.reports.records import Reports
 from forecasting.reports.schedules import Schedule, Schedules
 from forecasting.service_file import ServiceFile, now_us
 from infra.errors import GraphtideError
 from infra.settings import Settings
+from tests.conftest import lacking
 from tests.integration.serving import save_model, served, service_settings
 
 JOBS = {"when_idle": False, "chunk_steps": 100, "lease_s": 2}
@@ -90,6 +93,9 @@ def test_report_is_made_and_its_numbers_are_those_of_the_service(toy_store: str,
             np.testing.assert_array_equal(np.float32(near["q0.9"]), np.float32(series["quantiles"]["0.9"][:168]))
         listed = client.get("/v1/reports", params={"graph": "toy"}).json()["reports"]
         assert [row["id"] for row in listed] == [done["id"]]
+        assert client.delete(place).status_code == 204
+        assert client.get(place).status_code == client.delete(place).status_code == 404
+        assert client.get(place, headers={"Accept": "text/html"}).status_code == 404
 
 
 def test_what_cannot_be_is_a_problem_that_says_why(toy_store: str, tmp_path: Path) -> None:
@@ -116,6 +122,14 @@ def test_what_cannot_be_is_a_problem_that_says_why(toy_store: str, tmp_path: Pat
             answer = client.request(method, path, json=body) if body is not None else client.request(method, path)
             assert answer.status_code == status, (path, answer.text)
             assert answer.headers["content-type"] == "application/problem+json"
+        for wrong, field in (
+            ({"cron": "x"}, "cron"),
+            ({"timezone": "Mars"}, "timezone"),
+            ({"deliver": ["no"]}, "deliver"),
+        ):
+            body = {"graph": "toy", "cron": "0 0 * * *", **wrong}
+            (error,) = client.put("/v1/report-schedules/a", json=body).json()["errors"]
+            assert error["field"] == field
         page = client.get(waiting, headers={"Accept": "text/html"})
         assert page.status_code == 409
         assert client.get(waiting, headers={"Accept": "image/png"}).status_code == 406
@@ -138,21 +152,27 @@ def test_keys_see_and_change_what_is_of_their_graphs_only(toy_store: str, tmp_pa
         spec = {"graph": "toy", "cron": "0 7 * * 1", "timezone": "Europe/Berlin", "deliver": ["archive"]}
         assert call(mine, "PUT", schedule, spec).status_code == 201
         assert call(mine, "PUT", schedule, spec).status_code == 200
+        assert call(mine, "GET", "/v1/report-targets").json() == {"targets": [{"name": "archive", "kind": "folder"}]}
+        assert call(other, "GET", "/v1/report-targets").json() == {"targets": []}
+        assert call(other, "GET", "/v1/report-targets?graph=toy").status_code == 404
         for path in (place, schedule, f"{schedule}/runs"):
             assert call(other, "GET", path).status_code == 404
             assert call(mine, "GET", path).status_code == call(reader, "GET", path).status_code == 200
         assert call(other, "GET", "/v1/reports").json() == {"reports": []}
         assert call(other, "GET", "/v1/reports?graph=toy").status_code == 404
         assert call(other, "GET", "/v1/report-schedules").json() == {"schedules": []}
-        assert call(other, "DELETE", schedule).status_code == 404
+        assert call(other, "DELETE", schedule).status_code == call(other, "DELETE", place).status_code == 404
         assert call(other, "PUT", schedule, spec).status_code == 404
         for method, path, body in (
             ("DELETE", schedule, None),
+            ("DELETE", place, None),
             ("PUT", schedule, spec),
             ("POST", "/v1/graphs/toy/reports", {}),
         ):
             assert call(reader, method, path, body).status_code == 403
-        assert call(mine, "DELETE", schedule).status_code == 204
+        paused = call(mine, "PUT", schedule, {**spec, "paused": True}).json()
+        assert (paused["paused"], paused["next"]) == (True, None)
+        assert call(mine, "DELETE", schedule).status_code == call(mine, "DELETE", place).status_code == 204
         for path in ("/v1/reports", place, "/v1/report-schedules", schedule):
             assert client.get(path).status_code == 401
 
@@ -243,3 +263,26 @@ def test_report_of_a_graph_that_is_not_there_fails_and_says_so(toy_store: str, t
 def test_service_refuses_to_start_with_a_target_that_lacks_something(toy_store: str, tmp_path: Path) -> None:
     with pytest.raises(GraphtideError, match="has no path"):
         take_schedules(chosen(toy_store, tmp_path, targets={"x": {"kind": "folder"}}))
+
+
+def test_a_report_is_printed_once_and_without_a_browser_the_answer_says_so(toy_store: str, tmp_path: Path) -> None:
+    settings = chosen(toy_store, tmp_path)
+    if not any(map(shutil.which, PROGRAMS)):
+        lacking("browser", f"there is no {' or '.join(PROGRAMS)} on the PATH")
+    wanted = {"Accept": "application/pdf"}
+    with served(settings) as client, working(settings):
+        place = client.post("/v1/graphs/toy/reports", json={"horizon": 50}).headers["location"]
+        assert finished(client, place)["status"] == "done"
+        printed = client.get(place, headers=wanted)
+        assert (printed.status_code, printed.headers["content-type"]) == (200, "application/pdf")
+        assert printed.content.startswith(b"%PDF-")
+        assert client.get(place, headers=wanted).content == printed.content
+    without = chosen(toy_store, tmp_path, browser="no-such-browser")
+    with served(without) as client, working(without):
+        assert client.get(place, headers=wanted).content == printed.content
+        place = client.post("/v1/graphs/toy/reports", json={"horizon": 50}).headers["location"]
+        assert finished(client, place)["status"] == "done"
+        told = client.get(place, headers=wanted)
+        assert (told.status_code, told.json()["type"]) == (503, "urn:graphtide:problem:not-printed")
+        assert "no-such-browser" not in told.text
+        assert int(told.headers["retry-after"]) > 0

@@ -5,6 +5,8 @@ import { byId } from "./dom.js";
 const KEY = "graphtide-key";
 const FIRST_WAIT_MS = 500;
 const LONGEST_WAIT_MS = 10_000;
+// The browser reads the file after the click.
+const KEPT_MS = 60_000;
 const kept = new Map();
 let asking = null;
 
@@ -13,6 +15,7 @@ export class ApiError extends Error {
   constructor(status, problem) {
     super(problem.detail ?? `the service answered ${status}`);
     this.status = status;
+    this.errors = problem.errors ?? [];
     this.kind = (problem.type ?? "").replace("urn:graphtide:problem:", "");
   }
 }
@@ -59,6 +62,16 @@ export async function send(path, { method = "GET", headers = {}, body, signal } 
     if (response.ok || response.status === 304) return response;
     throw new ApiError(response.status, await response.json().catch(() => ({})));
   }
+}
+
+export const hasKey = () => sessionStorage.getItem(KEY) !== null;
+
+/** Save what a path answers as a file. */
+export async function download(path, mediaType, name) {
+  const address = URL.createObjectURL(await (await send(path, { headers: { Accept: mediaType } })).blob());
+  const link = Object.assign(document.createElement("a"), { href: address, download: name });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(address), KEPT_MS);
 }
 
 export const getJson = async (path, options) => (await send(path, options)).json();

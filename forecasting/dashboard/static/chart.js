@@ -6,7 +6,9 @@ const HEIGHT = 400;
 const PHONE = matchMedia("(max-width: 640px)");
 
 const NO_HISTORY = { time: [], min: [], mean: [], max: [] };
-const NO_FORECAST = { time: [], ...Object.fromEntries(LEVELS.map((level) => [level, []])) };
+const NO_FORECAST = { time: [], paths: [], ...Object.fromEntries(LEVELS.map((level) => [level, []])) };
+
+const lines = (time, paths) => ({ xs: paths.map(() => time), ys: paths });
 
 export class Chart {
   /** `onWindow(begin, end)` is told, in ms, what is looked at whenever that has changed. */
@@ -31,8 +33,9 @@ export class Chart {
     this.y = new Bokeh.Range1d({ start: 0, end: 1 });
     const { time, min, mean, max } = this.history;
     this.seen = new Bokeh.ColumnDataSource({ data: { time, min, mean, max } });
-    const { steps: _, ...ahead } = this.forecast;
+    const { steps: _, paths, ...ahead } = this.forecast;
     this.ahead = new Bokeh.ColumnDataSource({ data: ahead });
+    this.futures = new Bokeh.ColumnDataSource({ data: lines(ahead.time, paths) });
     this.x.change.connect(() => this.silent || this.onWindow(this.x.start, this.x.end));
   }
 
@@ -70,6 +73,7 @@ export class Chart {
       95: area(this.ahead, "0.025", "0.975", colour("--model"), 0.16),
       80: area(this.ahead, "0.1", "0.9", colour("--model"), 0.28),
     };
+    plot.multi_line({ field: "xs" }, { field: "ys" }, { source: this.futures, line_color: colour("--scenario"), line_width: 1, line_alpha: 0.55, line_join: "round" });
     const seenLine = line(this.seen, "mean", colour("--seen"), 1.6);
     const medianLine = line(this.ahead, "0.5", colour("--model"), 2);
     this.nowLine = new Bokeh.Span({ location: this.now, dimension: "height", line_color: colour("--muted"), line_dash: [4, 4], line_alpha: 0.7 });
@@ -132,8 +136,9 @@ export class Chart {
 
   setForecast(columns) {
     this.forecast = columns ?? NO_FORECAST;
-    const { steps: _, ...data } = this.forecast;
+    const { steps: _, paths, ...data } = this.forecast;
     this.ahead.data = data;
+    this.futures.data = lines(data.time, paths);
     this.fit();
   }
 
@@ -181,6 +186,7 @@ export class Chart {
     take(this.history.time, this.history.min, this.history.max);
     const [lowest, highest] = this.shown["95"] ? ["0.025", "0.975"] : this.shown["80"] ? ["0.1", "0.9"] : ["0.5", "0.5"];
     take(this.forecast.time, this.forecast[lowest], this.forecast[highest]);
+    for (const path of this.forecast.paths) take(this.forecast.time, path, path);
     if (low > high) return;
     if (this.fromZero) low = 0;
     const pad = (high - low || Math.abs(high) || 1) * 0.06;

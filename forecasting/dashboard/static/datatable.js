@@ -23,8 +23,8 @@ export function dataTables(history, forecast, begin, end) {
     const range = (low, high, at) => `${number(forecast[low][at])} – ${number(forecast[high][at])}`;
     tables.push(makeTable(
       `Forecast${forecast.steps === 1 ? "" : `, each row a typical step of ${number(forecast.steps)}`}${some(ahead.length, "first")}`,
-      [{ name: "Time (UTC)", text: true }, { name: "Median" }, { name: "80 %" }, { name: "95 %" }],
-      ahead.slice(0, MOST_ROWS).map((at) => [time(forecast.time[at]), number(forecast["0.5"][at]), range("0.1", "0.9", at), range("0.025", "0.975", at)]),
+      [{ name: "Time (UTC)", text: true }, { name: "Median" }, { name: "80 %" }, { name: "95 %" }, ...forecast.paths.map((_, path) => ({ name: `Scenario ${path + 1}` }))],
+      ahead.slice(0, MOST_ROWS).map((at) => [time(forecast.time[at]), number(forecast["0.5"][at]), range("0.1", "0.9", at), range("0.025", "0.975", at), ...forecast.paths.map((path) => number(path[at]))]),
     ));
   }
   return tables;

@@ -24,6 +24,23 @@ export function showFault(error) {
   place.hidden = !error;
 }
 
+/** Ask whether something is to be done; true where it is. Escape and the other button say no. */
+export function confirmed(question, act) {
+  const dialog = byId("confirm-dialog");
+  byId("confirm-text").textContent = question;
+  byId("confirm-yes").textContent = act;
+  dialog.returnValue = "";
+  dialog.showModal();
+  return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));
+}
+
+/** Let `change` replace what is in `place`, and put the focus back to the element of the same id. */
+export function keepFocus(place, change) {
+  const { id } = place.contains(document.activeElement) ? document.activeElement : {};
+  change();
+  if (id) byId(id)?.focus();
+}
+
 /** Tell whether the service has a part that not every service has. */
 export function has(feature) {
   return document.documentElement.dataset.features.split(" ").includes(feature);

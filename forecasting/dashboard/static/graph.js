@@ -7,7 +7,10 @@ import { announce, byId, make, setUpTheme, showFault } from "./dom.js";
 import { age, metricName, number, stepMs, stepName, time } from "./format.js";
 import { follow } from "./live.js";
 import { LongRun } from "./longrun.js";
-import { showModel, showQuality, showReports } from "./panels.js";
+import { showModel, showQuality } from "./panels.js";
+import { setUpReports } from "./reports.js";
+import { scenarios, setUpScenarios } from "./scenarios.js";
+import { setUpSchedules } from "./schedules.js";
 import { Forecast, historyColumns, LEVELS } from "./series.js";
 
 const POINTS_A_SCREEN = 900;
@@ -64,12 +67,12 @@ async function loadForecast() {
     state.short = null;
     byId("resting").textContent = "";
   } else {
-    const query = new URLSearchParams({ horizon, metrics: state.metric, quantiles: LEVELS.join(",") });
+    const query = new URLSearchParams({ horizon, metrics: state.metric, quantiles: LEVELS.join(","), ...scenarios() });
     const { body } = await getFresh(`${here}/forecast?${query}`, { signal: lifetime.signal });
     if (asked !== forecastAsked) return;
     const [output] = body.outputs;
     state.short = new Forecast(Date.parse(output.start_timestamp), state.info.step);
-    state.short.add(output, 0);
+    state.short.add(output, 0, body.paths?.[output.name]);
     sayGround(body.provenance);
   }
   drawForecast();
@@ -121,9 +124,12 @@ function sayWindow() {
     const last = Math.min(ahead.length - 1, Math.max(0, Math.floor((end - ahead.start) / step()) - 1));
     const value = (level) => number(ahead.columns[level][last]);
     parts.push(`Forecast at the end: median ${value("0.5")}, 80 % from ${value("0.1")} to ${value("0.9")}.`);
+    const ends = ahead.paths.map((path) => path[last]);
+    if (ends.length) parts.push(`${ends.length} scenarios end there between ${number(Math.min(...ends))} and ${number(Math.max(...ends))}.`);
   }
   byId("chart-says").textContent = parts.join(" ");
   byId("legend-range").hidden = history.exact;
+  byId("legend-scenarios").hidden = !ahead?.paths.length;
   fillTables();
 }
 
@@ -220,6 +226,11 @@ function setUpControls() {
     await loadForecast();
     lookBack(observedUntil() - chart.window[0]);
   }));
+  setUpScenarios(attempt(async () => {
+    await longRun.close();
+    await loadForecast();
+    sayWindow();
+  }));
   const whole = observedUntil() - Date.parse(state.info.first_step);
   const ranges = [...RANGES_MS.filter(([, ms]) => ms >= FEWEST_STEPS * step() && ms < whole), ["All", whole]];
   for (const [name, ms] of ranges) {
@@ -270,6 +281,15 @@ function takeLong(found) {
   loadHistory().catch(showFault);
 }
 
+/** BokehJS comes behind this module, which asks for the graph while the browser reads that. */
+function canDraw() {
+  if (window.Bokeh?.Plotting || document.readyState === "complete") return null;
+  return new Promise((resolve) => {
+    document.addEventListener("DOMContentLoaded", resolve, { once: true });
+    window.addEventListener("load", resolve, { once: true });
+  });
+}
+
 async function start() {
   setUpKey();
   const { body: info } = await getFresh(here);
@@ -281,9 +301,10 @@ async function start() {
   state.info = state.followed = info;
   sayFacts();
   byId("content").hidden = false;
+  await canDraw();
   chart = new Chart(byId("chart"), windowMoved);
   setUpControls();
-  longRun = new LongRun(graph, { onForecast: takeLong, getMetric: () => state.metric, getStep: () => state.info.step });
+  longRun = new LongRun(graph, { onForecast: takeLong, getMetric: () => state.metric, getStep: () => state.info.step, getScenarios: () => scenarios() });
   byId("meaning").textContent = metricOf(state.metric).meaning;
   chart.setMetric(metricOf(state.metric));
   chart.setNow(observedUntil());
@@ -292,7 +313,8 @@ async function start() {
   performance.mark("graphtide-first-paint");
   chart.setNow(observedUntil());
   showQuality(graph).catch(showFault);
-  showReports(graph).catch(showFault);
+  setUpReports(graph, lifetime.signal).catch(showFault);
+  setUpSchedules(graph, lifetime.signal).catch(showFault);
   // The first forecast of a graph may have to encode its history; the chart does not wait for it.
   await loadFirstForecast();
   lookBack(FIRST_LOOK_STEPS * step());

@@ -10,11 +10,11 @@ const ETA_EVERY_MS = 2000;
 export class LongRun {
   /**
    * `onForecast(forecast)` is called as it grows, and with null when it is put away;
-   * `getMetric()` names the metric, `getStep()` the step size of the graph.
+   * `getMetric()` names the metric, `getStep()` the step size of the graph, `getScenarios()` {paths, seed} or {}.
    */
-  constructor(graph, { onForecast, getMetric, getStep }) {
+  constructor(graph, { onForecast, getMetric, getStep, getScenarios }) {
     this.graph = graph;
-    Object.assign(this, { onForecast, getMetric, getStep });
+    Object.assign(this, { onForecast, getMetric, getStep, getScenarios });
     this.job = null;
     this.aborter = null;
     byId("long-form").addEventListener("submit", (event) => {
@@ -31,7 +31,7 @@ export class LongRun {
     this.#say("Asking for the forecast …", 0, horizon);
     this.#buttons({ running: true });
     try {
-      const body = JSON.stringify({ horizon, metrics: [this.getMetric()], quantiles: LEVELS.map(Number) });
+      const body = JSON.stringify({ horizon, metrics: [this.getMetric()], quantiles: LEVELS.map(Number), ...this.getScenarios() });
       const path = `/v1/graphs/${encodeURIComponent(this.graph)}/forecasts`;
       this.job = await (await send(path, { method: "POST", body, signal })).json();
       await this.#fill(horizon, signal);
@@ -56,7 +56,7 @@ export class LongRun {
       }
       const [output] = found.outputs;
       forecast ??= new Forecast(Date.parse(output.start_timestamp), this.getStep());
-      forecast.add(output, found.first_step);
+      forecast.add(output, found.first_step, found.paths?.[output.name]);
       this.onForecast(forecast);
       let left = "";
       if (Date.now() - asked > ETA_EVERY_MS) {

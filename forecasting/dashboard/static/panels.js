@@ -1,7 +1,7 @@
 // What a graph's page says beside its chart: ingestion health, the model, reports.
 
 import { getFresh, getJson } from "./api.js";
-import { byId, has, make, makeFacts, makeTable } from "./dom.js";
+import { byId, make, makeFacts, makeTable } from "./dom.js";
 import { age, duration, metricName, number, time } from "./format.js";
 
 const none = "not known";
@@ -38,30 +38,47 @@ export async function showQuality(graph) {
 }
 
 const scoreNames = {
-  validation_loss: "Validation loss", untrained_validation_loss: "Before training", iterations: "Iterations", elapsed_s: "Trained for", stopped: "Ended by",
+  validation_loss: "Validation loss", untrained_validation_loss: "The same before training", iterations: "Iterations", elapsed_s: "Trained for", stopped: "Ended by",
 };
+
+function architectureFacts({ name, digest, architecture: { d_model, n_layers, reach_steps } }) {
+  return [
+    ["Name", name, `weights ${digest.slice(0, 12)}`],
+    ["Architecture", `${n_layers} layers, ${d_model} channels`, `trained up to ${number(reach_steps)} steps ahead`],
+  ];
+}
+
+function scoreFacts({ scores }) {
+  const shown = (name, value) => (name === "elapsed_s" ? duration(value * 1000) : typeof value === "number" ? number(value) : String(value));
+  return Object.keys(scoreNames).filter((name) => name in scores).map((name) => [scoreNames[name], shown(name, scores[name])]);
+}
+
+/** Return what the general model is, and where its scores come from. */
+function generalFacts(general) {
+  const logs = general.data.filter((one) => one.events).map((one) => one.log);
+  const networks = general.data.reduce((sum, one) => sum + (one.networks ?? 0), 0);
+  return [
+    makeFacts([...architectureFacts(general), ["Trained on", `${number(logs.length)} public logs`, `and ${number(networks)} simulated networks`], ...scoreFacts(general)]),
+    make("p", { class: "muted small" }, `Its validation loss was measured at its training, on parts of ${logs.join(", ")} that it did not learn from; nothing of this graph is in it. How good it is on this graph: graphtide backtest.`),
+  ];
+}
 
 /** Show the model card; `degraded` says why a floor answers in the model's place. */
 export async function showModel(graph, degraded) {
-  const { card } = await getJson(`${here(graph)}/model`);
+  const { card, general } = await getJson(`${here(graph)}/model`);
   const parts = degraded ? [make("p", { class: "note" }, `A floor answers: ${degraded}.`)] : [];
   if (!card) {
     if (!degraded) parts.push(make("p", { class: "muted" }, `The general model answers; one of its own: graphtide train ${graph}`));
+    if (general) parts.push(...generalFacts(general));
     byId("model").replaceChildren(...parts);
     return;
   }
   const [data] = card.data;
-  const { d_model, n_layers } = card.architecture;
-  const shown = (name, value) => (name === "elapsed_s" ? duration(value * 1000) : typeof value === "number" ? number(value) : String(value));
-  const facts = [
-    ["Name", card.name, `weights ${card.digest.slice(0, 12)}`],
-    ["Architecture", `${n_layers} layers, ${d_model} channels`, `trained up to ${number(card.architecture.reach_steps)} steps ahead`],
-    ...(data ? [["Trained on", `${number(data.steps)} steps`, `up to ${time(data.until)}`]] : []),
-    ...Object.entries(card.scores).filter(([name]) => name in scoreNames).map(([name, value]) => [scoreNames[name], shown(name, value)]),
-  ];
-  parts.push(makeFacts(facts));
+  parts.push(makeFacts([...architectureFacts(card), ...(data ? [["Trained on", `${number(data.steps)} steps`, `up to ${time(data.until)}`]] : []), ...scoreFacts(card)]));
+  parts.push(make("p", { class: "muted small" }, "Validation loss: the quantile loss on the last part of this graph's history at the training, which was not learned from."));
   const rows = card.scores.backtest?.rows ?? [];
   if (rows.length) parts.push(make("details", {}, [make("summary", {}, "Backtest scores"), backtestTable(rows)]));
+  if (general) parts.push(make("details", {}, [make("summary", {}, "The general model, which answers where a graph has none of its own"), ...generalFacts(general)]));
   byId("model").replaceChildren(...parts);
 }
 
@@ -72,24 +89,4 @@ function backtestTable(rows) {
   return makeTable("Scores by metric, model and distance", columns, rows.map((row) => [
     metricName(row.metric), row.model, row.bucket, score(row.mase), score(row.wql), share(row.coverage_80), share(row.coverage_95),
   ]));
-}
-
-/** Show the graph's reports and their schedules, where the service has them. */
-export async function showReports(graph) {
-  const wanted = [["reports", "/v1/reports", "Reports"], ["schedules", "/v1/report-schedules", "Schedules"]].filter(([feature]) => has(feature));
-  if (!wanted.length) return;
-  const tables = await Promise.all(wanted.map(async ([, path, caption]) => {
-    const rows = Object.values(await getJson(path)).find(Array.isArray) ?? [];
-    return anyTable(caption, rows.filter((row) => row.graph === undefined || row.graph === graph));
-  }));
-  byId("reports").replaceChildren(...tables);
-  byId("reports-section").hidden = false;
-}
-
-/** Return a table of whatever plain members the rows have. */
-function anyTable(caption, rows) {
-  if (!rows.length) return make("p", { class: "muted" }, `${caption}: none yet.`);
-  const names = Object.keys(rows[0]).filter((name) => name !== "graph" && (rows[0][name] === null || typeof rows[0][name] !== "object")).slice(0, 6);
-  const cell = (value) => (value === null || value === undefined ? "–" : typeof value === "number" ? number(value) : /^\d{4}-\d\d-\d\dT/.test(value) ? time(value) : String(value));
-  return makeTable(caption, names.map((name) => ({ name: metricName(name), text: true })), rows.map((row) => names.map((name) => cell(row[name]))));
 }

@@ -15,6 +15,12 @@ function stepsPerPoint(ms, stepMs) {
   return size;
 }
 
+function mean(values, begin, end) {
+  let sum = 0;
+  for (let at = begin; at < end; at += 1) sum += values[at];
+  return sum / (end - begin);
+}
+
 /** The forecast of one metric, which grows as its chunks arrive. */
 export class Forecast {
   /** `start` is the time of the first step in ms, `step` such as `1h`. */
@@ -22,10 +28,15 @@ export class Forecast {
     this.start = start;
     this.stepMs = stepMs(step);
     this.columns = Object.fromEntries(LEVELS.map((level) => [level, []]));
+    this.paths = [];
   }
 
-  /** Take an object of `outputs` in an answer or a chunk that begins at step `first`. */
-  add(output, first) {
+  /** Take an object of `outputs` in an answer or a chunk that begins at step `first`, and the sample paths beside it. */
+  add(output, first, paths = []) {
+    paths.forEach((values, path) => {
+      const column = (this.paths[path] ??= []);
+      values.forEach((value, at) => (column[first + at] = value));
+    });
     for (const level of LEVELS) {
       const column = this.columns[level];
       output.quantiles[level].forEach((value, at) => (column[first + at] = value));
@@ -41,22 +52,20 @@ export class Forecast {
   }
 
   /**
-   * Return {time, steps, "0.025": […], …} of the steps from `begin` to `end` (ms), at most about `most` points. A point of
-   * several steps is their typical step: the mean of each quantile. A sum of quantiles would be no quantile of a sum.
+   * Return {time, steps, paths, "0.025": […], …} of the steps from `begin` to `end` (ms), at most about `most` points. A point
+   * of several steps is their typical step: the mean of each quantile, and of each path. A sum of quantiles would be no
+   * quantile of a sum.
    */
   window(begin, end, most) {
     const size = stepsPerPoint((end - begin) / most, this.stepMs);
     const first = Math.max(0, Math.floor((begin - this.start) / this.stepMs));
     const last = Math.min(this.length, Math.ceil((end - this.start) / this.stepMs) + 1);
-    const found = { time: [], steps: size, ...Object.fromEntries(LEVELS.map((level) => [level, []])) };
+    const found = { time: [], steps: size, paths: this.paths.map(() => []), ...Object.fromEntries(LEVELS.map((level) => [level, []])) };
     for (let at = first - (first % size); at < last; at += size) {
       const upto = Math.min(at + size, this.length);
       found.time.push(this.start + ((at + upto - 1) / 2) * this.stepMs);
-      for (const level of LEVELS) {
-        let sum = 0;
-        for (let one = at; one < upto; one += 1) sum += this.columns[level][one];
-        found[level].push(sum / (upto - at));
-      }
+      for (const level of LEVELS) found[level].push(mean(this.columns[level], at, upto));
+      this.paths.forEach((values, path) => found.paths[path].push(mean(values, at, upto)));
     }
     return found;
   }

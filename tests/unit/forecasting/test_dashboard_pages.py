@@ -51,6 +51,15 @@ def test_modules_import_only_their_neighbours(assets: Assets) -> None:
             assert assets.get(name[2:]) is not None, f"{path.name} imports {name}"
 
 
+def test_a_page_asks_for_all_its_modules_at_once(pages: Pages, assets: Assets) -> None:
+    assert {"api.js", "chart.js", "series.js", "schedules.js"} <= set(assets.modules("graph.js"))
+    assert assets.modules("format.js") == []
+    for page, module in (("graph.html", "graph.js"), ("overview.html", "overview.js")):
+        rendered, _ = pages.render(page, graph="town")
+        asked = re.findall(r'rel="modulepreload" href="([^"]*)"', rendered)
+        assert asked == [assets.url(name) for name in assets.modules(module)]
+
+
 def test_an_unknown_file_has_no_address(assets: Assets) -> None:
     assert assets.get("../pages.py") is None
     with pytest.raises(KeyError):

@@ -11,7 +11,7 @@ from forecasting.jobs import Status, TooManyJobsError
 from forecasting.reports.contents import ReportRequest
 from forecasting.reports.deliveries import Deliveries, DeliveryError
 from forecasting.reports.records import FACTS, HTML, SKIPPED, LostReportError, Reports
-from forecasting.reports.schedules import MAX_SLOTS, Schedule, Schedules
+from forecasting.reports.schedules import MAX_SLOTS, Schedule, Schedules, WrongScheduleError
 from forecasting.service_file import ServiceFile
 from infra.errors import UsageError
 from infra.settings import JobSettings, ReportSettings, TargetSettings
@@ -27,6 +27,9 @@ SETTINGS = ReportSettings(
 )
 JOBS = JobSettings(lease_s=10, max_attempts=3)
 DAILY = Schedule("daily", "town", "30 2 * * *", "Europe/Berlin", REQUEST, ("one", "two"))
+
+
+PAUSED = replace(DAILY, paused=True)
 
 
 def us(text: str) -> int:
@@ -324,3 +327,58 @@ def test_old_reports_go_but_none_that_is_still_delivered(side: Side, clock: Cloc
     assert side.reports.get(report_id) is None
     assert side.reports.body(report_id, HTML) is None
     assert side.deliveries.of(report_id) == []
+
+
+def test_a_pause_plans_nothing_and_what_would_have_come_is_not_missed(tmp_path: Path, clock: Clock) -> None:
+    side = Side(tmp_path / "service.db", clock)
+    side.schedules.put(replace(DAILY, missed="all"), owner="")
+    clock.to("2026-03-27T12:00")
+    assert side.schedules.plan() == 1
+    side.schedules.put(replace(PAUSED, missed="all"), owner="")
+    clock.to("2026-04-03T12:00")
+    assert side.schedules.plan() == 0
+    side.schedules.put(replace(DAILY, missed="all"), owner="")
+    clock.to("2026-04-04T12:00")
+    assert side.schedules.plan() == 1
+    assert len(side.reports.newest(schedule="daily", limit=10)) == 2
+
+
+def test_a_schedule_that_is_not_paused_is_written_as_it_was_before_there_were_pauses() -> None:
+    assert "paused" not in DAILY.spec()
+    assert '"paused": true' in PAUSED.spec()
+
+
+def test_a_deleted_report_leaves_nothing_and_its_process_finds_out(tmp_path: Path, clock: Clock) -> None:
+    side = Side(tmp_path / "service.db", clock)
+    side.schedules.put(DAILY, owner="")
+    clock.to("2026-03-27T12:00")
+    assert side.schedules.plan() == 1
+    report = side.reports.claim("w")
+    assert report is not None
+    assert side.reports.delete(report.id)
+    assert not side.reports.delete(report.id)
+    with pytest.raises(LostReportError):
+        side.reports.finish(report, {HTML: b"", FACTS: b"{}"}, clock.now, [])
+    assert side.reports.get(report.id) is None
+    assert side.reports.body(report.id, HTML) is None
+    assert side.reports.log(report.id) == []
+    assert side.deliveries.claim() is None
+    assert side.schedules.plan() == 0, "a slot whose report was deleted is no open slot"
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"name": "A b"}, "name"),
+        ({"cron": "61 * * * *"}, "cron"),
+        ({"timezone": "Mars"}, "timezone"),
+        ({"deliver": ("theirs",)}, "deliver"),
+    ],
+)
+def test_what_is_wrong_names_its_field(tmp_path: Path, clock: Clock, change: dict[str, object], field: str) -> None:
+    side = Side(tmp_path / "service.db", clock)
+    with pytest.raises(WrongScheduleError) as caught:
+        side.schedules.put(replace(DAILY, **change), owner="")
+    assert caught.value.field == field
+    assert caught.value.fix
+    assert side.schedules.all() == []

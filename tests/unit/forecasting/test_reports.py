@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import zipfile
 from dataclasses import replace
 
@@ -94,6 +95,15 @@ def test_two_runs_differ_in_their_date_alone(report: Report, tmp_path) -> None:
     later = made(tmp_path, made="2027-02-03T00:00:00Z")
     assert {**later.facts, "made": ""} == {**report.facts, "made": ""}
     assert later.html.replace(b"2027-02-03T00", b"2026-01-01T00") == report.html
+
+
+def test_threads_change_nothing(report: Report, tmp_path) -> None:
+    threaded = made(tmp_path, use_threads=True)
+    assert (threaded.html, threaded.bundle) == (report.html, report.bundle)
+
+
+def test_the_months_of_the_summary_keep_their_capitals(report: Report) -> None:
+    assert re.search(r"(The week of \d+ |^)[A-Z][a-z]{2} \d{4} is expected to bring", report.facts["summary"][0])
 
 
 def test_near_numbers_are_those_of_the_rollout(report: Report) -> None:

@@ -1,0 +1,41 @@
+"""`graphtide report` with --pdf: what it writes, and what it refuses before it begins."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from forecasting.reports.pdf import PROGRAMS
+from tests.conftest import Ran, lacking
+
+Cli = Callable[..., Ran]
+
+
+def test_a_report_is_also_printed(graphtide: Cli, toy_store: str) -> None:
+    if not any(map(shutil.which, PROGRAMS)):
+        lacking("browser", f"there is no {' or '.join(PROGRAMS)} on the PATH")
+    ran = graphtide("report", "toy", "--horizon", "50", "--pdf", "--output", "out/toy.html", "--store", toy_store)
+    assert ran.code == 0, ran.err
+    assert "Wrote out/toy.pdf" in ran.err
+    assert sorted(path.suffix for path in Path("out").iterdir()) == [".html", ".pdf", ".zip"]
+    assert Path("out/toy.pdf").read_bytes().startswith(b"%PDF-")
+
+
+def test_without_a_browser_nothing_is_begun(graphtide: Cli, toy_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPHTIDE_REPORTS__BROWSER", "no-such-browser")
+    ran = graphtide("report", "toy", "--horizon", "50", "--pdf", "--store", toy_store)
+    assert ran.code == 1
+    assert "no-such-browser" in ran.err
+    assert "fix:" in ran.err
+    assert list(Path().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(("--json", "--pdf"), "--json writes no file"), (("--output", "a.pdf"), "--output cannot be a.pdf")],
+)
+def test_wrong_calls_are_told(graphtide: Cli, toy_store: str, arguments: tuple[str, ...], said: str) -> None:
+    ran = graphtide("report", "toy", *arguments, "--store", toy_store)
+    assert ran.code == 2
+    assert said in ran.err
