@@ -16,6 +16,7 @@ from infra.settings.models import (
     ForecasterSettings,
     ForecastSettings,
     ModelSettings,
+    RaySettings,
     TrainingSettings,
 )
 from infra.settings.reports import (
@@ -59,6 +60,7 @@ __all__ = [
     "MetricSettings",
     "ModelSettings",
     "OptionValue",
+    "RaySettings",
     "ReportSettings",
     "ScheduleSettings",
     "SchemaRegistrySettings",
@@ -85,6 +87,7 @@ class Settings(BaseSettings):
     forecaster: ForecasterSettings = ForecasterSettings()
     training: TrainingSettings = TrainingSettings()
     backtest: BacktestSettings = BacktestSettings()
+    ray: RaySettings = RaySettings()
     data: DataSettings = DataSettings()
     kafka: KafkaSettings = KafkaSettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()
