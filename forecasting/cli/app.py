@@ -19,6 +19,7 @@ from forecasting.cli import (
     deadletters,
     demo,
     doctor,
+    export,
     forecast,
     ingest,
     keys,
@@ -58,7 +59,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _GROUPS = (
-    *(demo, ingest, replay, deadletters, store, train, forecast, backtest, report, serve, keys),
+    *(demo, ingest, replay, deadletters, store, train, export, forecast, backtest, report, serve, keys),
     *(bench, datasets, schema, doctor),
 )
 for group in _GROUPS:
