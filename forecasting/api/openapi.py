@@ -116,7 +116,7 @@ _ROUTES = {
     ("get", "/v1/forecasts/{forecast}"): _Route("The job.", {JSON: ref("Job")}, (404,)),
     ("get", "/v1/forecasts/{forecast}/stream"): _Route("Events: chunk, end.", _EVENT_STREAM, (404, 406)),
     ("get", "/v1/forecasts/{forecast}/result"): _Route(
-        "The forecast.", {JSON: ref("Result"), **_FILES}, (404, 406, 409)
+        "The forecast.", {JSON: ref("Result"), **_FILES}, (404, 406, 409), headers=_TAG, not_modified=True
     ),
     ("delete", "/v1/forecasts/{forecast}"): _Route("The job as it stands now.", {JSON: ref("Job")}, (404,)),
     ("post", "/v1/graphs/{graph}/reports"): _Route(
@@ -127,6 +127,7 @@ _ROUTES = {
         "The report.",
         {JSON: ref("WholeReport"), "text/html": TEXT, "application/zip": {"type": "string", "format": "binary"}},
         (404, 406, 409),
+        not_modified=True,
     ),
     ("get", "/v1/report-schedules"): _Route("The schedules.", {JSON: ref("Schedules")}),
     ("get", "/v1/report-schedules/{name}"): _Route("The schedule.", {JSON: ref("Schedule")}, (404,)),
