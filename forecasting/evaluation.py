@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from forecasting.backtests.engine import Engine, LocalEngine, OnTraining, Training
+from forecasting.backtests.engine import Engine, LocalEngine, OnTraining, Recipe, Training
 from forecasting.backtests.kept import KeptParts, read
 from forecasting.backtests.parts import Part
 from forecasting.backtests.plan import Plan, make_plan, origin_stride
@@ -158,7 +158,7 @@ def _forecasters(
             missing.append(Training(graph, past, _folder(graph, settings)))
         else:
             found[graph] = kept
-    found |= engine.train(missing, forecaster, config, start, on_training)
+    found |= engine.train(missing, Recipe(forecaster, config, start), on_training)
     return found, tuple(training.graph for training in missing)
 
 

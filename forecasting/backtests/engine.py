@@ -31,23 +31,32 @@ class Training:
     folder: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How forecasters are trained.
+
+    Attributes:
+        forecaster: their architecture.
+        config: the training.
+        start: what they go on from; random weights if None.
+    """
+
+    forecaster: ForecasterConfig
+    config: TrainingConfig
+    start: Checkpoint | None
+
+
 class Engine(Protocol):
     """Trains and forecasts; what comes of it does not depend on which one does."""
 
     def train(
-        self,
-        trainings: Sequence[Training],
-        forecaster: ForecasterConfig,
-        config: TrainingConfig,
-        start: Checkpoint | None,
-        on_training: OnTraining | None,
+        self, trainings: Sequence[Training], recipe: Recipe, on_training: OnTraining | None
     ) -> dict[str, Checkpoint]:
         """Train, keep and return the forecasters by graph.
 
         Args:
             trainings: of which graphs.
-            forecaster, config: architecture and training.
-            start: what they go on from; random weights if None.
+            recipe: how.
             on_training: told how each goes.
 
         Raises:
@@ -75,12 +84,7 @@ class LocalEngine:
         self._workers = workers or max(1, usable_cores() - 1)
 
     def train(
-        self,
-        trainings: Sequence[Training],
-        forecaster: ForecasterConfig,
-        config: TrainingConfig,
-        start: Checkpoint | None,
-        on_training: OnTraining | None,
+        self, trainings: Sequence[Training], recipe: Recipe, on_training: OnTraining | None
     ) -> dict[str, Checkpoint]:
         """Train one after the other; each goes on from where it was killed."""
         made = {}
@@ -91,7 +95,13 @@ class LocalEngine:
                     on_training(graph, progress)
 
             made[one.graph] = train_graph(
-                one.past, one.graph, one.folder, forecaster, config, start=start, on_progress=tell
+                one.past,
+                one.graph,
+                one.folder,
+                recipe.forecaster,
+                recipe.config,
+                start=recipe.start,
+                on_progress=tell,
             )
         return made
 

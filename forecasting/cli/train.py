@@ -16,11 +16,10 @@ from infra.errors import StoreError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from forecasting.backtests.engine import Training
+    from forecasting.backtests.engine import Recipe, Training
     from infra.settings import Settings
     from models.checkpoint import Checkpoint
-    from models.forecaster import ForecasterConfig
-    from models.optimisation import TrainingConfig, TrainingProgress
+    from models.optimisation import TrainingProgress
 
 
 class TrainingReport:
@@ -128,7 +127,7 @@ def _general(settings: "Settings", folder: Path, simulated: int, exclude: list[s
 def _graphs(
     settings: "Settings", graphs: list[str] | None, engine: Engine, *, from_scratch: bool
 ) -> list[dict[str, Any]]:
-    from forecasting.backtests.engine import Training  # noqa: PLC0415 - imports torch
+    from forecasting.backtests.engine import Recipe, Training  # noqa: PLC0415 - imports torch
     from forecasting.history import read_history  # noqa: PLC0415
     from forecasting.training import (  # noqa: PLC0415
         checkpoint_folder,
@@ -152,7 +151,7 @@ def _graphs(
         for name, history in histories.items()
     ]
     if engine is Engine.RAY:
-        return _on_ray(settings, trainings, architecture, config, start)
+        return _on_ray(settings, trainings, Recipe(architecture, config, start))
     for one in trainings:
         with ExitStack() as shown:
             saved = train_graph(
@@ -169,13 +168,7 @@ def _graphs(
     return cards
 
 
-def _on_ray(
-    settings: "Settings",
-    trainings: "Sequence[Training]",
-    architecture: "ForecasterConfig",
-    config: "TrainingConfig",
-    start: "Checkpoint | None",
-) -> list[dict[str, Any]]:
+def _on_ray(settings: "Settings", trainings: "Sequence[Training]", recipe: "Recipe") -> list[dict[str, Any]]:
     from forecasting.scaleout.source import Source  # noqa: PLC0415
     from forecasting.scaleout.trainings import train_all  # noqa: PLC0415
 
@@ -188,7 +181,7 @@ def _on_ray(
             _tell(graph, saved.card, folders[graph])
             shown(len(cards), len(trainings), "models trained")
 
-        train_all(cluster, Source.of(settings), trainings, architecture, config, start, tell)
+        train_all(cluster, Source.of(settings), trainings, recipe, tell)
     return [cards[graph] for graph in folders]
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from forecasting.backtests.engine import OnTraining, Training
+from forecasting.backtests.engine import OnTraining, Recipe, Training
 from forecasting.backtests.kept import keep
 from forecasting.backtests.parts import Part, run_parts
 from forecasting.backtests.plan import Plan
@@ -15,8 +15,6 @@ from forecasting.training import forecaster_of
 from infra.errors import GraphtideError
 from models.checkpoint import Checkpoint
 from models.contract import History
-from models.forecaster import ForecasterConfig
-from models.optimisation import TrainingConfig
 
 # Told how many trainings are done, and of how many.
 OnTrained = Callable[[int, int], None]
@@ -52,12 +50,7 @@ class RayEngine:
         self._on_trained = on_trained
 
     def train(
-        self,
-        trainings: Sequence[Training],
-        forecaster: ForecasterConfig,
-        config: TrainingConfig,
-        start: Checkpoint | None,
-        on_training: OnTraining | None,
+        self, trainings: Sequence[Training], recipe: Recipe, on_training: OnTraining | None
     ) -> dict[str, Checkpoint]:
         """Train on all graphs at once; see `train_all`. Workers tell when they are done, and nothing before."""
         made: dict[str, Checkpoint] = {}
@@ -66,7 +59,7 @@ class RayEngine:
             made[graph] = found
             self._on_trained(len(made), len(trainings))
 
-        train_all(self._cluster, self._source, trainings, forecaster, config, start, count)
+        train_all(self._cluster, self._source, trainings, recipe, count)
         return made
 
     def run(self, tasks: Sequence[Task], on_progress: Callable[[int], None]) -> None:

@@ -127,8 +127,9 @@ def connected(settings: RaySettings) -> Iterator[Cluster]:
             # Workers look for modules where their driver stood: there must be no `models.py` of the user's.
             with contextlib.chdir("/"):
                 _begin(settings, folder)
-            # Ray puts a handler of its own in the place of ours.
-            signal.signal(signal.SIGTERM, before)
+            # In a main thread Ray puts a handler of its own in the place of ours.
+            if signal.getsignal(signal.SIGTERM) is not before:
+                signal.signal(signal.SIGTERM, before)
             if _resources().get("CPU", 0) < 1:
                 raise UsageError("the Ray cluster has no core for tasks", place="[ray] address", fix="add a node to it")
             yield Cluster(settings.retries)

@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from forecasting.backtests.engine import Training
+from forecasting.backtests.engine import Recipe, Training
 from forecasting.scaleout.cluster import Cluster
 from forecasting.scaleout.source import Seen, Source
 from forecasting.training import train_graph
 from models import checkpoint
 from models.checkpoint import Checkpoint
-from models.forecaster import ForecasterConfig
-from models.optimisation import TrainingConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +23,7 @@ def train_all(
     cluster: Cluster,
     source: Source,
     trainings: Sequence[Training],
-    forecaster: ForecasterConfig,
-    config: TrainingConfig,
-    start: Checkpoint | None,
+    recipe: Recipe,
     on_trained: Callable[[str, Checkpoint], None],
 ) -> None:
     """Train on all graphs; each checkpoint is kept when it comes, in any order.
@@ -39,8 +35,7 @@ def train_all(
         cluster: where.
         source: the store, which the workers read.
         trainings: of which graphs.
-        forecaster, config: architecture and training.
-        start: what they go on from, sent to each node once; random weights if None.
+        recipe: how; with the weights that they go on from, it is sent to each node once.
         on_trained: given graph and checkpoint.
 
     Raises:
@@ -54,15 +49,13 @@ def train_all(
         _train,
         (_Task(Seen.of(one.graph, one.past), one.folder) for one in trainings),
         finish,
-        shared=(source, forecaster, config, cluster.share(start)),
+        shared=(source, cluster.share(recipe)),
         named=lambda task: f"the training on {task.seen.graph}",
-        gpus=int(config.device == "cuda"),
+        gpus=int(recipe.config.device == "cuda"),
     )
 
 
-def _train(
-    task: _Task, source: Source, forecaster: ForecasterConfig, config: TrainingConfig, start: Checkpoint | None
-) -> Checkpoint:
-    history = task.seen.read(source)
+def _train(task: _Task, source: Source, recipe: Recipe) -> Checkpoint:
+    history, graph = task.seen.read(source), task.seen.graph
     with TemporaryDirectory(prefix="graphtide-training-") as folder:
-        return train_graph(history, task.seen.graph, Path(folder), forecaster, config, start=start)
+        return train_graph(history, graph, Path(folder), recipe.forecaster, recipe.config, start=recipe.start)

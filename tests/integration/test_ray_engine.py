@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,11 +31,11 @@ from tests.conftest import Ran
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray, the extra `ray`, is not installed")
 
 Cli = Callable[..., Ran]
-GRAPHS = ("ash", "elm", "fir", "oak")
+GRAPHS = ("ash", "elm", "oak")
 SMALL = {
     "forecaster": {"d_model": 16, "n_layers": 1, "d_state": 8, "headdim": 16},
     "training": {"max_iterations": 1, "tokens_per_batch": 64, "budget_s": 600},
-    "backtest": {"horizons": (1, 24), "origins": 2, "floors": ("drift", "profile_level")},
+    "backtest": {"horizons": (1, 24), "origins": 2, "floors": ("profile_level",)},
     "ray": {"object_store_mb": 80},
 }
 
@@ -155,7 +156,7 @@ def test_a_backtest_survives_the_loss_of_a_node(two_nodes: Any, cluster: Cluster
     engine = RayEngine(cluster, Source.of(elsewhere), lambda done, total: trained.append(done))
     there = evaluate(histories, elsewhere, engine=engine, on_progress=lose_a_node)
     assert lost.is_set()
-    assert trained == [1, 2, 3, 4]
+    assert trained == [1, 2, 3]
     assert json.dumps(scores(there), sort_keys=True) == json.dumps(scores(here), sort_keys=True)
     # Nothing is made twice, and the names of the parts are those of this machine.
     again = evaluate(histories, elsewhere, engine=engine)
@@ -191,6 +192,15 @@ def test_a_cluster_that_is_not_there_is_told_at_once(address: str, message: str)
         pass
 
 
+def made_files(page: Path) -> dict[str, str]:
+    """Return the page of a report and the parts of its bundle as text, without the time at which it was made."""
+    with zipfile.ZipFile(page.with_suffix(".zip")) as bundle:
+        files = {name: bundle.read(name) for name in bundle.namelist()}
+    made = json.loads(files["report.json"])["made"]
+    files[page.name] = page.read_bytes()
+    return {name: content.decode("latin-1").replace(made, "") for name, content in files.items()}
+
+
 def test_the_command_line_trains_and_reports_as_it_does_here(
     graphtide: Cli, store: str, two_nodes: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -215,9 +225,9 @@ def test_the_command_line_trains_and_reports_as_it_does_here(
     ran = graphtide("report", "--all", "--horizon", 48, "--output", tmp_path / "there", *ray)
     assert ran.code == 0, ran.err
     for graph in GRAPHS:
-        pages = [(tmp_path / where / f"report-{graph}.html").read_text() for where in ("here", "there")]
-        assert [len(page) for page in pages] == [len(pages[0])] * 2
-        assert pages[0].count("<svg") == pages[1].count("<svg")
+        here_files, there_files = (made_files(tmp_path / where / f"report-{graph}.html") for where in ("here", "there"))
+        assert here_files.keys() == there_files.keys()
+        assert [name for name in here_files if here_files[name] != there_files[name]] == []
     assert (tmp_path / "there" / "index.html").exists()
 
 
