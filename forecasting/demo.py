@@ -32,7 +32,7 @@ from infra.settings import Settings
 from infra.steps import format_duration
 from infra.whole_file import whole_file
 from models import checkpoint
-from models.contract import ForecastChunk, History
+from models.contract import History, PathChunk
 from models.forecaster import MambaForecaster
 from stream.ingest import ingest
 from stream.progress import IngestProgress, IngestResult
@@ -231,9 +231,9 @@ def _held_out(history: History, model: MambaForecaster, seed: int) -> Fan:
     return outlook.near()
 
 
-def _watched(chunks: Iterator[ForecastChunk], outlook: Outlook, report: Report) -> Iterator[ForecastChunk]:
+def _watched(chunks: Iterator[PathChunk], outlook: Outlook, report: Report) -> Iterator[PathChunk]:
     for chunk in chunks:
-        outlook.add(chunk)
+        outlook.add(chunk.forecast)
         report(outlook.steps, FAR_STEPS, "steps")
         yield chunk
 

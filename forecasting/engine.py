@@ -9,7 +9,8 @@ from forecasting.history import read_history
 from forecasting.resolving import Stamp, is_own, resolve, stamp_of
 from infra.errors import GraphtideError
 from infra.settings import Settings
-from models.contract import ForecastChunk, History, Model
+from models.contract import History, Model, PathChunk
+from models.futures import roll_out
 from stream.store import open_reader
 from stream.store.base import SnapshotReader
 
@@ -30,7 +31,7 @@ class ForecastRun:
         degraded: True where another than the graph's model answers because that could not.
         card: the model's card; empty for a floor.
         notes: what the reader should know: whose model answers, and why.
-        chunks: the forecast, computed as it is read.
+        chunks: the forecast and its sample paths, computed as they are read.
     """
 
     graph: str
@@ -40,7 +41,7 @@ class ForecastRun:
     degraded: bool
     card: dict[str, Any]
     notes: list[str]
-    chunks: Iterator[ForecastChunk]
+    chunks: Iterator[PathChunk]
 
 
 @dataclass(slots=True)
@@ -96,6 +97,7 @@ class Engine:
         *,
         horizon_steps: int,
         seed: int = 0,
+        n_paths: int = 0,
         on_progress: Callable[[int, int], None] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> ForecastRun:
@@ -107,6 +109,7 @@ class Engine:
             graph: which graph.
             horizon_steps: how far, at least 1.
             seed: seed of the sample paths that totals are counted on; the same seed gives the same numbers.
+            n_paths: sample paths that come with it.
             on_progress: called after every chunk with the steps done and to do.
             cancelled: asked before every chunk.
 
@@ -125,7 +128,7 @@ class Engine:
             degraded=encoded.degraded,
             card=encoded.card,
             notes=list(encoded.notes),
-            chunks=self._roll_out(encoded, horizon_steps, seed, on_progress, cancelled),
+            chunks=self._roll_out(encoded, horizon_steps, (seed, n_paths), on_progress, cancelled),
         )
 
     def _encode(self, graph: str, history: History) -> _Encoded:
@@ -151,14 +154,15 @@ class Engine:
         self,
         encoded: _Encoded,
         horizon_steps: int,
-        seed: int,
+        drawn: tuple[int, int],
         on_progress: Callable[[int, int], None] | None,
         cancelled: Callable[[], bool] | None,
-    ) -> Iterator[ForecastChunk]:
+    ) -> Iterator[PathChunk]:
         # The state is a value: snapshots that arrive while this runs do not move it.
         model, state = encoded.model, encoded.state
-        done = 0
-        chunks = model.rollout(state, horizon_steps, chunk_steps=self._settings.forecast.chunk_steps, seed=seed)
+        (seed, n_paths), done = drawn, 0
+        chunk_steps = self._settings.forecast.chunk_steps
+        chunks = roll_out(model, state, horizon_steps, n_paths=n_paths, chunk_steps=chunk_steps, seed=seed)
         while done < horizon_steps:
             if cancelled is not None and cancelled():
                 raise ForecastCancelledError(f"cancelled after {done} of {horizon_steps} steps")

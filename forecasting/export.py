@@ -21,7 +21,7 @@ from infra.errors import UsageError
 from infra.schema import METRIC_INDEX, METRIC_NAMES, METRICS, QUANTILE_LEVELS, Kind
 from infra.steps import format_duration, format_time
 from infra.whole_file import whole_file
-from models.contract import ForecastChunk
+from models.contract import PathChunk
 from stream.store.base import SnapshotTable
 
 if TYPE_CHECKING:
@@ -52,27 +52,37 @@ def snapshot_table(snapshots: SnapshotTable) -> pa.Table:
 
 
 def forecast_table(
-    chunk: ForecastChunk, *, first_step_us: int, step_us: int, metrics: Sequence[str], levels: Sequence[float]
+    chunk: PathChunk, *, first_step_us: int, step_us: int, metrics: Sequence[str], levels: Sequence[float]
 ) -> pa.Table:
     """Return a chunk in long form, `step_start, metric, mean, q0.025, …`: all metrics of a step, then the next step.
 
+    Sample paths follow as `path_0`, `path_1`, …: a column is one future of all metrics.
+
     Args:
-        chunk: the forecast steps.
+        chunk: the forecast steps, and the paths through them.
         first_step_us: start of forecast step 0, microseconds since the epoch.
         step_us: step size in microseconds.
         metrics: which metrics to keep.
         levels: which of `infra.schema.QUANTILE_LEVELS` to keep.
     """
+    forecast = chunk.forecast
     steps = first_step_us + (chunk.first_step + np.arange(len(chunk), dtype=np.int64)) * step_us
     columns = [METRIC_INDEX[name] for name in metrics]
     table = {
         "step_start": pa.array(np.repeat(steps, len(metrics)), type=UTC_TIME),
         "metric": pa.array(np.tile(np.array(metrics, dtype=object), len(chunk)), type=pa.string()),
-        "mean": pa.array(chunk.mean[:, columns].ravel()),
+        "mean": pa.array(forecast.mean[:, columns].ravel()),
     }
     for level in levels:
-        table[f"q{level:g}"] = pa.array(chunk.quantiles[:, columns, QUANTILE_LEVELS.index(level)].ravel())
+        table[f"q{level:g}"] = pa.array(forecast.quantiles[:, columns, QUANTILE_LEVELS.index(level)].ravel())
+    values = chunk.values[:, columns]
+    table |= {name: pa.array(values[..., path].ravel()) for path, name in enumerate(path_names(chunk))}
     return pa.table(table)
+
+
+def path_names(chunk: PathChunk) -> list[str]:
+    """Return the columns of a chunk's sample paths."""
+    return [f"path_{path}" for path in range(chunk.values.shape[-1])]
 
 
 def table_writer(sink: BinaryIO, file_format: FileFormat, about: Mapping[str, object]) -> AbstractContextManager[Write]:
@@ -146,7 +156,7 @@ def _with_iso_time(table: pa.Table) -> pa.Table:
 
 def write_forecast(
     run: "ForecastRun",
-    chunks: Iterable[ForecastChunk],
+    chunks: Iterable[PathChunk],
     path: Path | None,
     file_format: FileFormat,
     *,

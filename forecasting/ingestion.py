@@ -42,6 +42,7 @@ def ingest_options(
         keep_edges_us=ingest.keep_edges_s * SECOND_US or None,
         backfill=backfill,
         split_by_type=split_by_type,
+        split_graphs=frozenset(ingest.split_graphs),
         limits=Limits(metrics.max_nodes, metrics.max_edges, ingest.max_empty_steps),
         keep_rejects=ingest.keep_rejects,
     )

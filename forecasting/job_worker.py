@@ -6,16 +6,19 @@ Run as `python -m forecasting.job_worker`; `forecasting.job_processes` does.
 import logging
 import threading
 from contextlib import suppress
+from dataclasses import dataclass, field
 
 from forecasting import job_chunks
 from forecasting.api.bodies import provenance
 from forecasting.jobs import Job, Jobs, LostJobError
 from forecasting.live import LiveState, LiveStates
 from forecasting.service_file import ServiceFile
+from forecasting.store_patience import StorePatience
+from forecasting.tracing import Tracing, open_tracing, spans
 from forecasting.worker_process import lease, run_worker
 from infra.errors import GraphtideError, ModelError, StoreError
 from infra.settings import Settings
-from stream.store import open_reader
+from models.futures import roll_out
 
 IDLE_WAIT_S = 0.05
 FAILURE_WAIT_S = 1.0
@@ -39,9 +42,10 @@ def work(settings: Settings, worker: str, stop: threading.Event) -> None:
         StoreError: the service's file cannot be opened.
     """
     with (
+        open_tracing(settings.tracing, "jobs") as tracing,
         ServiceFile(settings.api.service_db) as file,
         LiveStates(
-            lambda: open_reader(settings.store.url, settings.influxdb),
+            StorePatience.of(settings, stop).for_background,
             settings.models.directory,
             max_graphs=settings.api.max_live_graphs,
         ) as states,
@@ -52,7 +56,8 @@ def work(settings: Settings, worker: str, stop: threading.Event) -> None:
             try:
                 job = jobs.claim(worker)
                 if job is not None:
-                    _run(jobs, job, states, settings, stop)
+                    with tracing.span("job", {"graphtide.job": job.id, "graphtide.graph": job.graph}):
+                        _run(jobs, job, states, settings, _Watch(stop, tracing))
                     continue
                 if waits % SWEEP_EVERY == 0:
                     jobs.sweep()
@@ -67,11 +72,26 @@ def work(settings: Settings, worker: str, stop: threading.Event) -> None:
             jobs.release(worker, is_blameless=True)
 
 
-def _run(jobs: Jobs, job: Job, states: LiveStates, settings: Settings, stop: threading.Event) -> None:
+@dataclass(slots=True)
+class _Watch:
+    """What is looked at while a job is computed.
+
+    Attributes:
+        stop: set where the process is to end.
+        tracing: makes spans of the chunks.
+        lost: set where the lease is lost.
+    """
+
+    stop: threading.Event
+    tracing: Tracing
+    lost: threading.Event = field(default_factory=threading.Event)
+
+
+def _run(jobs: Jobs, job: Job, states: LiveStates, settings: Settings, watch: _Watch) -> None:
     problem = None
     try:
-        with lease(lambda: jobs.renew(job), LostJobError, settings.jobs.lease_s / 3) as lost:
-            _forecast(jobs, job, states, settings.jobs.chunk_steps, (stop, lost))
+        with lease(lambda: jobs.renew(job), LostJobError, settings.jobs.lease_s / 3) as watch.lost:
+            _forecast(jobs, job, states, settings.jobs.chunk_steps, watch)
     except LostJobError as ended:
         _log.info("%s", ended.message)
         return
@@ -93,25 +113,23 @@ def _run(jobs: Jobs, job: Job, states: LiveStates, settings: Settings, stop: thr
         jobs.finish(job, problem)
 
 
-def _forecast(
-    jobs: Jobs, job: Job, states: LiveStates, chunk_steps: int, ended: tuple[threading.Event, threading.Event]
-) -> None:
+def _forecast(jobs: Jobs, job: Job, states: LiveStates, chunk_steps: int, watch: _Watch) -> None:
     """Compute a job from where it stands to its end; where the model makes no first chunk, a floor answers."""
     if job.steps_done > 0:
         live, chunk_steps = _same_ground(job, states)
-        _compute(jobs, job, live, chunk_steps, ended)
+        _compute(jobs, job, live, chunk_steps, watch)
         return
     live = states.state_of(job.graph)
     _begin(jobs, job, live, chunk_steps)
     try:
-        _compute(jobs, job, live, chunk_steps, ended)
+        _compute(jobs, job, live, chunk_steps, watch)
     except ModelError as error:
         if live.degraded_reason is not None or jobs.kept_digests(job):
             raise
         _log.warning("the model of %s made no forecast: the floor answers: %s", job.graph, error.message)
         floor = states.degrade(job.graph, f"the model of {job.graph!r} made no forecast from this state")
         _begin(jobs, job, floor, chunk_steps)
-        _compute(jobs, job, floor, chunk_steps, ended)
+        _compute(jobs, job, floor, chunk_steps, watch)
 
 
 class _GroundMovedError(GraphtideError):
@@ -141,20 +159,25 @@ def _same_ground(job: Job, states: LiveStates) -> tuple[LiveState, int]:
     return live, ground["chunk_steps"]
 
 
-def _compute(
-    jobs: Jobs, job: Job, live: LiveState, chunk_steps: int, ended: tuple[threading.Event, threading.Event]
-) -> None:
+def _compute(jobs: Jobs, job: Job, live: LiveState, chunk_steps: int, watch: _Watch) -> None:
     """Roll out and keep the chunks that are not kept yet.
 
     Those that are kept are computed again: the sample paths of the totals hang together from the first step on. They
     have to come out as they were, which is checked.
     """
-    stop, lost = ended
     request, kept = job.request, jobs.kept_digests(job)
-    for chunk in live.model.rollout(live.state, request.horizon, chunk_steps=chunk_steps, seed=request.seed):
-        if stop.is_set():
+    chunks = roll_out(
+        live.model,
+        live.state,
+        request.horizon,
+        n_paths=request.paths,
+        chunk_steps=chunk_steps,
+        seed=request.seed,
+    )
+    for chunk in spans(watch.tracing, "chunk", chunks):
+        if watch.stop.is_set():
             raise StoppedError("put back")
-        if lost.is_set():
+        if watch.lost.is_set():
             raise LostJobError("the lease is lost")
         body = job_chunks.pack(chunk, request.metrics, request.quantiles)
         before = kept.get(chunk.first_step)

@@ -16,7 +16,8 @@ from forecasting import job_chunks
 from forecasting.service_file import ServiceFile, now_us
 from infra.errors import GraphtideError
 from infra.settings import JobSettings
-from models.contract import ForecastChunk
+from models.contract import PathChunk
+from models.futures import part
 
 _COLUMNS = (
     "id, graph, owner, request, status, steps_done, fence, attempts,"
@@ -64,12 +65,14 @@ class JobRequest:
         horizon: steps ahead.
         metrics, quantiles: which of them.
         seed: seed of the sample paths.
+        paths: sample paths that are kept beside them.
     """
 
     horizon: int
     metrics: tuple[str, ...]
     quantiles: tuple[float, ...]
     seed: int
+    paths: int = 0
 
     def canonical(self) -> str:
         """Return the request as text, the same for equal requests."""
@@ -79,7 +82,9 @@ class JobRequest:
     def parse(cls, text: str) -> "JobRequest":
         """Return the request of `canonical`."""
         found = json.loads(text)
-        return cls(found["horizon"], tuple(found["metrics"]), tuple(found["quantiles"]), found["seed"])
+        # Jobs that were asked for before there were paths say nothing of them.
+        n_paths = found.get("paths", 0)
+        return cls(found["horizon"], tuple(found["metrics"]), tuple(found["quantiles"]), found["seed"], n_paths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +169,7 @@ class Jobs:
                 (now_us(), job_id),
             )
 
-    def chunks(self, job: Job, after_step: int = 0) -> Iterator[ForecastChunk]:
+    def chunks(self, job: Job, after_step: int = 0) -> Iterator[PathChunk]:
         """Yield the chunks kept so far that hold steps behind the first `after_step`, cut to those."""
         places = self._file.rows(
             "SELECT first_step FROM job_chunks WHERE job_id = ? AND first_step + steps > ? ORDER BY first_step",
@@ -174,9 +179,9 @@ class Jobs:
             rows = self._file.rows("SELECT body FROM job_chunks WHERE job_id = ? AND first_step = ?", (job.id, first))
             if not rows:
                 return  # its time was over while it was read
-            chunk = job_chunks.unpack(rows[0][0], first, job.request.metrics, job.request.quantiles)
-            cut = max(0, after_step - first)
-            yield ForecastChunk(first + cut, chunk.mean[cut:], chunk.quantiles[cut:])
+            request = job.request
+            chunk = job_chunks.unpack(rows[0][0], first, request.metrics, request.quantiles, request.paths)
+            yield part(chunk, max(0, after_step - first), len(chunk))
 
     def claim(self, worker: str) -> Job | None:
         """Take the oldest job that waits, or whose process no longer reports; None if there is none."""

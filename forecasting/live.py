@@ -44,6 +44,7 @@ class LiveState:
         skill_until_step: up to which forecasts were found to be better than the climate of the series.
         card: of the model; empty for a floor.
         degraded_reason: why another than the graph's model answers; None where nothing is wrong.
+        identity: what tells the model from every other, its calibration included; its name if empty.
     """
 
     graph: str
@@ -58,11 +59,12 @@ class LiveState:
     calibrated_until_step: int | None = None
     skill_until_step: int | None = None
     card: dict[str, Any] = field(default_factory=dict)
+    identity: str = ""
 
     @property
     def key(self) -> tuple[str, str, str]:
         """What a forecast from this state depends on, beside its parameters."""
-        return self.graph, self.digest, self.model_digest or self.model.name
+        return self.graph, self.digest, self.identity or self.model.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +261,7 @@ def _finish(tracked: _Tracked, info: GraphInfo, tail: FloatArray) -> _Tracked:
         model_digest=resolved.digest,
         degraded_reason=resolved.reason,
         card=resolved.card,
+        identity=resolved.identity,
         calibrated_until_step=None if resolved.calibration is None else resolved.calibration.calibrated_until_step,
         skill_until_step=None if resolved.calibration is None else resolved.calibration.skill_until_step,
     )

@@ -16,11 +16,11 @@ from forecasting.reports.schedules import Schedules, of_settings
 from forecasting.reports.targets import kinds
 from forecasting.reports.targets.parcel import Parcel
 from forecasting.service_file import ServiceFile, now_us
+from forecasting.store_patience import StorePatience
 from forecasting.worker_process import lease, run_worker
 from infra.errors import ModelError, StoreError
 from infra.settings import Settings
 from infra.steps import SECOND_US, format_time
-from stream.store import open_reader
 
 IDLE_WAIT_S = 0.1
 PLAN_EVERY_S = 1.0
@@ -42,10 +42,11 @@ def work(settings: Settings, worker: str, stop: threading.Event) -> None:
     Raises:
         StoreError: the service's file cannot be opened.
     """
+    patience = StorePatience.of(settings, stop)
     with (
         ServiceFile(settings.api.service_db) as file,
         LiveStates(
-            lambda: open_reader(settings.store.url, settings.influxdb),
+            patience.for_background,
             settings.models.directory,
             max_graphs=1,
         ) as states,
@@ -88,7 +89,7 @@ def _make(reports: Reports, report: ReportRow, states: LiveStates, settings: Set
     try:
         with lease(lambda: reports.renew(report, done), LostReportError, settings.jobs.lease_s / 3) as lost:
             live = states.state_of(report.graph)
-            with open_reader(settings.store.url, settings.influxdb) as reader:
+            with StorePatience.of(settings, stop).for_background() as reader:
                 made = make_report(
                     reader,
                     live,

@@ -1,5 +1,7 @@
 """Which model answers for a graph: its own, else the general one, else a floor, and why."""
 
+import hashlib
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ class Resolved:
         reason: why this is not the model that was asked for; None where it is.
         card: of the checkpoint; empty for a floor.
         calibration: how far ahead its forecasts hold; None for a floor.
+        identity: all that its forecasts depend on: a digest of the card, weights and calibration, or the floor's name.
     """
 
     model: Model[Any]
@@ -38,6 +41,7 @@ class Resolved:
     reason: str | None = None
     card: dict[str, Any] = field(default_factory=dict)
     calibration: Calibration | None = None
+    identity: str = ProfileLevel.name
 
 
 def resolve(models: Path, graph: str, step_us: int, snapshots: int, *, strict: bool = False) -> Resolved:
@@ -111,7 +115,10 @@ def _general(stamp: Stamp, step_us: int, snapshots: int, reason: str | None) -> 
 
 def _of(found: checkpoint.Checkpoint, stamp: Stamp, reason: str | None) -> Resolved:
     model = forecaster_of(found)
-    return Resolved(model, stamp, found.digest, reason, found.card, model.calibration)
+    # The card holds the digest of the weights.
+    card = json.dumps(found.card, sort_keys=True).encode()
+    identity = hashlib.blake2b(card, digest_size=16).hexdigest()
+    return Resolved(model, stamp, found.digest, reason, found.card, model.calibration, identity)
 
 
 def _needed_steps(step_us: int) -> int:

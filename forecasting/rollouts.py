@@ -1,19 +1,18 @@
-"""Short-range rollouts: one a state, extended block by block, of which every answer is a part."""
+"""Short-range rollouts: one a state, seed and number of paths, extended by blocks; every answer is a part of one."""
 
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from forecasting.live import LiveState
-from models.contract import ForecastChunk
+from models.contract import PathChunk
+from models.futures import joined, part, roll_out
 
 
 @dataclass(slots=True)
 class _Rollout:
-    chunks: Iterator[ForecastChunk]
-    done: list[ForecastChunk] = field(default_factory=list)
+    chunks: Iterator[PathChunk]
+    done: list[PathChunk] = field(default_factory=list)
     steps: int = 0
 
 
@@ -26,31 +25,32 @@ class Rollouts:
     Args:
         block_steps: steps rolled out at once.
         max_steps: the longest horizon.
-        seed: seed of the sample paths.
-        keep: states whose rollout is kept, at least 1.
+        keep: rollouts that are kept, at least 1.
     """
 
-    def __init__(self, *, block_steps: int, max_steps: int, seed: int, keep: int) -> None:
+    def __init__(self, *, block_steps: int, max_steps: int, keep: int) -> None:
         self._block_steps = block_steps
         self._max_steps = max_steps
-        self._seed = seed
         self._keep = keep
-        self._rollouts: OrderedDict[tuple[str, str, str], _Rollout] = OrderedDict()
+        self._rollouts: OrderedDict[tuple[tuple[str, str, str], int, int], _Rollout] = OrderedDict()
 
-    def steps(self, live: LiveState, horizon: int) -> ForecastChunk:
-        """Return the next `horizon` steps, at most `max_steps`.
+    def steps(self, live: LiveState, horizon: int, *, seed: int, n_paths: int = 0) -> PathChunk:
+        """Return the next `horizon` steps, at most `max_steps`, with `n_paths` sample paths.
 
         Raises:
             ModelError: the model made no forecast.
         """
-        found = self._rollouts.get(live.key)
+        key = live.key, seed, n_paths
+        found = self._rollouts.get(key)
         if found is None:
-            for key in [key for key in self._rollouts if key[0] == live.graph]:
+            for old in [old for old in self._rollouts if old[0][0] == live.graph and old[0] != live.key]:
                 # An older state of the graph will hardly be asked for again.
-                del self._rollouts[key]
-            chunks = live.model.rollout(live.state, self._max_steps, chunk_steps=self._block_steps, seed=self._seed)
-            found = self._rollouts[live.key] = _Rollout(chunks)
-        self._rollouts.move_to_end(live.key)
+                del self._rollouts[old]
+            chunks = roll_out(
+                live.model, live.state, self._max_steps, n_paths=n_paths, chunk_steps=self._block_steps, seed=seed
+            )
+            found = self._rollouts[key] = _Rollout(chunks)
+        self._rollouts.move_to_end(key)
         while len(self._rollouts) > self._keep:
             self._rollouts.popitem(last=False)
         try:
@@ -60,7 +60,6 @@ class Rollouts:
                 found.steps += len(chunk)
         except BaseException:
             # A generator that failed is exhausted: the next call begins anew.
-            del self._rollouts[live.key]
+            del self._rollouts[key]
             raise
-        mean = np.concatenate([chunk.mean for chunk in found.done])[:horizon]
-        return ForecastChunk(0, mean, np.concatenate([chunk.quantiles for chunk in found.done])[:horizon])
+        return part(joined(found.done), 0, horizon)

@@ -67,10 +67,17 @@ def snapshots(
 
 
 def forecast(
-    name: str, *, horizon: int, metrics: Sequence[str] | None, quantiles: Sequence[float] | None
+    name: str,
+    *,
+    horizon: int,
+    metrics: Sequence[str] | None,
+    quantiles: Sequence[float] | None,
+    paths: int | None,
+    seed: int | None,
 ) -> Call[Forecast]:
     """Ask for a short forecast."""
-    params = {"horizon": str(horizon)} | _names(metrics, quantiles)
+    drawn = {key: str(value) for key, value in (("paths", paths), ("seed", seed)) if value is not None}
+    params = {"horizon": str(horizon)} | _names(metrics, quantiles) | drawn
     return Call("GET", f"{_path(name)}/forecast", lambda answer: forecast_of(answer.json()), params)
 
 
@@ -81,10 +88,11 @@ def ask(
     metrics: Sequence[str] | None,
     quantiles: Sequence[float] | None,
     seed: int | None,
+    paths: int | None,
     idempotency_key: str | None,
 ) -> Call[Job]:
     """Ask for a long forecast; the key makes a repetition harmless."""
-    wanted = {"horizon": horizon, "metrics": metrics, "quantiles": quantiles, "seed": seed}
+    wanted = {"horizon": horizon, "metrics": metrics, "quantiles": quantiles, "seed": seed, "paths": paths}
     body = {
         key: list(value) if isinstance(value, Sequence) else value for key, value in wanted.items() if value is not None
     }
@@ -165,7 +173,7 @@ def read_chunk(event: ServerSentEvent) -> Chunk | None:
         if document["status"] != "done":
             raise JobFailedError(document["id"], document["status"], document["problem"])
         return None
-    return Chunk(document["first_step"], document["steps"], series_frame(document["outputs"]))
+    return Chunk(document["first_step"], document["steps"], series_frame(document["outputs"], document.get("paths")))
 
 
 def read_news(event: ServerSentEvent) -> News:

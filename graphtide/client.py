@@ -89,9 +89,13 @@ class Client:
         *,
         metrics: Sequence[str] | None = None,
         quantiles: Sequence[float] | None = None,
+        paths: int | None = None,
+        seed: int | None = None,
     ) -> Forecast:
-        """Return the next steps, answered at once."""
-        return self._call(calls.forecast(graph, horizon=horizon, metrics=metrics, quantiles=quantiles))
+        """Return the next steps, answered at once, with `paths` sample paths beside the quantiles."""
+        return self._call(
+            calls.forecast(graph, horizon=horizon, metrics=metrics, quantiles=quantiles, paths=paths, seed=seed)
+        )
 
     def long_forecast(
         self,
@@ -101,6 +105,7 @@ class Client:
         metrics: Sequence[str] | None = None,
         quantiles: Sequence[float] | None = None,
         seed: int | None = None,
+        paths: int | None = None,
         progress: bool = False,
     ) -> Forecast:
         """Ask for a long-range forecast, wait for it, perhaps with a progress bar, and return it.
@@ -108,7 +113,7 @@ class Client:
         Raises:
             JobFailedError: it failed or was cancelled.
         """
-        job = self.ask(graph, horizon, metrics=metrics, quantiles=quantiles, seed=seed)
+        job = self.ask(graph, horizon, metrics=metrics, quantiles=quantiles, seed=seed, paths=paths)
         self.wait(job, progress=progress)
         return self.result(job)
 
@@ -120,12 +125,19 @@ class Client:
         metrics: Sequence[str] | None = None,
         quantiles: Sequence[float] | None = None,
         seed: int | None = None,
+        paths: int | None = None,
         idempotency_key: str | None = None,
     ) -> Job:
-        """Ask for a long-range forecast; the same key gives the same job."""
+        """Ask for a long-range forecast, perhaps with sample paths; the same key gives the same job."""
         return self._call(
             calls.ask(
-                graph, horizon=horizon, metrics=metrics, quantiles=quantiles, seed=seed, idempotency_key=idempotency_key
+                graph,
+                horizon=horizon,
+                metrics=metrics,
+                quantiles=quantiles,
+                seed=seed,
+                paths=paths,
+                idempotency_key=idempotency_key,
             )
         )
 

@@ -7,6 +7,7 @@ from typing import Any, Self
 import pandas as pd
 
 Document = Mapping[str, Any]
+_PATH = "path_"
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
@@ -37,7 +38,8 @@ class Forecast:
 
     Attributes:
         graph: of which graph.
-        frame: a row a step and metric: `step_start` (UTC), `metric`, `mean`, and a column a quantile (`q0.1`, …).
+        frame: a row a step and metric: `step_start` (UTC), `metric`, `mean`, a column a quantile (`q0.1`, …) and a
+            column a sample path (`path_0`, …), where paths were asked for.
         provenance: what it rests on: model, last observed step, whether a floor answered.
     """
 
@@ -52,6 +54,15 @@ class Forecast:
 
     def metric(self, name: str) -> pd.DataFrame:
         """Return the mean and the quantiles of one metric by step."""
+        rows = self._rows(name)
+        return rows[[column for column in rows.columns if not column.startswith(_PATH)]]
+
+    def paths(self, name: str) -> pd.DataFrame:
+        """Return the sample paths of one metric by step, a column a path; column i of all metrics is one future."""
+        rows = self._rows(name)
+        return rows[[column for column in rows.columns if column.startswith(_PATH)]]
+
+    def _rows(self, name: str) -> pd.DataFrame:
         rows = self.frame[self.frame["metric"] == name]
         return rows.drop(columns="metric").set_index("step_start")
 
@@ -133,21 +144,23 @@ class Taken:
         return Taken(self.accepted + document["accepted"], self.rejected + document["rejected"], self.errors + errors)
 
 
-def series_frame(outputs: Sequence[Document]) -> pd.DataFrame:
-    """Return the series of a forecast as rows; see `Forecast.frame`."""
+def series_frame(outputs: Sequence[Document], paths: Document | None = None) -> pd.DataFrame:
+    """Return the series of a forecast, and its sample paths by metric, as rows; see `Forecast.frame`."""
     parts = []
     for one in outputs:
         steps = len(one["mean_forecast"])
         index = pd.date_range(one["start_timestamp"], periods=steps, freq=_offset(one["frequency"]))
         quantiles = {f"q{level}": values for level, values in one["quantiles"].items()}
-        columns = {"step_start": index, "metric": one["name"], "mean": one["mean_forecast"], **quantiles}
+        futures = {f"{_PATH}{path}": values for path, values in enumerate((paths or {}).get(one["name"], ()))}
+        columns = {"step_start": index, "metric": one["name"], "mean": one["mean_forecast"], **quantiles, **futures}
         parts.append(pd.DataFrame(columns))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
 def forecast_of(document: Document) -> Forecast:
     """Return a forecast from the service's answer with series."""
-    return Forecast(document["graph"], series_frame(document["outputs"]), dict(document["provenance"]))
+    frame = series_frame(document["outputs"], document.get("paths"))
+    return Forecast(document["graph"], frame, dict(document["provenance"]))
 
 
 def snapshot_frame(rows: Sequence[Document]) -> pd.DataFrame:

@@ -60,4 +60,7 @@ ORDER_CONSTRAINTS: tuple[tuple[str, str], ...] = (
 # (total, new): total[t] = total[t - 1] + new[t].
 RUNNING_TOTALS: tuple[tuple[str, str], ...] = (("total_nodes", "new_nodes"), ("total_edges", "new_edges"))
 
+# Sample paths in one answer.
+MAX_PATHS = 100
+
 QUANTILE_LEVELS: tuple[float, ...] = (0.025, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.975)

@@ -105,6 +105,12 @@ def read_card(folder: Path) -> dict[str, Any] | None:
         _ = card["architecture"], card["weights"], card["digest"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ModelError(f"the model card is corrupt: {error!r}", place=str(path), fix=_RETRAIN) from error
+    if isinstance(found[0], int) and found[0] > FORMAT_VERSION:
+        raise ModelError(
+            f"the checkpoint has format {found[0]}, of a newer version; this one reads format {FORMAT_VERSION}",
+            place=str(path),
+            fix="upgrade graphtide, or train again with `graphtide train`",
+        )
     needed = (FORMAT_VERSION, SCHEMA_VERSION, list(METRIC_NAMES), list(QUANTILE_LEVELS), N_FEATURES)
     for what, has, needs in zip(
         ("checkpoint format", "metric schema", "metrics", "quantile levels", "features"), found, needed, strict=True

@@ -8,7 +8,7 @@ on the horizon. What a token predicts is a residual: quantiles around the season
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
@@ -22,7 +22,17 @@ from infra.schema import METRIC_INDEX, METRIC_NAMES, METRICS, QUANTILE_LEVELS, R
 from models.calibration import Calibration
 from models.constraints import TotalsAccumulator
 from models.contract import FloatArray, ForecastChunk, PathChunk
-from models.features import LEANS, MODELLED, N_FEATURES, N_LEANS, N_MODELLED, CausalStatistics, Tokens, untransform
+from models.features import (
+    LEANS,
+    MODELLED,
+    N_FEATURES,
+    N_LEANS,
+    N_MODELLED,
+    CausalStatistics,
+    Tokens,
+    transform,
+    untransform,
+)
 from models.mamba2.config import Mamba2Config
 from models.mamba2.core import Mamba2Core
 from models.mamba2.kernels.contract import Backend, BackendUnavailableError, StackWeights
@@ -30,6 +40,7 @@ from models.mamba2.kernels.registry import get_backend
 from models.mamba2.state import Mamba2State
 from models.paths import RankStructure, floored_mean
 from models.ranks import of_metric
+from models.recent_errors import RecentErrors
 from models.sample_paths import sample_paths
 
 LEVELS = np.array(QUANTILE_LEVELS)
@@ -170,11 +181,13 @@ class ForecasterState:
         statistics: what its past says.
         core: the state of the Mamba2 core, of a batch of one.
         totals: the last observed totals, in the order of `RUNNING_TOTALS`.
+        errors: those of the forecasts made on the way, and by how much they move the next ones.
     """
 
     statistics: CausalStatistics
     core: Mamba2State
     totals: FloatArray
+    errors: RecentErrors
 
 
 class MambaForecaster:
@@ -185,6 +198,7 @@ class MambaForecaster:
         ranks: how errors of the modelled metrics hang together.
         ranks_season: steps of a season where that was measured.
         calibration: by how much quantiles are moved; none if it was not measured.
+        follow_errors: whether they are also moved by the errors of recent forecasts of the same graph.
         name: as it stands in tables.
         backend: what runs the net; the fastest that can run here if None.
 
@@ -199,6 +213,7 @@ class MambaForecaster:
         *,
         ranks_season: int,
         calibration: Calibration | None = None,
+        follow_errors: bool = True,
         name: str = "mamba2",
         backend: Backend | None = None,
     ) -> None:
@@ -210,6 +225,7 @@ class MambaForecaster:
         self._ranks, self._ranks_season = ranks, ranks_season
         self._name = name
         self._calibration = calibration or Calibration.none()
+        self._follow_errors = follow_errors
 
     @property
     def name(self) -> str:
@@ -223,10 +239,12 @@ class MambaForecaster:
 
     def start(self, step_us: int, start_us: int) -> ForecasterState:
         """Return the state before any observation."""
+        statistics = CausalStatistics.start(step_us, start_us)
         return ForecasterState(
-            statistics=CausalStatistics.start(step_us, start_us),
+            statistics=statistics,
             core=self._net.core.initial_state(1),
             totals=np.zeros(len(RUNNING_TOTALS)),
+            errors=RecentErrors(statistics.season),
         )
 
     def update(self, state: ForecasterState, values: FloatArray) -> ForecasterState:
@@ -240,13 +258,41 @@ class MambaForecaster:
         if not np.isfinite(values).all():
             row, column = np.argwhere(~np.isfinite(values))[0]
             raise ModelError(f"{METRIC_NAMES[column]} of observed step {row} is not finite: {values[row, column]}")
+        marks = state.errors.marks(state.statistics.observed, len(values)) if self._follow_errors else []
+        begin = 0
+        for mark in marks:
+            state = self._note(self._observe(state, values[begin:mark]))
+            begin = mark
+        state = self._observe(state, values[begin:])
+        return replace(state, errors=state.errors.settled(state.statistics.observed)) if len(values) else state
+
+    def _observe(self, state: ForecasterState, values: FloatArray) -> ForecasterState:
         for begin in range(0, len(values), ENCODE_STEPS):
             piece = values[begin : begin + ENCODE_STEPS]
+            errors = state.errors.observe(state.statistics.observed, transform(piece[:, MODELLED]))
             statistics, tokens = state.statistics.observe(piece[:, MODELLED])
             with _single_series():
                 _, core = self._stack.prefill(torch.from_numpy(tokens.features)[None], state.core)
-            state = ForecasterState(statistics, core, piece[-1, _TOTALS])
+            state = ForecasterState(statistics, core, piece[-1, _TOTALS], errors)
         return state
+
+    def _note(self, state: ForecasterState) -> ForecasterState:
+        """Return the state with a note of what it says of the steps ahead."""
+        residuals_LMQ, tokens, _ = self._residuals(state.statistics, state.core, 1, state.errors.reach)
+        noted = state.errors.noted(state.statistics.observed, residuals_LMQ, tokens.anchor, tokens.scale)
+        return replace(state, errors=noted)
+
+    def _residuals(
+        self, statistics: CausalStatistics, core: Mamba2State, first: int, n: int
+    ) -> tuple[FloatArray, Tokens, Mamba2State]:
+        """Return residual quantiles [n, M, Q] of the steps `first` ... ahead, their tokens and the core after them."""
+        tokens = statistics.ahead(first, n, self._net.config.reach_steps)
+        with _single_series():
+            features_BLF = torch.from_numpy(tokens.features)[None]
+            outputs_BLR, core = self._stack.prefill(features_BLF, core)
+            residuals_BLMQ = self._net.quantiles(outputs_BLR, features_BLF)
+        distance_L = np.arange(first, first + n, dtype=np.float64)
+        return residuals_BLMQ[0].double().numpy() + self._calibration.offsets(distance_L), tokens, core
 
     def rollout(
         self, state: ForecasterState, horizon_steps: int, *, chunk_steps: int = 1024, seed: int = 0
@@ -255,16 +301,12 @@ class MambaForecaster:
         statistics, core = state.statistics, state.core
         dynamics = of_metric(self._ranks_of(statistics), "new_nodes")
         totals = TotalsAccumulator(state.totals, dynamics=dynamics, key=(seed, statistics.next_us))
-        reach_steps = self._net.config.reach_steps
         for first in range(0, horizon_steps, chunk_steps):
-            tokens = statistics.ahead(first + 1, min(chunk_steps, horizon_steps - first), reach_steps)
-            with _single_series():
-                features_BLF = torch.from_numpy(tokens.features)[None]
-                outputs_BLR, core = self._stack.prefill(features_BLF, core)
-                residuals_BLMQ = self._net.quantiles(outputs_BLR, features_BLF)
-            distance_L = np.arange(first + 1.0, first + len(tokens.features) + 1)
-            residuals_LMQ = residuals_BLMQ[0].double().numpy() + self._calibration.offsets(distance_L)
-            modelled = to_values(residuals_LMQ, tokens)
+            n = min(chunk_steps, horizon_steps - first)
+            residuals_LMQ, tokens, core = self._residuals(statistics, core, first + 1, n)
+            moved_LMQ = residuals_LMQ + state.errors.offsets(np.arange(first + 1.0, first + n + 1))
+            # Levels that were moved apart from each other may have crossed.
+            modelled = to_values(np.sort(moved_LMQ, axis=-1), tokens)
             quantiles = np.zeros((len(modelled), N_METRICS, N_LEVELS))
             quantiles[:, MODELLED] = modelled
             mean = floored_mean(quantiles, LEVELS)

@@ -1,7 +1,7 @@
 """The graphs that a source feeds: which events belong to which, and whether it may feed them."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,12 @@ from stream.sources.base import Part
 from stream.store.known import BoolArray
 from stream.store.rebuild import refuse_rebuilt
 from stream.store.records import Feeder, GraphState, SourceState
+from stream.store.split import SPLIT, is_noted, note_split
 from stream.store.writer import StoreWriter
+from stream.windows import Clock, Hand
+
+# Stands between the name of a graph and the type of the events of a part of it.
+TYPE_MARK = ":"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,7 @@ def memberships(events: EventBatch, eligible: BoolArray, *, split_by_type: bool)
         found.append(Members(names[graph_code], of_graph, whole=True))
         if split_by_type:
             found.extend(
-                Members(f"{names[graph_code]}:{names[type_code]}", of_graph[of_type], whole=False)
+                Members(f"{names[graph_code]}{TYPE_MARK}{names[type_code]}", of_graph[of_type], whole=False)
                 for type_code, of_type in _groups(events.type[of_graph])
                 if names[type_code]
             )
@@ -50,11 +55,15 @@ class FedGraphs:
         writer: the store.
         source: the source.
         step_us: step size of the graphs.
+        split: the graphs that other processes of the source may feed, too, and with them those of their types.
         backfill: events may belong to closed steps, and to graphs that other sources feed.
     """
 
-    def __init__(self, writer: StoreWriter, source: SourceState, *, step_us: int, backfill: bool) -> None:
+    def __init__(
+        self, writer: StoreWriter, source: SourceState, *, step_us: int, split: Collection[str], backfill: bool
+    ) -> None:
         self._writer = writer
+        self._split = split
         self._source = source
         self._step_us = step_us
         self._backfill = backfill
@@ -62,6 +71,8 @@ class FedGraphs:
         self._links: set[tuple[str, str]] = set()
         # Graphs whose steps another source closes.
         self._guests: set[str] = set()
+        # Graph to the partitions of the source that feed it and are not read here, as they were when it was looked up.
+        self._unread: dict[str, list[Hand]] = {}
 
     def __iter__(self) -> Iterator[GraphState]:
         """Yield the graphs in the order of their ids."""
@@ -71,6 +82,44 @@ class FedGraphs:
         """Return the graphs whose steps this source closes."""
         return [graph for graph in self if graph.name not in self._guests]
 
+    def is_split(self, graph: str) -> bool:
+        """Return whether other processes may feed a graph, too."""
+        return graph.partition(TYPE_MARK)[0] in self._split
+
+    def take_split(self, members: Collection[Members]) -> None:
+        """Take the split graphs for this transaction: they are now as other processes left them, and stay so.
+
+        All that the source feeds are taken, whichever of its partitions they come from: any process that moves a
+        partition may close their steps.
+
+        Args:
+            members: the graphs of a batch.
+
+        Raises:
+            StoreError: a graph has another step size.
+        """
+        if not self._split:
+            return
+        fed = [name for name in self._writer.noted_graphs(self._source, SPLIT) if self.is_split(name)]
+        for name in sorted({*fed, *(each.name for each in members if self.is_split(each.name))}):
+            graph = self._writer.share(name, self._step_us)
+            self.check_step(graph)
+            if name in fed or name in self._graphs:
+                self._graphs[name] = graph
+
+    def all_hands(self) -> list[Hand]:
+        """Return how far all partitions of the source are, whoever reads them."""
+        stored = self._writer.hands(self._source)
+        return [*self.own_hands(), *self._elsewhere({*self._source.announced, *stored}, stored)]
+
+    def own_hands(self) -> list[Hand]:
+        """Return how far the partitions are that this process reads."""
+        return [Hand(state.clock, state.idle) for state in self._source.partitions.values()]
+
+    def unread(self, graph: GraphState) -> list[Hand]:
+        """Return how far the partitions are that feed a graph, too, and that this process does not read."""
+        return self._unread.get(graph.name, [])
+
     def reload(self) -> None:
         """Read the graphs of the claimed partitions anew.
 
@@ -79,8 +128,12 @@ class FedGraphs:
         """
         self._links.clear()
         self._guests.clear()
+        self._unread.clear()
+        # Split graphs are read in each transaction.
         self._graphs = {
-            graph.name: graph for graph in self._writer.graphs_of(self._source, tuple(self._source.partitions))
+            graph.name: graph
+            for graph in self._writer.graphs_of(self._source, tuple(self._source.partitions))
+            if not self.is_split(graph.name)
         }
         for graph in self._graphs.values():
             self.check_step(graph)
@@ -118,7 +171,7 @@ class FedGraphs:
         feeders = self._writer.feeders(graph)
         if self._backfill:
             return graph
-        others = [feeder for feeder in feeders if feeder.source != self._source.name]
+        others = [feeder for feeder in feeders if feeder.source not in (self._source.name, SPLIT)]
         for feeder in others:
             if not feeder.ended:
                 raise StoreError(
@@ -139,16 +192,35 @@ class FedGraphs:
     def _welcome(self, graph: GraphState, feeders: Collection[Feeder]) -> None:
         """Make sure that the graph takes events of this process, and note whether another source closes it."""
         refuse_rebuilt(graph.name, feeders)
+        is_split, is_noted_so = self.is_split(graph.name), is_noted(feeders)
+        if is_noted_so and not is_split:
+            raise StoreError(
+                f"graph {graph.name!r} is split: several processes may feed it, and this one was started without that",
+                fix=f"use --split {graph.name}, or name it in [ingest] split_graphs, for each process that feeds it",
+            )
         for feeder in feeders:
-            if feeder.elsewhere:
-                raise StoreError(
-                    f"events of graph {graph.name!r} come to two processes: another one reads"
-                    f" {short(feeder.source)}, partition {feeder.partition or '0'}",
-                    fix="let producers use the graph as the key, so that all of its events are in one partition, or let"
-                    " one process read all partitions; for a backfill, stop the other process meanwhile",
-                )
-        if self._backfill and any(not f.ended and f.source != self._source.name for f in feeders):
+            if feeder.elsewhere and not (is_noted_so and feeder.source == self._source.name):
+                raise _two_processes(graph, feeder, is_split=is_split)
+        if is_split and not is_noted_so:
+            note_split(self._writer, graph)
+        if self._backfill and any(not f.ended and f.source not in (self._source.name, SPLIT) for f in feeders):
             self._guests.add(graph.name)
+        if is_split:
+            return  # it waits for all partitions
+        missing = {f.partition for f in feeders if f.source == self._source.name} - self._source.partitions.keys()
+        self._unread[graph.name] = self._elsewhere(missing, self._writer.hands(self._source)) if missing else []
+
+    def _elsewhere(self, partitions: Collection[str], stored: Mapping[str, Hand]) -> list[Hand]:
+        """Return how far those of the source's partitions are that this process does not read.
+
+        One that the source no longer has is not waited for.
+        """
+        away = [(name, stored.get(name, Hand(Clock(), idle=False))) for name in sorted(partitions)]
+        return [
+            Hand(clock, idle or name not in self._source.announced)
+            for name, (clock, idle) in away
+            if name not in self._source.partitions
+        ]
 
     def check_step(self, graph: GraphState) -> None:
         """Make sure that a graph has the step size of this run.
@@ -163,6 +235,22 @@ class FedGraphs:
                 fix=f"use --step {format_duration(graph.step_us)}, or another --graph or --store for the other step"
                 " size",
             )
+
+
+def _two_processes(graph: GraphState, feeder: Feeder, *, is_split: bool) -> StoreError:
+    """Return the error of a graph whose events come to another process, too."""
+    where = f"{short(feeder.source)}, partition {feeder.partition or '0'}"
+    if is_split:
+        return StoreError(
+            f"graph {graph.name!r} is to be split, and another process reads {where} for itself alone",
+            fix=f"stop it and start it with --split {graph.name}; for a backfill, stop it meanwhile",
+        )
+    return StoreError(
+        f"events of graph {graph.name!r} come to two processes: another one reads {where}",
+        fix="let producers use the graph as the key, so that all of its events are in one partition, let one process"
+        f" read all partitions, or let all processes share the graph: --split {graph.name}; for a backfill, stop the"
+        " other process meanwhile",
+    )
 
 
 def short(source_name: str) -> str:

@@ -1,15 +1,16 @@
 """From a source to the store, exactly once: every batch is one transaction that holds its effects and its positions."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from infra.errors import StoreError
-from infra.steps import DAY_US, HOUR_US, SECOND_US, step_start_us
-from stream.closing import Limits, Span, close_steps
+from infra.steps import DAY_US, HOUR_US, SECOND_US
+from stream.advance import Finality, close_due
+from stream.closing import Limits
 from stream.companion import Companion
 from stream.events import EventBatch, IntArray, Interner
 from stream.graphs import FedGraphs, Members, memberships, short
@@ -22,9 +23,6 @@ from stream.store import open_writer
 from stream.store.records import PAIR_BITS, EdgeRows, GraphState, PartitionState, SourceState
 from stream.store.writer import StoreWriter
 from stream.windows import NEVER_US, Hand, closing_time_us, final_time_us, step_starts_us
-
-# Edges and ids are dropped when a share of what is kept has run out, not with every step.
-_EXPIRY_SHARE = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +39,7 @@ class IngestOptions:
         keep_edges_us: how long, in event time, the edges of closed steps are kept; None: for ever.
         backfill: the events are missing in steps that are closed already, which they revise.
         split_by_type: also keep a graph `graph:type` for each event type.
+        split_graphs: graphs that several processes of the source may feed at the same time.
         limits: what the store accepts of one graph.
         keep_rejects: how many rejected records and late events of a source are kept as a sample.
         now_us: the clock, in microseconds since the epoch.
@@ -55,6 +54,7 @@ class IngestOptions:
     keep_edges_us: int | None = None
     backfill: bool = False
     split_by_type: bool = False
+    split_graphs: frozenset[str] = frozenset()
     limits: Limits = field(default_factory=Limits)
     keep_rejects: int = 1000
     now_us: Callable[[], int] = lambda: int(time.time() * SECOND_US)
@@ -115,7 +115,7 @@ class Ingest:
         self._waits_for_others = False
         self._interner: Interner | None = None
         self._meter = Meter()
-        self._ids_from_us = NEVER_US
+        self._finality = Finality(writer, keep_edges_us=options.keep_edges_us, dedup_window_us=options.dedup_window_us)
         # An exclusive writer adds the source with the first commit: a source without a valid record leaves no trace.
         self._state = writer.source(self._source.name) or SourceState(0, self._source.name, options.split_by_type)
         self._graphs = self._fed_graphs()
@@ -171,6 +171,10 @@ class Ingest:
             unchanged=self._unchanged,
         )
 
+    def announce(self, partitions: Sequence[str]) -> None:
+        """See `stream.sources.base.Claims`."""
+        self._state.announced = frozenset(partitions)
+
     def claim(self, partitions: Sequence[str]) -> dict[str, Position | None]:
         """See `stream.sources.base.Claims`."""
         if self._state.id == 0:
@@ -194,12 +198,19 @@ class Ingest:
             self._waits_for_others = True
 
     def _fed_graphs(self) -> FedGraphs:
-        return FedGraphs(self._writer, self._state, step_us=self._options.step_us, backfill=self._options.backfill)
+        options = self._options
+        return FedGraphs(
+            self._writer,
+            self._state,
+            step_us=options.step_us,
+            split=options.split_graphs,
+            backfill=options.backfill,
+        )
 
     def _add_source(self) -> None:
-        partitions = self._state.partitions
+        before = self._state
         self._state = self._writer.add_source(self._source.name, split_by_type=self._options.split_by_type)
-        self._state.partitions = partitions
+        self._state.partitions, self._state.announced = before.partitions, before.announced
         self._check_split()
         self._graphs = self._fed_graphs()
 
@@ -233,7 +244,9 @@ class Ingest:
         writer, options, partitions = self._writer, self._options, self._state.partitions
         self._waits_for_others = False
         verdict = judge(batch, partitions, self._rules)
-        fresh, closed = self._edge_rows(batch, verdict)
+        members = memberships(batch.events, verdict != Verdict.FUTURE, split_by_type=options.split_by_type)
+        self._graphs.take_split(members)
+        fresh, closed = self._edge_rows(batch, members, verdict)
         count_verdicts(batch, verdict, partitions)
         for part in batch.parts:
             partitions[part.partition].position = part.position
@@ -242,17 +255,8 @@ class Ingest:
         writer.add_rejects(self._state, [*batch.rejects, *rejects], keep=options.keep_rejects)
         revisions = sum(revise(writer, graph, rows) for graph, rows in closed)
         writer.save_graphs([graph for graph, _ in closed])
-        hands = [Hand(state.clock, state.idle) for state in partitions.values()]
-        closing_us = closing_time_us(hands, options.step_us, end=batch.end)
-        snapshots = self._close(fresh, closing_us)
-        final_us = (
-            closing_us
-            if batch.complete
-            else final_time_us(
-                hands, allowed_lateness_us=options.allowed_lateness_us, idle_hold_us=options.idle_hold_us
-            )
-        )
-        self._finish(final_us)
+        own = self._graphs.own_hands()
+        closing_us, snapshots = self._advance(batch, own, fresh)
         writer.save_partitions(self._state, {part.partition: partitions[part.partition] for part in batch.parts})
         if batch.complete:
             writer.end_source(self._state)
@@ -263,11 +267,42 @@ class Ingest:
             snapshots=snapshots,
             revisions=revisions,
             watermark_us=closing_us,
-            event_time_us=max((hand.clock.max_ts_us for hand in hands), default=NEVER_US),
+            event_time_us=max((hand.clock.max_ts_us for hand in own), default=NEVER_US),
+        )
+
+    def _advance(self, batch: PartitionedBatch, own: Sequence[Hand], fresh: EdgeRows) -> tuple[int, int]:
+        """Close what is due and note what is final; return the time up to which steps close, and how many closed.
+
+        A graph of this process alone waits for its own partitions; a split one for all, whoever reads them.
+        """
+        graphs, options = self._graphs.closable(), self._options
+        split = {graph.id for graph in graphs if self._graphs.is_split(graph.name)}
+        everyone = self._graphs.all_hands() if split else own
+        closing_us, all_closing_us = (
+            closing_time_us(hands, options.step_us, end=batch.end) for hands in (own, everyone)
+        )
+        closing = [(graph, all_closing_us if graph.id in split else closing_us) for graph in graphs]
+        snapshots = close_due(self._writer, closing, fresh, options.limits)
+        if batch.complete:
+            self._finality.note(closing)
+        else:
+            final_us, all_final_us = self._final_us(own), self._final_us(everyone)
+            finals = [(graph, all_final_us if graph.id in split else final_us) for graph in graphs]
+            self._finality.note(
+                [
+                    (graph, self._final_us([*own, *unread]) if (unread := self._graphs.unread(graph)) else time_us)
+                    for graph, time_us in finals
+                ]
+            )
+        return all_closing_us if split else closing_us, snapshots
+
+    def _final_us(self, hands: Sequence[Hand]) -> int:
+        return final_time_us(
+            hands, allowed_lateness_us=self._options.allowed_lateness_us, idle_hold_us=self._options.idle_hold_us
         )
 
     def _edge_rows(
-        self, batch: PartitionedBatch, verdict: npt.NDArray[np.int8]
+        self, batch: PartitionedBatch, of_graphs: Sequence[Members], verdict: npt.NDArray[np.int8]
     ) -> tuple[EdgeRows, list[tuple[GraphState, EdgeRows]]]:
         """Return the edges of the events that count: those of open steps, and those that revise, by graph.
 
@@ -281,7 +316,7 @@ class Ingest:
         none = np.zeros(0, dtype=np.int64)
         graph_ids, chosen, revising = [none], [none], [none.astype(np.bool_)]
         graphs: dict[int, GraphState] = {}
-        for members in memberships(events, verdict != Verdict.FUTURE, split_by_type=self._options.split_by_type):
+        for members in of_graphs:
             graph = self._graphs.get(
                 members,
                 batch.parts,
@@ -343,52 +378,3 @@ class Ingest:
                 )
                 verdict[np.searchsorted(members.rows, rows[seen])] = Verdict.DUPLICATE
         return verdict
-
-    def _close(self, rows: EdgeRows, closing_us: int) -> int:
-        """Close the steps that end by `closing_us`, keep the other events of `rows` open; return how many closed."""
-        # A step ends by closing_us exactly where it starts before the step that holds closing_us.
-        end_us = step_start_us(closing_us, self._options.step_us)
-        graphs = [g for g in self._graphs.closable() if g.next_step_us is None or g.next_step_us < end_us]
-        closable = (rows.step_start_us < end_us) & np.isin(rows.graph_id, [graph.id for graph in graphs])
-        self._writer.add_open(rows.where(~closable))
-        rows = rows.where(closable)
-        spans, parts = [], [rows]
-        for graph in graphs:
-            parts.append(self._writer.take_open(graph, end_us))
-            begin_us = graph.next_step_us
-            if begin_us is None:
-                begin_us = _earliest(graph, (rows, parts[-1]))
-            if begin_us is not None:
-                spans.append(Span(graph, begin_us, end_us))
-        if not spans:
-            return 0
-        return close_steps(self._writer, spans, EdgeRows.merge(parts), self._options.limits)
-
-    def _finish(self, final_us: int) -> None:
-        """Note up to where steps are final; drop what was kept of steps and ids that nothing can touch any more."""
-        options = self._options
-        boundary_us = step_start_us(final_us, options.step_us)
-        moved = []
-        for graph in self._graphs.closable():
-            if graph.next_step_us is None or graph.first_step_us is None:
-                continue
-            reached_us = min(boundary_us, graph.next_step_us)
-            if reached_us > max(graph.first_step_us, NEVER_US if graph.final_us is None else graph.final_us):
-                graph.final_us = reached_us
-                moved.append(graph)
-            if options.keep_edges_us is not None and graph.final_us is not None:
-                before_us = min(graph.final_us, graph.next_step_us - options.keep_edges_us)
-                kept_from_us = graph.first_step_us if graph.edges_from_us is None else graph.edges_from_us
-                if before_us - kept_from_us >= max(options.step_us, options.keep_edges_us // _EXPIRY_SHARE):
-                    self._writer.expire(graph, edges_before_us=before_us)
-        self._writer.save_graphs(moved)
-        # An event that still counts may be as early as the step that is not final yet.
-        ids_from_us = boundary_us - options.dedup_window_us
-        if options.dedup_window_us and ids_from_us - self._ids_from_us >= options.dedup_window_us // _EXPIRY_SHARE:
-            self._writer.forget_ids(ids_from_us)
-            self._ids_from_us = ids_from_us
-
-
-def _earliest(graph: GraphState, parts: Iterable[EdgeRows]) -> int | None:
-    steps = np.concatenate([part.step_start_us[part.graph_id == graph.id] for part in parts])
-    return int(steps.min()) if len(steps) else None

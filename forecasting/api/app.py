@@ -28,8 +28,8 @@ from forecasting.api.service import Service
 from infra.settings import Settings
 
 
-def build(settings: Settings) -> ASGIApp:
-    """Return the ASGI application of the forecast service."""
+def application(settings: Settings) -> FastAPI:
+    """Return the routes of the forecast service, which know themselves (`openapi`), without the gate before them."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -65,6 +65,12 @@ def build(settings: Settings) -> ASGIApp:
         app.include_router(resource.router)
     openapi.describe(app, settings)
     app.include_router(dashboard_router(settings.api, [getattr(route, "path", "") for route in app.routes]))
+    return app
+
+
+def build(settings: Settings) -> ASGIApp:
+    """Return the ASGI application of the forecast service."""
+    app = application(settings)
     return Gate(
         app,
         state=app.state,

@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from forecasting.export import path_names
 from forecasting.live import LiveState
 from infra.schema import METRIC_INDEX, METRICS, QUANTILE_LEVELS, SCHEMA_VERSION, Kind
 from infra.steps import format_duration, format_time
-from models.contract import FloatArray, ForecastChunk
+from models.contract import FloatArray, ForecastChunk, PathChunk
 from stream.store.base import SnapshotTable
 
 _EXACT_FLOAT32 = 2.0**24
@@ -78,8 +79,13 @@ def series(
     ]
 
 
+def path_series(values: FloatArray, metrics: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
+    """Return sample paths [H, M, P] of all metrics by metric, [P, H] each: the values of path 0, then of the next."""
+    return {name: compact(values[:, METRIC_INDEX[name]].T) for name in metrics}
+
+
 def rows(
-    chunk: ForecastChunk,
+    chunk: PathChunk,
     *,
     graph: str,
     first_step_us: int,
@@ -87,17 +93,26 @@ def rows(
     metrics: Sequence[str],
     levels: Sequence[float],
 ) -> list[dict[str, Any]]:
-    """Return one object a step and metric, `unique_id, ds, mean, q0.1, …`, as pandas and Nixtla's libraries read it."""
-    columns = [(f"q{level:g}", QUANTILE_LEVELS.index(level)) for level in levels]
+    """Return one object a step and metric, as pandas and Nixtla's libraries read it.
+
+    Its members are `unique_id, ds, mean, q0.1, …`, then `path_0, …` where paths were drawn.
+    """
+    forecast, columns = chunk.forecast, [(f"q{level:g}", QUANTILE_LEVELS.index(level)) for level in levels]
+    keys = ["mean", *(key for key, _ in columns), *path_names(chunk)]
     found = []
     for name in metrics:
         index = METRIC_INDEX[name]
-        numbers = compact(np.column_stack([chunk.mean[:, index], *(chunk.quantiles[:, index, q] for _, q in columns)]))
-        keys = ["mean", *(key for key, _ in columns)]
+        quantiles = [forecast.quantiles[:, index, q] for _, q in columns]
+        numbers = compact(np.column_stack([forecast.mean[:, index], *quantiles, chunk.values[:, index]]))
         for step, values in enumerate(numbers):
             start = format_time(first_step_us + (chunk.first_step + step) * step_us)
             found.append({"unique_id": f"{graph}/{name}", "ds": start, **dict(zip(keys, values, strict=True))})
     return found
+
+
+def paths_member(chunk: PathChunk, metrics: Sequence[str]) -> dict[str, Any]:
+    """Return the member `paths` of an answer, in an object of its own; without paths an empty one."""
+    return {"paths": path_series(chunk.values, metrics)} if chunk.values.shape[-1] else {}
 
 
 def snapshot_rows(table: SnapshotTable) -> list[dict[str, Any]]:
@@ -119,7 +134,7 @@ def encode(document: Any) -> bytes:
 
 def forecast_body(
     live: LiveState,
-    chunk: ForecastChunk,
+    chunk: PathChunk,
     *,
     layout: Layout,
     metrics: Sequence[str],
@@ -130,5 +145,6 @@ def forecast_body(
     head = {"graph": live.graph, "horizon": len(chunk), "provenance": provenance(live, seed=seed)}
     place = {"first_step_us": live.next_step_us, "step_us": live.step_us}
     if layout is Layout.SERIES:
-        return encode({**head, "outputs": series(chunk, **place, metrics=metrics, levels=levels)})
+        body = {**head, "outputs": series(chunk.forecast, **place, metrics=metrics, levels=levels)}
+        return encode(body | paths_member(chunk, metrics))
     return encode({**head, "rows": rows(chunk, graph=live.graph, **place, metrics=metrics, levels=levels)})

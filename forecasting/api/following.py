@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from time import perf_counter
@@ -12,9 +13,12 @@ from typing import Self
 from forecasting.api.problems import Problem, unavailable
 from forecasting.api.telemetry import Telemetry
 from forecasting.live import LiveState, LiveStates
+from forecasting.tracing import Tracing
 from infra.errors import GraphtideError
 from stream.store.base import GraphInfo, SnapshotReader
 
+# Seconds that the start waits for the first look; a store that is away is waited for beside the answers that say so.
+FIRST_LOOK_S = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -29,6 +33,8 @@ class Following:
         max_graphs: states kept.
         poll_interval_s: seconds between two looks.
         telemetry: where times and failures are counted.
+        tracing: makes spans of the states that are encoded or advanced.
+        is_away: tells whether the store failed several times in a row.
         on_new_state: told the graph whose state moved.
         on_look: told of the graphs after each look that succeeded, when the states have followed.
 
@@ -45,6 +51,8 @@ class Following:
         max_graphs: int,
         poll_interval_s: float,
         telemetry: Telemetry,
+        is_away: Callable[[], bool],
+        tracing: Tracing,
         on_new_state: Callable[[str], None],
         on_look: Callable[[Collection[str]], None],
     ) -> None:
@@ -55,15 +63,19 @@ class Following:
         self._waiting: dict[str, asyncio.Future[LiveState]] = {}
         self._poll_interval_s = poll_interval_s
         self._telemetry = telemetry
+        self._is_away = is_away
+        self._tracing = tracing
         self._on_new_state = on_new_state
         self._on_look = on_look
         # One thread: an encoding of many years holds up no forecast from a state that is there.
         self._pool = ThreadPoolExecutor(1, "graphtide-states")
         self._poller: asyncio.Task[None] | None = None
+        self._looked = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        await self.look()
         self._poller = asyncio.create_task(self._poll())
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._looked.wait(), FIRST_LOOK_S)
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -87,7 +99,12 @@ class Following:
             Problem: the graph has no closed step, or the store cannot be read.
         """
         live = self._live.get(graph)
-        return live if live is not None else await self._renew(graph, partial(self._states.state_of, graph))
+        if live is not None:
+            return live
+        if self._is_away():
+            # The thread that reads waits between its tries; a request need not.
+            raise unavailable("store-unavailable", f"the snapshots of {graph!r} cannot be read now")
+        return await self._renew(graph, partial(self._states.state_of, graph))
 
     async def degrade(self, failed: LiveState, reason: str) -> LiveState:
         """Return the state of a floor after the model behind `failed` made no forecast.
@@ -147,7 +164,8 @@ class Following:
     async def _run(self, graph: str, work: Callable[[], LiveState]) -> LiveState:
         begin = perf_counter()
         try:
-            live = await asyncio.get_running_loop().run_in_executor(self._pool, work)
+            with self._tracing.span("state", {"graphtide.graph": graph}):
+                live = await asyncio.get_running_loop().run_in_executor(self._pool, work)
         except GraphtideError as error:
             _log.warning("no state of %s: %s", graph, error.message)
             info = self.graphs.get(graph)
@@ -165,8 +183,9 @@ class Following:
 
     async def _poll(self) -> None:
         while True:
-            await asyncio.sleep(self._poll_interval_s)
             try:
                 await self.look()
             except Exception:  # noqa: BLE001 - one failed look must not be the last
                 _log.exception("the look for new snapshots failed")
+            self._looked.set()
+            await asyncio.sleep(self._poll_interval_s)

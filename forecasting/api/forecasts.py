@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request
@@ -29,12 +30,12 @@ from forecasting.jobs import Job, JobRequest, KeyReusedError, Status, TooManyJob
 from forecasting.keys import Key, Scope
 from forecasting.service_file import now_us
 from infra.errors import StoreError
-from infra.schema import MAX_HORIZON_STEPS, METRIC_NAMES, QUANTILE_LEVELS
-from infra.settings import MAX_SEED
+from infra.schema import MAX_HORIZON_STEPS, MAX_PATHS, METRIC_NAMES, QUANTILE_LEVELS
+from infra.settings import MAX_SEED, Settings
 from infra.steps import format_time
 
 router = APIRouter(tags=["long-range forecasts"])
-_MEMBERS = ("horizon", "metrics", "quantiles", "seed")
+_MEMBERS = ("horizon", "metrics", "quantiles", "seed", "paths")
 _EXAMPLE = {"horizon": 8760, "metrics": ["events"], "quantiles": [0.1, 0.5, 0.9]}
 _JOB_ID = re.compile(r"[0-9a-f]{32}")
 _BODY_SCHEMA = {
@@ -69,7 +70,7 @@ async def ask(
     if info.snapshots == 0:
         raise Problem(409, "no-snapshots", f"no step of {graph!r} is closed yet: ingest more events")
     check_idempotency_key(idempotency_key, "2026-01-report")
-    wanted = _job_request(await request.body(), seed=service.settings.forecast.seed)
+    wanted = _job_request(await request.body(), service.settings)
     try:
         job, is_new = await asyncio.to_thread(service.jobs.create, caller.id, graph, wanted, idempotency_key)
     except KeyReusedError:
@@ -180,6 +181,7 @@ def document(job: Job, service: Service) -> dict[str, Any]:
         "horizon": job.request.horizon,
         "metrics": job.request.metrics,
         "quantiles": job.request.quantiles,
+        "paths": job.request.paths,
         "progress": {"steps_done": job.steps_done, "steps": job.request.horizon, "eta_s": eta_s},
         **{name: None if us is None else format_time(us) for name, us in times.items()},
         "problem": job.problem,
@@ -199,17 +201,29 @@ async def _job(service: Service, caller: Key, job_id: str) -> Job:
     return job
 
 
-def _job_request(body: bytes, *, seed: int) -> JobRequest:
+def _job_request(body: bytes, settings: Settings) -> JobRequest:
     given = json_object(body, _MEMBERS, _EXAMPLE)
     horizon = json_number("horizon", given.get("horizon"), 1, MAX_HORIZON_STEPS, 8760)
+    metrics = metric_names("metrics", _texts("metrics", given["metrics"])) if "metrics" in given else METRIC_NAMES
     return JobRequest(
         horizon,
-        metric_names("metrics", _texts("metrics", given["metrics"])) if "metrics" in given else METRIC_NAMES,
+        metrics,
         quantile_levels("quantiles", _list("quantiles", given["quantiles"]))
         if "quantiles" in given
         else QUANTILE_LEVELS,
-        json_number("seed", given.get("seed", seed), 0, MAX_SEED, 0),
+        json_number("seed", given.get("seed", settings.forecast.seed), 0, MAX_SEED, 0),
+        _paths(given, horizon * len(metrics), settings.api.max_path_values),
     )
+
+
+def _paths(given: Mapping[str, Any], values_each: int, most_values: int) -> int:
+    """Return how many sample paths are asked for, of so many numbers each."""
+    found = json_number("paths", given.get("paths", 0), 0, MAX_PATHS, 20)
+    if found * values_each > most_values:
+        most = most_values // values_each
+        allowed = f"at most {most} of {values_each} numbers each (horizon times metrics): {most_values} in all"
+        raise parameter_problem("paths", found, allowed, most, minimum=0, maximum=most)
+    return found
 
 
 def _list(field: str, value: object) -> list[object]:

@@ -13,6 +13,7 @@ from forecasting.api.open_mode import refuse_strangers
 from forecasting.api.problems import Problem, unavailable
 from forecasting.api.service import Service
 from forecasting.keys import ANYONE, Key
+from forecasting.tracing import NO_TRACING, Span
 from infra.errors import StoreError
 
 # What anyone may ask; all else needs a key as soon as one exists.
@@ -52,23 +53,31 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        headers, request_id = Headers(scope=scope), secrets.token_hex(8)
+        service = getattr(self._state, "service", None)
+        tracing = NO_TRACING if service is None else service.tracing
+        with tracing.request(scope["method"], headers) as span:
+            span.set("graphtide.request_id", request_id)
+            await self._answer(scope, receive, send, headers, request_id, span)
+
+    async def _answer(
+        self, scope: Scope, receive: Receive, send: Send, headers: Headers, request_id: str, span: Span
+    ) -> None:
         begin = time.perf_counter()
-        request_id = secrets.token_hex(8)
         status, is_answered = 0, False
 
         async def sending(message: Message) -> None:
             nonlocal status, is_answered
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = MutableHeaders(scope=message)
-                headers["X-Request-Id"] = request_id
+                sent = MutableHeaders(scope=message)
+                sent["X-Request-Id"] = request_id
                 for name, value in _SECURITY_HEADERS.items():
                     # A page has a policy of its own.
-                    headers.setdefault(name, value)
+                    sent.setdefault(name, value)
             await send(message)
             is_answered = message["type"] == "http.response.body" and not message.get("more_body", False)
 
-        headers = Headers(scope=scope)
         try:
             response = self._refusal(scope, headers)
             if response is not None:
@@ -81,7 +90,11 @@ class Gate:
             if not is_answered:
                 raise
         finally:
-            self._account(scope, headers, status, request_id, time.perf_counter() - begin)
+            self._account(scope, status, request_id, time.perf_counter() - begin)
+            span.name(f"{scope['method']} {_route(scope)}")
+            span.set("http.request.method", scope["method"])
+            span.set("http.route", _route(scope))
+            span.set("http.response.status_code", status)
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         """Return the answer to a request that goes no further; else put the caller where routes find it."""
@@ -124,9 +137,9 @@ class Gate:
         takes_events = scope["method"] == "POST" and scope["path"].endswith("/events")
         return self._max_events_bytes if takes_events else self._max_body_bytes
 
-    def _account(self, scope: Scope, headers: Headers, status: int, request_id: str, elapsed_s: float) -> None:
+    def _account(self, scope: Scope, status: int, request_id: str, elapsed_s: float) -> None:
         service = getattr(self._state, "service", None)
-        route = getattr(scope.get("route"), "path", "unmatched")
+        route = _route(scope)
         method = scope["method"] if scope["method"] in _READS | {"POST", "PUT", "DELETE", "PATCH"} else "other"
         if service is not None:
             service.telemetry.requests.labels(route, method, str(status)).inc()
@@ -136,6 +149,10 @@ class Gate:
             who = f"{caller.id or '-'} ({caller.name})" if caller is not None else "nobody"
             # %r: a path is the caller's text, and must not begin a line of its own.
             _audit.info("%s %r by %s: %d, request %s", method, scope["path"][:300], who, status, request_id)
+
+
+def _route(scope: Scope) -> str:
+    return getattr(scope.get("route"), "path", "unmatched")
 
 
 def _token(headers: Headers) -> str | None:

@@ -16,7 +16,7 @@ from models.checkpoint import CARD_NAME
 router = APIRouter(tags=["operation"])
 
 
-def checks(service: Service) -> tuple[dict[str, bool], list[str]]:
+async def checks(service: Service) -> tuple[dict[str, bool], list[str]]:
     """Return what was looked at, and the names of what is required and fails."""
     try:
         service.file.rows("SELECT 1")
@@ -27,10 +27,13 @@ def checks(service: Service) -> tuple[dict[str, bool], list[str]]:
         # Without the general one, graphs that have none of their own cannot be answered for.
         "model_loaded": (general_folder() / CARD_NAME).is_file(),
         "gpu_available": torch.cuda.is_available(),
-        "database_connected": service.following.store_error is None,
+        "database_connected": service.following.store_error is None and not service.patience.is_away,
         "service_file_open": has_file,
         "store_followed": service.following.is_alive(),
     }
+    if service.computing.shared is not None:
+        # Not required: without it each process keeps its own answers.
+        found["redis_connected"] = await service.computing.shared.look()
     required = ["database_connected", "service_file_open", "store_followed"]
     if service.settings.api.require_gpu:
         required.append("gpu_available")
@@ -53,16 +56,17 @@ async def livez(request: Request) -> Response:
 async def readyz(request: Request, service: ServiceHere) -> Response:
     """Answer 503 with the names of what fails, until forecasts can be answered."""
     query(request, ())
-    _, failed = checks(service)
-    return _answer({"status": "ready" if not failed else "not ready", "failed": failed}, not failed)
+    found, failed = await checks(service)
+    told = {name: found[name] for name in ("redis_connected",) if name in found}
+    return _answer({"status": "ready" if not failed else "not ready", "failed": failed, **told}, not failed)
 
 
 @router.get("/health", summary="What works and what does not")
 async def health(request: Request, service: ServiceHere) -> Response:
     """Answer every check; 503 when a required one fails."""
     query(request, ())
-    found, failed = checks(service)
-    degraded = not found["model_loaded"]
+    found, failed = await checks(service)
+    degraded = not found["model_loaded"] or not found.get("redis_connected", True)
     status = "failing" if failed else "degraded" if degraded else "ok"
     return _answer({"status": status, "checks": found, "failed": failed}, not failed)
 

@@ -12,7 +12,8 @@ from fastapi.openapi.utils import get_openapi
 
 from forecasting.api import history, problems, results, streams, telemetry
 from forecasting.api.schemas import COMPONENTS, LEVEL, METRIC, TEXT, Schema, array, ref
-from infra.settings import Settings
+from forecasting.api.short_forecasts import most_paths
+from infra.settings import MAX_SEED, Settings
 
 JSON = "application/json"
 _OPEN = frozenset({"/livez", "/readyz", "/health"})
@@ -188,6 +189,8 @@ def _parameters(settings: Settings) -> dict[str, Schema]:
         "metrics": {**array(METRIC), "minItems": 1, "example": ["events", "new_nodes"]},
         "quantiles": {**array(LEVEL), "minItems": 1, "example": [0.1, 0.5, 0.9]},
         "format": {"type": "string", "enum": ["series", "long"]},
+        "paths": {"type": "integer", "minimum": 1, "maximum": most_paths(api), "example": 20},
+        "seed": {"type": "integer", "minimum": 0, "maximum": MAX_SEED},
         "limit": {"type": "integer", "minimum": 1, "maximum": api.max_page_rows, "example": 168},
         "points": {"type": "integer", "minimum": history.MIN_POINTS, "maximum": history.MAX_POINTS, "example": 400},
         "start": _MOMENT,

@@ -15,7 +15,8 @@ from infra.schema import METRIC_INDEX, METRIC_NAMES, QUANTILE_LEVELS
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _LEVELS = ", ".join(f"{level:g}" for level in QUANTILE_LEVELS)
-MAX_DIGITS = 9
+# More than any number that is allowed has.
+MAX_DIGITS = 10
 
 
 def query(request: Request, known: Sequence[str]) -> dict[str, str]:

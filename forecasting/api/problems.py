@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 MEDIA_TYPE = "application/problem+json"
 _PREFIX = "urn:graphtide:problem:"
-_TITLES = {
+TITLES = {
     "invalid-parameter": "A parameter cannot be used",
     "invalid-body": "The body cannot be used",
     "unauthorized": "An API key is needed",
@@ -64,7 +64,7 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
         self.headers = dict(headers or {})
         self.document = {
             "type": _PREFIX + kind,
-            "title": _TITLES[kind],
+            "title": TITLES[kind],
             "status": status,
             "detail": detail,
             **members,

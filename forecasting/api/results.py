@@ -10,10 +10,11 @@ import orjson
 import pyarrow as pa
 
 from forecasting.api.accepting import weighted
-from forecasting.api.bodies import encode, series
+from forecasting.api.bodies import compact, encode, series
 from forecasting.api.problems import Problem
 from forecasting.export import FileFormat, Write, forecast_table, table_writer
 from forecasting.jobs import Job, Jobs
+from infra.schema import METRIC_INDEX
 from models.contract import ForecastChunk
 
 JSON, CSV = "application/json", "text/csv"
@@ -85,15 +86,27 @@ def _table(jobs: Jobs, job: Job, writer: Callable[[io.BytesIO], AbstractContextM
 
 def _json(jobs: Jobs, job: Job) -> Iterator[bytes]:
     """Yield the series one after the other; the numbers of all of them are in memory, their text is not."""
-    chunks = list(jobs.chunks(job))
+    forecasts, paths = [], []
+    # Of the metrics that were not asked for, there are no paths worth their memory.
+    columns = [METRIC_INDEX[name] for name in job.request.metrics]
+    for chunk in jobs.chunks(job):
+        forecasts.append(chunk.forecast)
+        paths.append(compact(chunk.values[:, columns]))
     whole = ForecastChunk(
-        0, np.concatenate([chunk.mean for chunk in chunks]), np.concatenate([chunk.quantiles for chunk in chunks])
+        0, np.concatenate([chunk.mean for chunk in forecasts]), np.concatenate([chunk.quantiles for chunk in forecasts])
     )
     yield orjson.dumps(about(job))[:-1] + b',"outputs":['
     for number, name in enumerate(job.request.metrics):
         (one,) = series(whole, **place(job), metrics=[name], levels=job.request.quantiles)
         yield (b"," if number else b"") + encode(one)
-    yield b"]}"
+    yield b"]"
+    if job.request.paths:
+        yield b',"paths":{'
+        for number, name in enumerate(job.request.metrics):
+            of_metric = np.concatenate([part[:, number] for part in paths])
+            yield (b"," if number else b"") + orjson.dumps(name) + b":" + encode(np.ascontiguousarray(of_metric.T))
+        yield b"}"
+    yield b"}"
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from typing import Any
 
 from forecasting.jobs import Status
-from infra.schema import MAX_HORIZON_STEPS, METRIC_NAMES, METRICS, QUANTILE_LEVELS, Kind
+from infra.schema import MAX_HORIZON_STEPS, MAX_PATHS, METRIC_NAMES, METRICS, QUANTILE_LEVELS, Kind
 from infra.settings import MAX_SEED
 
 Schema = dict[str, Any]
@@ -83,7 +83,15 @@ _SERIES = record(
 _LONG_ROW = record(
     {"unique_id": {"type": "string", "example": "town/events"}, "ds": TIME, "mean": {"type": "number"}},
     optional={f"q{level:g}": {"type": "number"} for level in QUANTILE_LEVELS},
-)
+) | {"patternProperties": {"^path_[0-9]+$": {"type": "number"}}}
+# By metric: a list a path, a number a step.
+_PATHS = {
+    "paths": {
+        "type": "object",
+        "properties": {name: array(NUMBERS) for name in METRIC_NAMES},
+        "additionalProperties": False,
+    }
+}
 _FORECAST_HEAD = {"graph": TEXT, "horizon": COUNT, "provenance": ref("Provenance")}
 _STATUS = {"type": "string", "enum": [status.value for status in Status]}
 _PROBLEM = {
@@ -211,7 +219,7 @@ COMPONENTS: dict[str, Schema] = {
     "Provenance": record(_PROVENANCE),
     "Forecast": {
         "oneOf": [
-            record({**_FORECAST_HEAD, "outputs": array(_SERIES)}),
+            record({**_FORECAST_HEAD, "outputs": array(_SERIES)}, optional=_PATHS),
             record({**_FORECAST_HEAD, "rows": array(_LONG_ROW)}),
         ]
     },
@@ -221,6 +229,7 @@ COMPONENTS: dict[str, Schema] = {
             "metrics": {"anyOf": [{**array(METRIC), "minItems": 1}, {**TEXT, "description": "names with commas"}]},
             "quantiles": {"anyOf": [{**array(LEVEL), "minItems": 1}, {**TEXT, "description": "levels with commas"}]},
             "seed": {"type": "integer", "minimum": 0, "maximum": MAX_SEED},
+            "paths": {"type": "integer", "minimum": 0, "maximum": MAX_PATHS},
         },
     ),
     "Job": record(
@@ -231,6 +240,7 @@ COMPONENTS: dict[str, Schema] = {
             "horizon": COUNT,
             "metrics": array(METRIC),
             "quantiles": array(LEVEL),
+            "paths": COUNT,
             "progress": record({"steps_done": COUNT, "steps": COUNT, "eta_s": maybe({"type": "number"})}),
             "created": maybe(TIME),
             "started": maybe(TIME),
@@ -242,7 +252,8 @@ COMPONENTS: dict[str, Schema] = {
         }
     ),
     "Result": record(
-        {"id": TEXT, "graph": TEXT, "horizon": COUNT, "provenance": ref("Provenance"), "outputs": array(_SERIES)}
+        {"id": TEXT, "graph": TEXT, "horizon": COUNT, "provenance": ref("Provenance"), "outputs": array(_SERIES)},
+        optional=_PATHS,
     ),
     "Taken": record(
         {
@@ -259,6 +270,8 @@ COMPONENTS: dict[str, Schema] = {
             "failed": array(TEXT),
         }
     ),
-    "Readiness": record({"status": {"enum": ["ready", "not ready"]}, "failed": array(TEXT)}),
+    "Readiness": record(
+        {"status": {"enum": ["ready", "not ready"]}, "failed": array(TEXT)}, optional={"redis_connected": FLAG}
+    ),
     "Liveness": record({"status": {"const": "ok"}}),
 }

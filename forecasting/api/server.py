@@ -10,8 +10,10 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.supervisors import Multiprocess
 
+from forecasting import tracing
 from forecasting.api.app import build
 from forecasting.api.open_mode import is_loopback
+from forecasting.api.redis_store import RedisStore
 from forecasting.job_processes import forecast_processes, report_processes
 from forecasting.keys import Keys
 from forecasting.report_worker import take_schedules
@@ -23,6 +25,8 @@ from models.mamba2.kernels.contract import BackendUnavailableError
 from models.mamba2.kernels.registry import get_backend
 
 BACKLOG = 2048
+# A process that does not answer its parent for so long is replaced; on a busy machine, importing torch takes that.
+WORKER_START_S = 60
 
 
 def serve(settings: Settings, *, log_level: int, on_ready: Callable[[str], None]) -> None:
@@ -42,6 +46,10 @@ def serve(settings: Settings, *, log_level: int, on_ready: Callable[[str], None]
         get_backend()
     except BackendUnavailableError as error:
         raise UsageError(str(error), fix="unset it, or see `graphtide doctor` for what can run here") from error
+    tracing.check(settings.tracing)
+    if settings.cache.redis_url:
+        # Made to be refused here, and not in each process: nothing is connected yet.
+        RedisStore(settings.cache)
     take_schedules(settings)
     with ServiceFile(api.service_db) as file:
         refuse_exposure(api, has_keys=Keys(file).exist())
@@ -60,6 +68,7 @@ def serve(settings: Settings, *, log_level: int, on_ready: Callable[[str], None]
             server_header=False,
             proxy_headers=False,
             timeout_graceful_shutdown=api.drain_s,
+            timeout_worker_healthcheck=WORKER_START_S,
             backlog=BACKLOG,
         )
         stack.enter_context(forecast_processes(settings, log_level=log_level))

@@ -13,6 +13,8 @@ from forecasting.api.draining import told_of_the_end
 from forecasting.api.following import Following
 from forecasting.api.problems import Problem, near_names, unavailable
 from forecasting.api.rates import Rates
+from forecasting.api.redis_store import RedisStore
+from forecasting.api.shared_cache import SharedCache
 from forecasting.api.store_access import StoreAccess
 from forecasting.api.subscriptions import Subscriptions
 from forecasting.api.telemetry import Telemetry
@@ -23,12 +25,14 @@ from forecasting.reports.records import Reports
 from forecasting.reports.schedules import Schedules
 from forecasting.rollouts import Rollouts
 from forecasting.service_file import ServiceFile
+from forecasting.store_patience import StorePatience
+from forecasting.tracing import Tracing, open_tracing
+from infra.breaker import Breaker
 from infra.settings import Settings
 from stream.spool.file import Spool
-from stream.store import open_reader
 from stream.store.base import GraphInfo
 
-# States whose rollout is kept at once, besides the encoded answers: one for each of the busiest graphs.
+# Rollouts that are kept at once, besides the encoded answers: one for each of the busiest graphs.
 KEPT_ROLLOUTS = 16
 
 
@@ -39,24 +43,32 @@ class Service:
         settings: all of them.
         file: keys and jobs.
         spool: where events are kept; None where none are taken.
+        tracing: makes spans.
     """
 
-    def __init__(self, settings: Settings, file: ServiceFile, spool: Spool | None) -> None:
+    def __init__(self, settings: Settings, file: ServiceFile, spool: Spool | None, tracing: Tracing) -> None:
         api = settings.api
         self.settings = settings
         self.telemetry = Telemetry()
         self.file = file
         self.spool = spool
+        self.tracing = tracing
         self.jobs = Jobs(file, settings.jobs)
         self.reports = Reports(file, settings.reports, settings.jobs)
         self.schedules = Schedules(file, settings.reports)
         self.deliveries = Deliveries(file, settings.reports, lease_s=settings.jobs.lease_s)
         self.keyring = KeyRing(Keys(file), refresh_s=api.poll_interval_s)
         self.rates = Rates(per_s=api.rate_per_s, burst=api.rate_burst)
-        self.store = StoreAccess(lambda: open_reader(settings.store.url, settings.influxdb))
+        self.patience = StorePatience.of(settings)
+        self.store = StoreAccess(self.patience.for_requests, deadline_s=api.deadline_s, tracing=tracing)
         cache = AnswerCache(max_bytes=api.cache_mb << 20, lifetime_s=api.cache_lifetime_s)
         self.computing = Computing(
-            cache, queue_size=api.queue_size, deadline_s=api.deadline_s, telemetry=self.telemetry
+            cache,
+            queue_size=api.queue_size,
+            deadline_s=api.deadline_s,
+            telemetry=self.telemetry,
+            shared=_shared_cache(settings, self.telemetry, tracing),
+            tracing=tracing,
         )
         self.subscriptions = Subscriptions(
             self.store,
@@ -65,18 +77,19 @@ class Service:
             telemetry=self.telemetry,
         )
         self.following = Following(
-            lambda: open_reader(settings.store.url, settings.influxdb),
+            self.patience.for_background,
             settings.models.directory,
             max_graphs=api.max_live_graphs,
             poll_interval_s=api.poll_interval_s,
             telemetry=self.telemetry,
+            is_away=lambda: self.patience.is_away,
+            tracing=tracing,
             on_new_state=cache.forget,
             on_look=self.subscriptions.looked,
         )
         self.rollouts = Rollouts(
             block_steps=api.short_max_steps,
             max_steps=api.short_max_steps,
-            seed=settings.forecast.seed,
             keep=KEPT_ROLLOUTS,
         )
 
@@ -93,10 +106,15 @@ class Service:
         async with AsyncExitStack() as stack:
             file = stack.enter_context(ServiceFile(settings.api.service_db))
             spool = stack.enter_context(Spool(settings.spool.path)) if settings.api.ingestion else None
-            service = cls(settings, file, spool)
+            tracing = stack.enter_context(open_tracing(settings.tracing, "serve"))
+            service = cls(settings, file, spool, tracing)
             stack.push_async_callback(service.store.close)
             stack.push_async_callback(service.computing.close)
+            if service.computing.shared is not None:
+                # Said at once: it may be no outage but a wrong password.
+                await service.computing.shared.look()
             await stack.enter_async_context(service.following)
+            stack.callback(service.patience.stop.set)
             stack.enter_context(told_of_the_end(service.subscriptions.drain))
             yield service
 
@@ -116,6 +134,20 @@ class Service:
             raise Problem(404, "unknown-graph", f"there is no graph {name[:200]!r}{meant}", near=near)
         require(caller, scope)
         return info
+
+
+def _shared_cache(settings: Settings, telemetry: Telemetry, tracing: Tracing) -> SharedCache | None:
+    chosen = settings.cache
+    if not chosen.redis_url:
+        return None
+    return SharedCache(
+        RedisStore(chosen),
+        lifetime_s=settings.api.cache_lifetime_s,
+        timeout_s=chosen.timeout_s,
+        breaker=Breaker(failures=chosen.failures, pause_s=chosen.pause_s),
+        telemetry=telemetry,
+        tracing=tracing,
+    )
 
 
 def require(caller: Key, scope: Scope, graph: str | None = None) -> None:

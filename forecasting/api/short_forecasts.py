@@ -1,7 +1,7 @@
 """Short forecasts as bytes: what is asked for, and the answer of the model, or of the floor where that fails."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from forecasting.api.bodies import Layout, forecast_body
 from forecasting.api.cache import Answer
@@ -10,7 +10,8 @@ from forecasting.api.parameters import metric_names, quantile_levels, split, who
 from forecasting.api.problems import Problem, parameter_problem
 from forecasting.api.service import Service
 from forecasting.live import LiveState
-from infra.schema import MAX_HORIZON_STEPS, METRIC_NAMES, QUANTILE_LEVELS
+from infra.schema import MAX_HORIZON_STEPS, MAX_PATHS, METRIC_NAMES, QUANTILE_LEVELS
+from infra.settings import MAX_SEED, ApiSettings
 
 DEFAULT_HORIZON = 24
 _log = logging.getLogger(__name__)
@@ -24,12 +25,16 @@ class ShortForecast:
         steps: steps ahead.
         metrics, levels: which of them.
         layout: of the JSON.
+        n_paths: sample paths beside them.
+        seed: of what is drawn; that of the settings if None.
     """
 
     steps: int
     metrics: tuple[str, ...]
     levels: tuple[float, ...]
     layout: Layout = Layout.SERIES
+    n_paths: int = 0
+    seed: int | None = None
 
 
 def horizon_steps(graph: str, text: str | None, short_max_steps: int) -> int:
@@ -52,6 +57,34 @@ def horizon_steps(graph: str, text: str | None, short_max_steps: int) -> int:
             long_range={"method": "POST", "href": f"/v1/graphs/{graph}/forecasts", "body": {"horizon": steps}},
         )
     return steps
+
+
+def most_paths(api: ApiSettings) -> int:
+    """Return how many sample paths a short answer may have.
+
+    Paths are drawn for every metric and as far as short answers go, whatever of them is asked for.
+    """
+    return max(1, min(MAX_PATHS, api.max_path_values // (api.short_max_steps * len(METRIC_NAMES))))
+
+
+def paths_of(text: str | None, most: int) -> int:
+    """Return the sample paths that a query asks for; 0 if it asks for none.
+
+    Raises:
+        Problem: the text is no number of paths.
+    """
+    if text is None:
+        return 0
+    return whole_number("paths", text, 1, most, example=min(20, most))
+
+
+def seed_of(text: str | None) -> int | None:
+    """Return the seed of a query; None if it names none.
+
+    Raises:
+        Problem: the text is none.
+    """
+    return None if text is None else whole_number("seed", text, 0, MAX_SEED, example=7)
 
 
 def metrics_of(text: str | None) -> tuple[str, ...]:
@@ -78,16 +111,19 @@ async def short_forecast(service: Service, graph: str, wanted: ShortForecast) ->
     Raises:
         Problem: there is no answer in time, or none at all.
     """
-    computing, seed = service.computing, service.settings.forecast.seed
+    computing = service.computing
+    seed = service.settings.forecast.seed if wanted.seed is None else wanted.seed
 
     async def compute(live: LiveState) -> tuple[LiveState, Answer]:
         def work() -> bytes:
-            chunk = service.rollouts.steps(live, wanted.steps)
+            chunk = service.rollouts.steps(live, wanted.steps, seed=seed, n_paths=wanted.n_paths)
             return forecast_body(
                 live, chunk, layout=wanted.layout, metrics=wanted.metrics, levels=wanted.levels, seed=seed
             )
 
-        return live, await computing.answer((*live.key, wanted), work)
+        return live, await computing.answer(
+            (*live.key, live.next_step_us, live.degraded_reason, replace(wanted, seed=seed)), work
+        )
 
     async def model_or_floor() -> tuple[LiveState, Answer]:
         live = await service.following.state_of(graph)

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from forecasting.api import results
-from forecasting.api.bodies import encode, series
+from forecasting.api.bodies import encode, paths_member, series
 from forecasting.jobs import Job, Jobs
-from models.contract import ForecastChunk
+from models.contract import PathChunk
 
 SSE, NDJSON = "text/event-stream", "application/x-ndjson"
 MEDIA_TYPES = (SSE, NDJSON)
@@ -61,9 +61,11 @@ async def events(
         await asyncio.sleep(POLL_S)
 
 
-def _document(job: Job, chunk: ForecastChunk) -> dict[str, Any]:
-    outputs = series(chunk, **results.place(job), metrics=job.request.metrics, levels=job.request.quantiles)
-    return {"graph": job.graph, "first_step": chunk.first_step, "steps": len(chunk), "outputs": outputs}
+def _document(job: Job, chunk: PathChunk) -> dict[str, Any]:
+    metrics = job.request.metrics
+    outputs = series(chunk.forecast, **results.place(job), metrics=metrics, levels=job.request.quantiles)
+    head = {"graph": job.graph, "first_step": chunk.first_step, "steps": len(chunk), "outputs": outputs}
+    return head | paths_member(chunk, metrics)
 
 
 def _sse(kind: str, last_step: int, body: dict[str, Any]) -> bytes:

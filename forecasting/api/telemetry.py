@@ -24,6 +24,12 @@ class Telemetry:
         self.queue = Gauge("graphtide_forecast_queue_length", "Forecasts that wait or are computed", registry=registry)
         self.shed = Counter("graphtide_requests_shed", "Requests answered 429 or 503", ["reason"], registry=registry)
         self.cache = Counter("graphtide_forecast_cache", "Look-ups of computed answers", ["result"], registry=registry)
+        self.shared_cache = Counter(
+            "graphtide_shared_cache", "Look-ups and failures of the shared cache", ["result"], registry=registry
+        )
+        self.shared_cache_up = Gauge(
+            "graphtide_shared_cache_up", "Whether the shared cache, if there is one, is reached", registry=registry
+        )
         self.shared = Counter(
             "graphtide_forecast_shared", "Requests that took the forecast another one waited for", registry=registry
         )

@@ -29,7 +29,9 @@ from forecasting.cli import (
     serve,
     store,
     store_admin,
+    store_backup,
     store_influx,
+    store_migrate,
     train,
 )
 from forecasting.cli.call import Call, say
@@ -65,10 +67,12 @@ _GROUPS = (
 for group in _GROUPS:
     group.register(app)
 store_commands = typer.Typer(
-    name="store", help="Look after stores: copy, compare, project, restore.", no_args_is_help=True
+    name="store", help="Look after stores: copy, compare, project, back up, restore, migrate.", no_args_is_help=True
 )
 store_influx.register(store_commands)
 store_admin.register(app, store_commands)
+store_backup.register(store_commands)
+store_migrate.register(store_commands)
 app.add_typer(store_commands)
 
 

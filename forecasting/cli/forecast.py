@@ -9,6 +9,7 @@ from forecasting.cli.arguments import parse_metrics, parse_quantiles
 from forecasting.cli.call import Call, console, interruptible, say
 from forecasting.cli.progress import progress
 from forecasting.cli.store import Format, FormatOption, MetricsOption, OutputOption, StoreOption, check_output
+from infra.errors import UsageError
 from infra.schema import METRIC_INDEX, QUANTILE_LEVELS
 from infra.steps import format_duration, format_time
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from forecasting.engine import ForecastRun
-    from models.contract import ForecastChunk
+    from models.contract import ForecastChunk, PathChunk
 
 # Width of a step's column and of the metrics' names, in characters.
 STEP_WIDTH, NAME_WIDTH = 27, 23
@@ -40,6 +41,9 @@ def forecast(
     file_format: FormatOption = Format.TABLE,
     output: OutputOption = None,
     seed: Annotated[str | None, typer.Option("--seed", metavar="N", help="The same seed gives the same file.")] = None,
+    paths: Annotated[
+        str | None, typer.Option("--paths", metavar="N", help="Sample paths beside the quantiles, in a file; 0 to 100.")
+    ] = None,
     store: StoreOption = None,
 ) -> None:
     """Forecast every metric of a graph: mean and quantiles of each of the next steps.
@@ -50,10 +54,17 @@ def forecast(
     """
     call: Call = ctx.obj
     settings = call.load(
-        {"forecast.horizon": ("--horizon", horizon), "forecast.seed": ("--seed", seed), "store.url": ("--store", store)}
+        {
+            "forecast.horizon": ("--horizon", horizon),
+            "forecast.seed": ("--seed", seed),
+            "forecast.paths": ("--paths", paths),
+            "store.url": ("--store", store),
+        }
     ).values
     names, levels = parse_metrics(metrics), parse_quantiles(quantiles)
     check_output(file_format, output)
+    if paths is not None and settings.forecast.paths > 0 and file_format is Format.TABLE:
+        raise UsageError("--paths: a table does not show sample paths", fix="add --format csv, json or parquet")
     from forecasting.engine import Engine  # noqa: PLC0415 - imports torch
 
     horizon_steps = settings.forecast.horizon
@@ -61,7 +72,8 @@ def forecast(
         interruptible("Nothing was written; run the same command again."),
         Engine(settings) as engine,
     ):
-        run = engine.forecast(graph, horizon_steps=horizon_steps, seed=settings.forecast.seed)
+        n_paths = 0 if file_format is Format.TABLE else settings.forecast.paths
+        run = engine.forecast(graph, horizon_steps=horizon_steps, seed=settings.forecast.seed, n_paths=n_paths)
         for note in run.notes:
             say(f"note: {note}")
         if file_format is Format.TABLE:
@@ -83,7 +95,7 @@ def forecast(
         say(f"Wrote {horizon_steps:,} steps of {len(names)} metrics by {run.model_name} to {output}")
 
 
-def _reported(run: "ForecastRun", horizon_steps: int) -> "Iterator[ForecastChunk]":
+def _reported(run: "ForecastRun", horizon_steps: int) -> "Iterator[PathChunk]":
     with progress(f"Forecasting {run.graph}") as report:
         for chunk in run.chunks:
             yield chunk
@@ -103,7 +115,7 @@ def _show(run: "ForecastRun", horizon_steps: int, names: "Sequence[str]") -> Non
     for chunk in _reported(run, horizon_steps):
         for ahead in wanted:
             if chunk.first_step < ahead <= chunk.first_step + len(chunk):
-                cells[ahead] = _column(chunk, ahead - 1 - chunk.first_step, names)
+                cells[ahead] = _column(chunk.forecast, ahead - 1 - chunk.first_step, names)
     table = Table(box=None, title=f"{run.graph} by {run.model_name}: median [80 % interval]", title_justify="left")
     table.add_column("metric", no_wrap=True)
     for ahead in wanted:

@@ -70,6 +70,10 @@ def ingest(
     split_by_type: Annotated[
         bool, typer.Option("--split-by-type", help="Keep one graph per event type, too: NAME:TYPE.")
     ] = False,
+    split: Annotated[
+        list[str] | None,
+        typer.Option("--split", metavar="GRAPH", help="Processes of one Kafka group feed this graph together; repeat."),
+    ] = None,
     backfill: Annotated[
         bool, typer.Option("--backfill", help="The events are missing in closed steps: revise their snapshots.")
     ] = False,
@@ -141,6 +145,7 @@ def ingest(
             "store.url": ("--store", store),
             "kafka.bootstrap_servers": ("--bootstrap-servers", bootstrap_servers),
             "kafka.client": ("--client", client),
+            "ingest.split_graphs": ("--split", split or None),
         }
     ).values
     from forecasting.ingestion import ingest_options  # noqa: PLC0415 - numpy is not needed for --help

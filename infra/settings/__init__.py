@@ -26,7 +26,9 @@ from infra.settings.reports import (
 )
 from infra.settings.service import (
     ApiSettings,
+    CacheSettings,
     JobSettings,
+    TracingSettings,
 )
 from infra.settings.stream import (
     DeadLetterSettings,
@@ -47,6 +49,7 @@ __all__ = [
     "MAX_SEED",
     "ApiSettings",
     "BacktestSettings",
+    "CacheSettings",
     "DataSettings",
     "DeadLetterSettings",
     "ForecastSettings",
@@ -68,6 +71,7 @@ __all__ = [
     "SpoolSettings",
     "StoreSettings",
     "TargetSettings",
+    "TracingSettings",
     "TrainingSettings",
 ]
 
@@ -95,6 +99,8 @@ class Settings(BaseSettings):
     live: LiveSettings = LiveSettings()
     influxdb: InfluxDBSettings = InfluxDBSettings()
     api: ApiSettings = ApiSettings()
+    cache: CacheSettings = CacheSettings()
+    tracing: TracingSettings = TracingSettings()
     jobs: JobSettings = JobSettings()
     reports: ReportSettings = ReportSettings()
     spool: SpoolSettings = SpoolSettings()

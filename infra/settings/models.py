@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from infra.schema import MAX_HORIZON_STEPS
+from infra.schema import MAX_HORIZON_STEPS, MAX_PATHS
 from infra.settings.kinds import MAX_SEED, Horizon, Horizons, Names, Section
 
 
@@ -20,6 +20,7 @@ class ForecastSettings(Section):
 
     horizon: Horizon = 168
     chunk_steps: int = Field(default=1024, ge=1, le=MAX_HORIZON_STEPS)
+    paths: int = Field(default=0, ge=0, le=MAX_PATHS)
     seed: int = Field(default=0, ge=0, le=MAX_SEED)
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 from infra.schema import MAX_HORIZON_STEPS
 from infra.settings.kinds import Horizon, Section
@@ -25,6 +25,7 @@ class ApiSettings(Section):
     cache_lifetime_s: int = Field(default=3600, ge=0)
     cache_mb: int = Field(default=64, ge=0)
     max_page_rows: int = Field(default=10_000, ge=1)
+    max_path_values: int = Field(default=10_000_000, ge=1)
     max_body_bytes: int = Field(default=65_536, ge=1024)
     rate_per_s: float = Field(default=0.0, ge=0)
     rate_burst: int = Field(default=100, ge=1)
@@ -34,6 +35,26 @@ class ApiSettings(Section):
     send_timeout_s: float = Field(default=20.0, gt=0)
     drain_s: int = Field(default=10, ge=0)
     require_gpu: bool = False
+
+
+class CacheSettings(Section):
+    """The Redis in which serving processes share their answers."""
+
+    redis_url: str = ""
+    redis_password: SecretStr = SecretStr("")
+    redis_password_file: str = ""
+    timeout_s: float = Field(default=0.1, gt=0, le=60)
+    failures: int = Field(default=3, ge=1)
+    pause_s: float = Field(default=5.0, gt=0)
+
+
+class TracingSettings(Section):
+    """Traces of requests and jobs, for a receiver of OpenTelemetry."""
+
+    endpoint: str = ""
+    service_name: str = Field(default="graphtide", min_length=1)
+    sample_share: float = Field(default=1.0, ge=0, le=1)
+    timeout_s: float = Field(default=10.0, gt=0)
 
 
 class JobSettings(Section):

@@ -15,6 +15,9 @@ class StoreSettings(Section):
     url: str = "sqlite:///.graphtide/store.db"
 
 
+GraphName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+
+
 class IngestSettings(Section):
     """How events become steps."""
 
@@ -30,6 +33,7 @@ class IngestSettings(Section):
     max_rows_in_memory: int = Field(default=2_000_000, ge=1000)
     max_empty_steps: int = Field(default=5_000_000, ge=1)
     keep_rejects: int = Field(default=1000, ge=0)
+    split_graphs: list[GraphName] = Field(default=[])
 
     @property
     def step_us(self) -> int:
@@ -156,3 +160,8 @@ class InfluxDBSettings(Section):
     batch_points: int = Field(default=5000, ge=1, le=100_000)
     max_wait_s: float = Field(default=30.0, gt=0)
     drain_s: float = Field(default=60.0, ge=0)
+    attempts: int = Field(default=3, ge=1, le=100)
+    retry_min_s: float = Field(default=4.0, gt=0)
+    retry_max_s: float = Field(default=10.0, gt=0)
+    failures: int = Field(default=3, ge=1)
+    pause_s: float = Field(default=5.0, gt=0)

@@ -98,6 +98,13 @@ class PartitionedBatch:
 class Claims(Protocol):
     """The partitions that this process reads, as the store has them: how a source learns where to go on."""
 
+    def announce(self, partitions: Sequence[str]) -> None:
+        """Say which partitions there are, whoever reads them: those that this process has not claimed are waited for.
+
+        A source whose partitions are all claimed by each of its processes need not call it.
+        """
+        ...
+
     def claim(self, partitions: Sequence[str]) -> dict[str, Position | None]:
         """Take partitions over from whoever had them, and return where each goes on (None: it was never read).
 

@@ -10,6 +10,7 @@ from infra.settings import InfluxDBSettings
 from stream.store.base import SnapshotReader
 from stream.store.dead_letters import DeadLetters
 from stream.store.influx.address import address_of_url, is_influx_url
+from stream.store.influx.patience import Patience
 from stream.store.outbox import Outbox
 from stream.store.postgres import PostgresDatabase, PostgresReadDatabase
 from stream.store.postgres_server import SCHEMES
@@ -23,12 +24,13 @@ from stream.store.sqlite_file import path_of_url
 __all__ = ["open_dead_letters", "open_outbox", "open_reader", "open_writer"]
 
 
-def open_reader(url: str, influxdb: InfluxDBSettings | None = None) -> SnapshotReader:
+def open_reader(url: str, influxdb: InfluxDBSettings | None = None, patience: Patience | None = None) -> SnapshotReader:
     """Open the store at `url` for reading, beside whoever writes it.
 
     Args:
         url: `sqlite:///path`, `postgresql://…`, or a projection's: `influxdb://host:port/organisation/bucket`.
         influxdb: token and limits of an InfluxDB; without them the defaults, and the token of the environment.
+        patience: how an InfluxDB that is away is asked again; as a command does if not given.
 
     Raises:
         UsageError: the URL names no kind of store that is known.
@@ -38,7 +40,7 @@ def open_reader(url: str, influxdb: InfluxDBSettings | None = None) -> SnapshotR
         # Its client takes half a second to import, which other stores need not wait for.
         from stream.store.influx.reader import InfluxSnapshots  # noqa: PLC0415
 
-        return InfluxSnapshots(address_of_url(url, influxdb))
+        return InfluxSnapshots(address_of_url(url, influxdb), patience)
     return SqlSnapshots(_read_database(url))
 
 

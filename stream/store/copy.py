@@ -66,9 +66,7 @@ def copy_store(source: SnapshotReader, target: SqlWriter, on_progress: OnProgres
     with target.transaction():
         if isinstance(source, SqlSnapshots):
             with source.database.frozen() as frozen:
-                _copy_tables(frozen, target, report)
-                infos = SqlSnapshots(frozen).graphs()
-            return Copied(len(infos), sum(info.snapshots for info in infos), whole=True)
+                return copy_tables(frozen, target, report)
         infos = source.graphs()
         copied = 0
         for info in infos:
@@ -93,7 +91,12 @@ def compare_stores(first: SnapshotReader, second: SnapshotReader) -> Iterator[Co
             yield _compare(name, first, second)
 
 
-def _copy_tables(source: ReadDatabase, target: SqlWriter, report: OnProgress) -> None:
+def copy_tables(source: ReadDatabase, target: SqlWriter, report: OnProgress) -> Copied:
+    """Copy every table, inside a transaction of the target; the source sees one moment of its store.
+
+    Raises:
+        StoreError: the target has something already, or either fails.
+    """
     database = target.database
     for table in ("graphs", "sources"):
         if database.fetch(f"SELECT 1 FROM {table} LIMIT 1"):
@@ -116,6 +119,8 @@ def _copy_tables(source: ReadDatabase, target: SqlWriter, report: OnProgress) ->
             copied += len(rows)
             report(copied)
     database.skip_ids()
+    infos = SqlSnapshots(source).graphs()
+    return Copied(len(infos), sum(info.snapshots for info in infos), whole=True)
 
 
 def _copy_graph(source: SnapshotReader, info: GraphInfo, target: SqlWriter, report: OnProgress) -> int:

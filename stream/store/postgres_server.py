@@ -1,12 +1,16 @@
 """The PostgreSQL server of a store: how it is reached, how its tables are made, what its errors mean to a user."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 from psycopg import conninfo, errors
 
 from infra.errors import StoreError, UsageError
+from stream.store.migrations.running import Execute
 from stream.store.sql.database import Row
+from stream.store.sql.schema import check_schema
 from stream.store.sql.tables import STORE_SCHEMA, Types, statements
 
 SCHEMES = ("postgresql://", "postgres://")
@@ -23,6 +27,10 @@ TYPES = Types(
     bytes="BYTEA",
     table="",
     clustered="",
+)
+_WRITERS = (
+    "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = ?::oid AND objid <> 0"
+    " AND objsubid = 2 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 )
 _OWN_STATEMENTS = (
     "CREATE SEQUENCE writers MAXVALUE 2147483647",
@@ -115,14 +123,45 @@ def _schema(connection: "psycopg.Connection[Row]") -> int | None:
 
 def _check(schema: int | None, name: str) -> None:
     if schema is None:
-        raise StoreError(
-            f"there is no store at {name}", place="[store] url", fix="ingest events first: graphtide ingest"
-        )
-    if schema != STORE_SCHEMA:
-        raise StoreError(
-            f"the store {name} has schema {schema}; this version of graphtide keeps schema {STORE_SCHEMA}",
-            fix="use the version of graphtide that wrote it, or name another store with --store",
-        )
+        raise _no_store(name)
+    check_schema(schema, name)
+
+
+@contextmanager
+def locked_tables(url: str) -> Iterator[tuple[Execute, int, str]]:
+    """Lend a transaction that may change the tables of a store, its schema and its name; no writer is there.
+
+    Raises:
+        StoreError: the server cannot be reached, there is no store, or another process writes it.
+    """
+    name = address(url)
+    connection = connect(url, read_only=False)
+
+    def execute(sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+        cursor = connection.execute(sql.replace("?", "%s").encode(), parameters)
+        return cursor.fetchall() if cursor.description else []
+
+    try:
+        with connection.transaction():
+            schema = _schema(connection)
+            if schema is None:
+                raise _no_store(name)
+            # Held until the end: a writer that is starting waits, and then finds the new schema.
+            execute("LOCK TABLE store_schema IN ACCESS EXCLUSIVE MODE")
+            if execute(_WRITERS, (ADVISORY,)):
+                raise StoreError(
+                    f"another process is writing the store {name}",
+                    fix="stop every ingest process of it, then run it again",
+                )
+            yield execute, schema, name
+    except psycopg.Error as error:
+        raise explain(error, name) from error
+    finally:
+        connection.close()
+
+
+def _no_store(name: str) -> StoreError:
+    return StoreError(f"there is no store at {name}", place="[store] url", fix="ingest events first: graphtide ingest")
 
 
 # Which errors mean what for a store, and the fix; the first that fits counts.

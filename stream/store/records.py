@@ -72,6 +72,7 @@ class SourceState:
     Attributes:
         split_by_type: it also feeds a graph for each event type.
         ended: a bounded source was read to its end.
+        announced: all partitions that there are, whoever reads them, as far as the source said.
     """
 
     id: int
@@ -79,6 +80,7 @@ class SourceState:
     split_by_type: bool
     ended: bool = False
     partitions: dict[str, PartitionState] = field(default_factory=dict)
+    announced: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

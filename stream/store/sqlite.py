@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from infra.errors import StoreError
+from infra.sqlite_copy import OnPages, copy_database
 from stream.events import IntArray
 from stream.store.lock import WriterLock
 from stream.store.sql.database import Column, ReadDatabase, Row
@@ -71,6 +72,14 @@ class SqliteReadDatabase:
             yield other
         finally:
             other.close()
+
+    def back_up(self, target: Path, on_pages: OnPages | None = None) -> None:
+        """Copy the file as this connection sees it to `target`; a `frozen` one shows one moment.
+
+        Raises:
+            StoreError: either file failed.
+        """
+        copy_database(self._connection, target, on_pages)
 
     def elect(self, role: str) -> bool:
         """Return True: only the one process that writes the store does what there are roles for."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from infra.errors import StoreError, UsageError
+from stream.store.sql.schema import check_schema, newer
 from stream.store.sql.tables import STORE_SCHEMA, Types, statements
 
 # "GrTi": tells a store from any other SQLite database.
@@ -148,26 +149,45 @@ def _check_header(path: Path) -> None:
         raise _foreign(path)
 
 
+def open_any_schema(path: Path, *, newest: int) -> tuple[sqlite3.Connection, int]:
+    """Open a store of this or an older schema to change its tables; return the connection and its schema.
+
+    Raises:
+        StoreError: there is no store, or it has a schema above `newest`.
+    """
+    if not path.exists():
+        raise StoreError(f"there is no store at {path}", place="[store] url", fix="name the store with --store")
+    _check_header(path)
+    with translated(path):
+        connection = _connect(path, "mode=rw")
+        try:
+            schema = _any_schema(connection, path)
+            if schema == 0:
+                raise StoreError(f"{path} holds no store yet", fix="name the store with --store")
+            if schema > newest:
+                raise newer(str(path), schema, newest)
+        except BaseException:
+            connection.close()
+            raise
+    return connection, schema
+
+
 def _schema(connection: sqlite3.Connection, path: Path) -> int:
+    """Return the store schema of a database that this version can use, 0 for an empty one."""
+    schema = _any_schema(connection, path)
+    if schema:
+        check_schema(schema, str(path))
+    return schema
+
+
+def _any_schema(connection: sqlite3.Connection, path: Path) -> int:
     """Return the store schema of a database, 0 for an empty one."""
     application_id = connection.execute("PRAGMA application_id").fetchone()[0]
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if application_id != APPLICATION_ID:
         if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
             raise _foreign(path)
         return 0
-    if 0 < version < STORE_SCHEMA:
-        raise StoreError(
-            f"the store {path} has schema {version}, of a version before the first release; this one keeps schema"
-            f" {STORE_SCHEMA}",
-            fix="ingest the events again into a new store: move this one away, or name another with --store",
-        )
-    if version > STORE_SCHEMA:
-        raise StoreError(
-            f"the store {path} has schema {version}; this version of graphtide keeps schema {STORE_SCHEMA}",
-            fix="upgrade graphtide, or name another store with --store",
-        )
-    return version
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _foreign(path: Path) -> StoreError:

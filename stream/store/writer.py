@@ -9,6 +9,7 @@ from stream.events import FloatArray, IntArray, Reject
 from stream.store.known import BoolArray
 from stream.store.outbox import Projections
 from stream.store.records import EdgeRows, Feeder, GraphState, PartitionState, SourceState
+from stream.windows import Hand
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,13 @@ class StoreWriter(Projections, Protocol):
         """Return the counters of a source added up over all its partitions, whoever reads them."""
         ...
 
+    def hands(self, source: SourceState) -> dict[str, Hand]:
+        """Return how far every partition of a source was read, whoever reads it, as the store has it.
+
+        A partition is idle where the process that reads it said so and lives: nobody else can tell that nothing comes.
+        """
+        ...
+
     # Graphs.
 
     def graph(self, name: str) -> GraphState | None:
@@ -90,6 +98,17 @@ class StoreWriter(Projections, Protocol):
 
     def add_graph(self, name: str, step_us: int) -> GraphState:
         """Add an empty graph."""
+        ...
+
+    def share(self, name: str, step_us: int) -> GraphState:
+        """Return a graph that other processes may feed, too, as it is now; none of them changes it in this transaction.
+
+        It is added if there is none of that name. Take several in the order of their names.
+        """
+        ...
+
+    def noted_graphs(self, source: SourceState, mark: str) -> list[str]:
+        """Return the names of the graphs that a source feeds and that are also linked to the source named `mark`."""
         ...
 
     def save_graphs(self, graphs: Iterable[GraphState]) -> None:
@@ -183,8 +202,8 @@ class StoreWriter(Projections, Protocol):
         """
         ...
 
-    def forget_ids(self, before_us: int) -> None:
-        """Forget the ids of this process's graphs' events before a time."""
+    def forget_ids(self, graph_id: IntArray, before_us: int) -> None:
+        """Forget the ids of the events of graphs [n] before a time."""
         ...
 
     # Records that are no events.

@@ -42,6 +42,9 @@ class FakeClaims:
         self.store = store
         self.log: list[tuple[str, list[str]]] = []
 
+    def announce(self, partitions: Sequence[str]) -> None:
+        pass
+
     def claim(self, partitions: Sequence[str]) -> dict[str, Position | None]:
         self.log.append(("claim", list(partitions)))
         self.store.owner |= dict.fromkeys(partitions, self)

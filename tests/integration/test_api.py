@@ -255,7 +255,7 @@ def test_openapi_lists_every_resource(client: httpx.Client) -> None:
     paths = client.get("/openapi.json").json()["paths"]
     assert {"/v1/graphs", "/v1/graphs/{graph}/forecast", "/v1/graphs/{graph}/snapshots", "/health"} <= set(paths)
     named = {parameter["name"] for parameter in paths["/v1/graphs/{graph}/forecast"]["get"]["parameters"]}
-    assert named == {"graph", "horizon", "metrics", "quantiles", "format"}
+    assert named == {"graph", "horizon", "metrics", "quantiles", "format", "paths", "seed"}
 
 
 def wait_for_meters(client: httpx.Client, *lines: str) -> None:
@@ -275,11 +275,11 @@ class Held:
         self.calls = 0
         steps = Rollouts.steps
 
-        def held(kept: Rollouts, *arguments: Any) -> Any:
+        def held(kept: Rollouts, *arguments: Any, **drawn: int) -> Any:
             self.calls += 1
             self.begun.set()
             assert self.opened.wait(60)
-            return steps(kept, *arguments)
+            return steps(kept, *arguments, **drawn)
 
         monkeypatch.setattr(Rollouts, "steps", held)
 

@@ -37,7 +37,7 @@ class Producer:
 
     def __init__(self, kafka: KafkaServer, topic: str, draw: random.Random) -> None:
         self._kafka = kafka
-        self._topic = topic
+        self.topic = topic
         self._draw = draw
         self._now_us = BEGIN_US
         self._sent = 0
@@ -66,7 +66,7 @@ class Producer:
                     value, self.malformed = value[: draw.randrange(1, len(value) - 1)], self.malformed + 1
                 # A producer that tries again sends the same event twice.
                 for _ in range(2 if draw.random() < 0.02 and value.endswith(b"}") else 1):
-                    sender.send(self._topic, value, partition=partition)
+                    sender.send(self.topic, value, partition=partition)
             sender.flush()
 
 

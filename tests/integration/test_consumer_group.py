@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -100,7 +101,7 @@ def test_processes_share_hand_over_and_lose_nothing(kafka: KafkaServer, postgres
             victim.wait(30)
         # Whoever is left reads all of it.
         town.close()
-        _wait_for_all(postgres_url, EVENTS_PER_ROUND * ROUNDS - town.bad + PARTITIONS, said)
+        wait_for_all(postgres_url, EVENTS_PER_ROUND * ROUNDS - town.bad + PARTITIONS, said)
     finally:
         for process in running:
             process.terminate()
@@ -127,17 +128,22 @@ def test_processes_share_hand_over_and_lose_nothing(kafka: KafkaServer, postgres
     assert len(bad) == len(set(bad)) == town.bad
 
 
-def _wait_for_all(store: str, events: int, said: object) -> None:
+def wait_for_all(store: str, events: int, said: Callable[[], str]) -> None:
     """Wait until every event has been read, whether it counts or is late."""
+    until_s = time.monotonic() + LONGEST_WAIT_S
+    while (read := asked(store, "SELECT coalesce(sum(events), 0) FROM partitions")) < events:
+        assert time.monotonic() < until_s, said()
+        time.sleep(0.3)
+    assert read == events, said()
+
+
+def asked(store: str, sql: str) -> int:
+    """Return the number that a query of a PostgreSQL store gives; 0 where there are no tables yet."""
     import psycopg  # noqa: PLC0415 - only here is a table asked, whose form is the store's affair
 
-    until_s = time.monotonic() + LONGEST_WAIT_S
-    read = 0
-    while time.monotonic() < until_s:
-        with psycopg.connect(store) as connection:
-            row = connection.execute("SELECT coalesce(sum(events), 0) FROM partitions").fetchone()
-        read = int(row[0]) if row else 0
-        if read >= events:
-            break
-        time.sleep(0.3)
-    assert read == events, said()  # type: ignore[operator]
+    with psycopg.connect(store) as connection:
+        try:
+            row = connection.execute(sql).fetchone()  # type: ignore[call-overload]
+        except psycopg.errors.UndefinedTable:
+            return 0
+    return int(row[0]) if row else 0

@@ -17,6 +17,7 @@ from tests.servers.influxdb import InfluxDatabase
 from tests.unit.stream.projection_cases import MemoryStore, some_snapshots
 
 PAGE = (Path(__file__).parents[2] / "docs" / "influxdb.md").read_text()
+PAGE_OF_GRAFANA = Path(__file__).parents[2] / "docs" / "grafana.md"
 MARCH_US = int(datetime(2016, 3, 1, tzinfo=UTC).timestamp()) * 1_000_000
 # How many rows the queries give for a week of hours in which three steps were revised, in the order of the page.
 FLUX_ROWS = [25, 8, 3, 1]
@@ -47,6 +48,17 @@ def test_every_flux_example_answers(address: InfluxAddress) -> None:
             assert "error" not in answer, answer
             rows.append(len(list(csv.DictReader(io.StringIO(answer.strip())))))
     assert rows == FLUX_ROWS
+
+
+def test_the_query_for_grafana_answers(address: InfluxAddress) -> None:
+    (query,) = re.findall(r"```flux\n(.*?)```", PAGE_OF_GRAFANA.read_text(), re.DOTALL)
+    for name, time in (("Start", "2016-03-05T00:00:00Z"), ("Stop", "2016-03-05T23:00:00Z")):
+        assert f"v.timeRange{name}" in query
+        query = query.replace(f"v.timeRange{name}", time)
+    with Connection(address) as connection:
+        answer = connection.query(query.replace("graphtide/autogen", address.bucket)).decode()
+    rows = [row for row in csv.DictReader(io.StringIO(answer.strip())) if row["_field"] in ("events", "active_nodes")]
+    assert len(rows) == 2 * 24  # InfluxDB 1.8 counts the stop
 
 
 def test_every_influxql_example_answers(address: InfluxAddress) -> None:

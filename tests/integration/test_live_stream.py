@@ -105,9 +105,9 @@ def test_a_forecast_follows_each_change_and_is_computed_once_for_all(
     computed: list[int] = []
     steps = Rollouts.steps
 
-    def counted(self: Rollouts, live: Any, horizon: int) -> Any:
+    def counted(self: Rollouts, live: Any, horizon: int, **drawn: int) -> Any:
         computed.append(live.snapshots)
-        return steps(self, live, horizon)
+        return steps(self, live, horizon, **drawn)
 
     monkeypatch.setattr(Rollouts, "steps", counted)
     query = {"horizon": "12", "metrics": "events", "quantiles": "0.5"}

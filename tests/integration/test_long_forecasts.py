@@ -121,7 +121,7 @@ def test_results_in_every_format_are_the_numbers_of_the_engine(client: httpx.Cli
     here = done(client, {"horizon": 250})
     with Engine(settings) as engine:
         chunks = list(engine.forecast("toy", horizon_steps=250).chunks)
-    expected = np.concatenate([chunk.quantiles for chunk in chunks])
+    expected = np.concatenate([chunk.forecast.quantiles for chunk in chunks])
 
     def frame(media_type: str) -> Any:
         answer = client.get(f"{here}/result", headers={"Accept": media_type})

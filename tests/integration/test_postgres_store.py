@@ -11,13 +11,16 @@ import pytest
 
 from infra.errors import StoreError, UsageError
 from infra.steps import HOUR_US
+from stream.ingest import Ingest, IngestOptions
 from stream.store import open_outbox, open_reader, open_writer
 from stream.store.copy import compare_stores, copy_store
 from stream.store.records import Feeder, PartitionState, SourceState
 from stream.store.sql.writer import SqlWriter
-from stream.windows import Clock
+from stream.windows import Clock, Hand
 from tests.servers.postgres import PostgresServer
 from tests.unit.stream import copy_cases, store_contract
+from tests.unit.stream.ingest_cases import at
+from tests.unit.stream.sharing_cases import Claim, Read, ScriptSource
 from tests.unit.stream.store_contract import close, ints, listed, rows
 
 
@@ -341,3 +344,42 @@ def test_a_store_moves_to_postgres_and_back(url: str, tmp_path: Path) -> None:
             assert [comparison.difference for comparison in compare_stores(one, two)] == [None, None]
     for target in (url, last):
         copy_cases.check_whole(target)
+
+
+class TestFinality:
+    """What is final waits for partitions that another process had and nobody reads now."""
+
+    def test_a_partition_whose_reader_died_is_waited_for(self, url: str) -> None:
+        both = ("0", "1")
+        fed = [Claim(both), Read("0", [at(1, "a", "b")]), Read("1", [at(1, "a", "b")]), Read("1")]
+        with open_writer(url) as writer:
+            Ingest(ScriptSource(fed, both), writer, IngestOptions()).run()
+            pid = writer.database._connection.info.backend_pid  # type: ignore[attr-defined]
+            with psycopg.connect(url, autocommit=True) as connection:
+                connection.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+        with open_writer(url) as writer:
+            alone = [Claim(["0"]), Read("0", [at(900, "a", "b")])]
+            Ingest(ScriptSource(alone, both), writer, IngestOptions()).run()
+            with open_reader(url) as reader:
+                assert reader.graph("g").final_us is None
+            heir = Ingest(
+                ScriptSource([Claim(both), Read("1", [at(2, "x", "y"), at(901, "x", "y")])], both),
+                writer,
+                IngestOptions(),
+            )
+            heir.run()
+            assert heir.result().late == 0
+        with open_reader(url) as reader:
+            assert reader.graph("g").final_us == 900 * HOUR_US
+
+    def test_how_far_partitions_are_read_is_told_to_all(self, url: str) -> None:
+        state = PartitionState(Clock(5, 9), {"offset": 7}, idle=True)
+        with open_writer(url) as one, open_writer(url) as two:
+            source = add_source(one)
+            one.claim(source, ["t-0", "t-1"])
+            with one.transaction():
+                one.save_partitions(source, {"t-0": state})
+            told = {"t-0": Hand(Clock(5, 9), idle=True), "t-1": Hand(Clock(), idle=False)}
+            assert one.hands(source) == two.hands(source) == told
+            one.release(source, ["t-0"])
+            assert one.hands(source) == two.hands(source) == told | {"t-0": Hand(Clock(5, 9), idle=False)}

@@ -12,9 +12,10 @@ import numpy as np
 
 from stream import ingest, intake, revision, windows
 from stream.events import IntArray
+from stream.graphs import FedGraphs
 from stream.sources.base import PartitionedBatch
 from stream.store.projector import Projector
-from stream.store.records import PartitionState, SourceState
+from stream.store.records import GraphState, PartitionState, SourceState
 from stream.store.sql.event_ids import EventIds
 from stream.store.sql.writer import SqlWriter
 
@@ -98,6 +99,26 @@ def claims_unchecked() -> AbstractContextManager[object]:
     return patch.object(SqlWriter, "_check_claims", lambda self: None)
 
 
+def others_not_waited_for() -> AbstractContextManager[object]:
+    """Close a split graph's steps, and call them final, by the partitions of one process alone."""
+    return patch.object(FedGraphs, "all_hands", FedGraphs.own_hands)
+
+
+@contextmanager
+def split_graphs_kept() -> Iterator[None]:
+    """Go on from what one process knows of a split graph, whatever others have made of it."""
+    share = SqlWriter.share
+
+    def share_once(self: SqlWriter, name: str, step_us: int) -> GraphState:
+        held = self.__dict__.setdefault("_shared_states", {})
+        if name not in held:
+            held[name] = share(self, name, step_us)
+        return held[name]
+
+    with patch.object(SqlWriter, "share", share_once):
+        yield
+
+
 BUGS: Mapping[str, Callable[[], AbstractContextManager[object]]] = {
     "positions-apart": positions_apart,
     "lateness-by-all": lateness_by_all,
@@ -105,4 +126,6 @@ BUGS: Mapping[str, Callable[[], AbstractContextManager[object]]] = {
     "first-seen-stays": first_seen_stays,
     "ids-in-memory": ids_in_memory,
     "claims-unchecked": claims_unchecked,
+    "others-not-waited-for": others_not_waited_for,
+    "split-graphs-kept": split_graphs_kept,
 }

@@ -12,6 +12,8 @@ MIN_EVENTS = 2000
 MIN_FAULTS = 5
 # For how long, in simulated time, producers send and faults strike.
 PRODUCTION_US = 120 * SECOND_US
+# Of the runs where processes share the partitions.
+_SPLIT_SHARE = 0.5
 
 
 class Kind(StrEnum):
@@ -55,8 +57,10 @@ class Plan:
 
     Attributes:
         seed: where all of it comes from.
-        shared: several processes share the partitions, and each graph has a partition of its own; otherwise one process
-            reads all of them, a graph's events come from any, and a second process appears only as a take-over.
+        shared: several processes share the partitions; otherwise one process reads all of them, and a second process
+            appears only as a take-over.
+        split: several processes share each graph, whose events come from any partition; otherwise, where they share
+            the partitions, each graph has one of its own.
         n_processes: how many processes there are.
         n_graphs: how many graphs.
         n_events: events, before duplicates and others that do not count.
@@ -77,6 +81,7 @@ class Plan:
 
     seed: int
     shared: bool
+    split: bool
     n_processes: int
     n_graphs: int
     n_events: int
@@ -100,6 +105,11 @@ class Plan:
     turn_us: int
     faults: tuple[Fault, ...]
 
+    @property
+    def keyed(self) -> bool:
+        """Whether the events of a graph are all in one partition."""
+        return self.shared and not self.split
+
     @classmethod
     def of(cls, seed: int) -> "Plan":
         """Draw the plan of a seed."""
@@ -110,6 +120,7 @@ class Plan:
         return cls(
             seed=seed,
             shared=shared,
+            split=shared and random.Random(f"split {seed}").random() < _SPLIT_SHARE,
             n_processes=draw.choice((2, 3)) if shared else 1,
             n_graphs=draw.randint(4, 5) if shared else draw.randint(2, 4),
             n_events=draw.randint(MIN_EVENTS, MIN_EVENTS + 50),

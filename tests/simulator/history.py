@@ -93,7 +93,7 @@ def make_histories(plan: Plan) -> list[History]:
     for number in range(N_PARTITIONS):
         own[number] += _copies(plan, letters, own[number])
         own[number] += _others(plan, letters, len(own[number]))
-    if not plan.shared:
+    if not plan.keyed:
         _stray_copies(letters, own)
     return [_history(plan, number, rows) for number, rows in enumerate(own)]
 
@@ -111,7 +111,7 @@ def _events(plan: Plan, draw: np.random.Generator) -> tuple[list[Event], list[in
     arrival_us = ts_us + (delay * plan.step_us).astype(np.int64)
 
     graph = np.minimum(draw.integers(0, plan.n_graphs + 1, n), plan.n_graphs - 1)
-    partition = graph % N_PARTITIONS if plan.shared else draw.integers(0, N_PARTITIONS, n)
+    partition = graph % N_PARTITIONS if plan.keyed else draw.integers(0, N_PARTITIONS, n)
     n_nodes = int(draw.integers(8, 120))
     src, dst = (n_nodes * draw.random((2, n)) ** 2).astype(np.int64).tolist()
     types = draw.integers(0, len(_TYPES), n).tolist()
@@ -196,7 +196,7 @@ def _history(plan: Plan, number: int, rows: list[tuple[int, int, Sent]]) -> Hist
         if partition == number:
             at_us[(at_us >= begin_us) & (at_us < silent_until_us)] = silent_until_us
     at_us = np.append(np.maximum.accumulate(at_us), max(PRODUCTION_US, int(at_us.max(initial=0))))
-    last = _sent(Event("n0", "n1", end_us(plan), graph=f"g{number}" if plan.shared else "g0"))
+    last = _sent(Event("n0", "n1", end_us(plan), graph=f"g{number}" if plan.keyed else "g0"))
     draw = np.random.default_rng([plan.seed, 2, number])
     jumps = np.where(draw.random(len(at_us)) < plan.gap_share, draw.integers(2, 20, len(at_us)), 1)
     offset = np.cumsum(jumps) - 1

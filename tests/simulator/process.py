@@ -34,6 +34,7 @@ def options_of(plan: Plan, now_us: Callable[[], int]) -> IngestOptions:
         dedup_window_us=plan.dedup_window_us,
         keep_edges_us=plan.keep_edges_us,
         split_by_type=plan.split_by_type,
+        split_graphs=frozenset(f"g{number}" for number in range(plan.n_graphs)) if plan.split else frozenset(),
         now_us=now_us,
     )
 

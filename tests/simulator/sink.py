@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from unittest.mock import patch
 
 from stream.store.influx.address import InfluxAddress
-from stream.store.influx.connection import UnavailableError
 from stream.store.influx.points import SNAPSHOTS
+from stream.store.influx.unavailable import UnavailableError
 from stream.store.influx.writer import StoppedError
 from stream.store.outbox import Outbox
 from stream.store.projector import Projector

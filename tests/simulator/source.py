@@ -11,6 +11,7 @@ from stream.events import EventBatch, Interner, Reject
 from stream.sources.base import Claims, Part, PartitionedBatch
 from stream.sources.kafka.client import Chunk, KafkaClient, Partition, UnavailableError
 from tests.simulator.clock import Clock
+from tests.simulator.faults import N_PARTITIONS
 from tests.simulator.history import TOPIC
 
 _RECORD_CHARS = 200
@@ -44,6 +45,7 @@ class GroupSource:
     def batches(self, claims: Claims) -> Iterator[PartitionedBatch]:
         """Yield batches for ever."""
         self._client.join((TOPIC,))
+        claims.announce([str(Partition(TOPIC, number)) for number in range(N_PARTITIONS)])
         while True:
             polled = self._client.poll(10_000, 1 << 20, 1.0)
             if polled.assigned is not None:

@@ -97,10 +97,11 @@ class KafkaServer(Server):
         )  # fmt: skip
         (self.folder / "server.properties").write_text(text)
         (self.folder / "log4j2.yaml").write_text(LOGGING)
+        # It may begin with a hyphen, which an argument of its own must not.
         cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         tool = self._java("kafka.tools.StorageTool")
         done = subprocess.run(
-            [*tool, "format", "--standalone", "-t", cluster, "-c", "server.properties"],
+            [*tool, "format", "--standalone", f"--cluster-id={cluster}", "-c", "server.properties"],
             cwd=self.folder, capture_output=True, text=True, env=self.environment(), check=False,
         )  # fmt: skip
         if done.returncode != 0:

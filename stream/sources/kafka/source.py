@@ -146,6 +146,7 @@ class KafkaSource:
 
     def _begin(self, claims: Claims) -> None:
         self._is_placed = self._options.group is None
+        claims.announce([str(each) for each in _partitions(self._topics)])
         if self._is_placed:
             self._take(claims, _partitions(self._topics))
         else:
@@ -346,6 +347,7 @@ class KafkaSource:
             return
         new_topics = [name for name in topics if name not in self._topics]
         self._topics = dict(topics)
+        claims.announce([str(each) for each in _partitions(topics)])
         if self._options.group is None:
             self._take(claims, _partitions(topics))
         elif new_topics:

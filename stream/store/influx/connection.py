@@ -13,6 +13,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationValueErro
 
 from infra.errors import StoreError
 from stream.store.influx.address import TOKEN_VARIABLE, InfluxAddress
+from stream.store.influx.unavailable import UnavailableError
 
 _TRY_LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
 _GIVEN_UP_BY_PROXY = frozenset({502, 504})
@@ -23,20 +24,6 @@ _NOT_FOUND = ("retention policy not found", "database not found", "no database",
 _DIALECT: Any = Dialect(header=True, annotations=[], delimiter=",", date_time_format="RFC3339")  # type: ignore[no-untyped-call]
 _MICROSECONDS: Any = WritePrecision.US
 _SHOWN_CHARS = 300
-
-
-class UnavailableError(StoreError):
-    """InfluxDB cannot be reached, or is too busy: the same request can succeed later.
-
-    Args:
-        retry_after_s: how long the server asks to wait, 0 where it says nothing.
-        may_go_on: the server may still be at work on the request.
-    """
-
-    def __init__(self, message: str, *, fix: str, retry_after_s: float = 0.0, may_go_on: bool = False) -> None:
-        super().__init__(message, fix=fix)
-        self.retry_after_s = retry_after_s
-        self.may_go_on = may_go_on
 
 
 class TooLargeError(StoreError):

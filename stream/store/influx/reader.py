@@ -3,24 +3,25 @@
 import difflib
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from infra.errors import StoreError
 from infra.schema import METRIC_INDEX, METRIC_NAMES
 from infra.steps import format_time, step_start_us
 from stream.store.base import GraphInfo, SnapshotTable
 from stream.store.influx.address import InfluxAddress
-from stream.store.influx.connection import Connection, UnavailableError
+from stream.store.influx.connection import Connection
 from stream.store.influx.flux import facts_query, parse_facts, parse_snapshots, snapshots_query
+from stream.store.influx.patience import Patience
 from stream.store.influx.points import FACT_FIELDS, info_of_facts
+from stream.store.influx.unavailable import UnavailableError
 
 # Snapshots in one answer; bounds the memory of both sides.
 _PAGE_STEPS = 20_000
-_TRIES = 3
 
 
 class InfluxSnapshots:
@@ -29,11 +30,18 @@ class InfluxSnapshots:
     A graph is there up to what its facts say, which are written after the snapshots that they count. Beside a running
     projection every single snapshot is whole; a revision of several steps can be seen in part for a moment.
 
+    Args:
+        address: of the bucket.
+        patience: how it goes on after failures; that of a command if not given.
+
     Raises:
         StoreError: InfluxDB cannot be reached, or refuses the token or the bucket.
     """
 
-    def __init__(self, address: InfluxAddress) -> None:
+    def __init__(self, address: InfluxAddress, patience: Patience | None = None) -> None:
+        self._patience = patience or Patience.of_command()
+        if self._patience.timeout_s is not None:
+            address = replace(address, timeout_s=min(address.timeout_s, self._patience.timeout_s))
         self._address = address
         self._lock = threading.Lock()
         self._connection = Connection(address)
@@ -136,15 +144,9 @@ class InfluxSnapshots:
         )
 
     def _ask(self, query: str) -> bytes:
-        retrying = Retrying(
-            retry=retry_if_exception_type(UnavailableError),
-            wait=wait_random_exponential(multiplier=0.1, max=2.0),
-            stop=stop_after_attempt(_TRIES),
-            reraise=True,
-        )
         with self._lock:
             try:
-                return retrying(self._connection.query, query)
+                return self._patience.ask(lambda: self._connection.query(query), self._address.place)
             except UnavailableError as error:
                 raise StoreError(error.message, fix="start InfluxDB, or check host, port and TLS") from None
 

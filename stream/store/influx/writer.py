@@ -16,7 +16,8 @@ from tenacity import (
 
 from infra.errors import StoreError
 from stream.store.influx.address import InfluxAddress
-from stream.store.influx.connection import Connection, TooLargeError, UnavailableError
+from stream.store.influx.connection import Connection, TooLargeError
+from stream.store.influx.unavailable import UnavailableError
 
 _FIRST_WAIT_S = 0.25
 

@@ -10,10 +10,7 @@ from stream.store.known import BoolArray
 from stream.store.sql.database import Part
 
 SAME_IDS = "SELECT high, low, ts_us FROM event_ids WHERE graph_id = ? AND high {keys}"
-FORGET_IDS = (
-    "DELETE FROM event_ids WHERE ts_us < ? AND graph_id IN (SELECT graph_id FROM feeders JOIN partitions"
-    " ON partitions.source_id = feeders.source_id AND partitions.name = partition_name WHERE owner = ?)"
-)
+FORGET_IDS = "DELETE FROM event_ids WHERE ts_us < ? AND graph_id {keys}"
 _Key = tuple[int, int, int]
 
 
@@ -58,6 +55,6 @@ class EventIds(Part):
         )
         return seen
 
-    def forget_ids(self, before_us: int) -> None:
-        """Forget the ids of this process's graphs' events before a time."""
-        self.database.fetch(FORGET_IDS, (before_us, self.database.number))
+    def forget_ids(self, graph_id: IntArray, before_us: int) -> None:
+        """Forget the ids of the events of graphs [n] before a time."""
+        self.database.fetch_in(FORGET_IDS, (before_us,), graph_id)

@@ -46,6 +46,8 @@ class OpenSteps(Part):
         # By graph id; a graph that is not here has to be looked up, unless all is here.
         self._held: dict[int, _Held] = {}
         self._holds_all_open: bool | None = None
+        # Graphs whose rows other processes add and take, too: memory has none of them.
+        self._shared: set[int] = set()
 
     def _forget(self) -> None:
         super()._forget()
@@ -97,8 +99,15 @@ class OpenSteps(Part):
             self.database.fetch(DELETE_BEFORE, (graph.id, before_us))
         return taken
 
+    def _share_open(self, graph_id: int) -> None:
+        """Keep nothing in memory of a graph that other processes feed, too."""
+        self._shared.add(graph_id)
+        self._held.pop(graph_id, None)
+
     def _whole(self, graph_id: int) -> _Held | None:
-        """Return all open rows of a graph, loaded if they are not too many; None where they are."""
+        """Return all open rows of a graph, loaded if they are not too many; None where they are, or are not ours."""
+        if graph_id in self._shared:
+            return None
         if self._holds_all_open is None:
             self._holds_all_open = self.database.exclusive and not self.database.fetch(
                 "SELECT 1 FROM open_chunks LIMIT 1"

@@ -7,7 +7,7 @@ from dataclasses import astuple
 from infra.errors import StoreError
 from stream.store.records import Feeder, GraphState, PartitionState, SourceState
 from stream.store.sql.database import Database, Part, Row
-from stream.windows import Clock
+from stream.windows import Clock, Hand
 
 _STATE = "position, watermark_us, max_ts_us, events, late, duplicates, rejected, idle"
 _GRAPH = (
@@ -61,7 +61,8 @@ class Sources(Part):
             rows = execute(
                 "INSERT INTO partitions (source_id, name, owner, watermark_us, max_ts_us, events, late, duplicates,"
                 " rejected, idle) VALUES (?, ?, ?, ?, ?, 0, 0, 0, 0, 0) ON CONFLICT (source_id, name)"
-                f" DO UPDATE SET owner = excluded.owner RETURNING {_STATE}",
+                # Whether nothing comes, only the process that listens can tell.
+                f" DO UPDATE SET owner = excluded.owner, idle = 0 RETURNING {_STATE}",
                 (source.id, name, self.database.number, *astuple(Clock())),
             )
             states[name] = _partition(rows[0])
@@ -130,6 +131,20 @@ class Sources(Part):
             idle=all(s.idle for s in states),
         )
 
+    def hands(self, source: SourceState) -> dict[str, Hand]:
+        """Return how far every partition of a source was read, whoever reads it, as the store has it.
+
+        A partition is idle where the process that reads it said so and lives: nobody else can tell that nothing comes.
+        """
+        database = self.database
+        return {
+            name: Hand(
+                Clock(watermark_us, max_ts_us),
+                idle=bool(idle) and owner is not None and (owner == database.number or database.alive(owner)),
+            )
+            for name, watermark_us, max_ts_us, idle, owner in database.fetch(HANDS, (source.id,))
+        }
+
     def graph(self, name: str) -> GraphState | None:
         """Return a graph, None if there is none of that name."""
         rows = self.database.fetch(f"SELECT {_GRAPH} FROM graphs WHERE name = ?", (name,))
@@ -166,19 +181,19 @@ class Sources(Part):
         Raises:
             StoreError: another process has added it since it was asked for.
         """
-        rows = self.database.fetch(
-            "INSERT INTO graphs (name, step_us, snapshots, events, total_nodes, total_edges, late)"
-            " VALUES (?, ?, 0, 0, 0, 0, 0) ON CONFLICT (name) DO NOTHING RETURNING id",
-            (name, step_us),
-        )
+        rows = self.database.fetch(ADD_GRAPH, (name, step_us))
         if not rows:
             raise StoreError(
                 f"graph {name!r} has events in partitions that two processes read",
                 place=self.database.name,
-                fix="key the records by graph, so that each graph has one partition, or read all partitions in one"
-                " process",
+                fix="key the records by graph, so that each graph has one partition, read all partitions in one"
+                f" process, or let the processes share the graph: --split {name}",
             )
         return GraphState(rows[0][0], name, step_us)
+
+    def noted_graphs(self, source: SourceState, mark: str) -> list[str]:
+        """Return the names of the graphs that a source feeds and that are also linked to the source named `mark`."""
+        return sorted({name for (name,) in self.database.fetch(NOTED, (mark, source.id))})
 
     def save_graphs(self, graphs: Iterable[GraphState]) -> None:
         """Write everything of graphs but id, name and step size."""
@@ -206,7 +221,17 @@ class Sources(Part):
         )
 
 
+ADD_GRAPH = (
+    "INSERT INTO graphs (name, step_us, snapshots, events, total_nodes, total_edges, late)"
+    " VALUES (?, ?, 0, 0, 0, 0, 0) ON CONFLICT (name) DO NOTHING RETURNING id"
+)
+HANDS = "SELECT name, watermark_us, max_ts_us, idle, owner FROM partitions WHERE source_id = ?"
 OWNED = "SELECT source_id, name FROM partitions WHERE owner = ? ORDER BY source_id, name FOR UPDATE"
+NOTED = (
+    "SELECT graphs.name FROM sources JOIN feeders AS mark ON mark.source_id = sources.id"
+    " JOIN feeders AS fed ON fed.graph_id = mark.graph_id JOIN graphs ON graphs.id = mark.graph_id"
+    " WHERE sources.name = ? AND fed.source_id = ?"
+)
 FEEDERS = (
     "SELECT sources.name, ended, partition_name, owner FROM feeders JOIN sources ON sources.id = feeders.source_id"
     " LEFT JOIN partitions ON partitions.source_id = feeders.source_id AND partitions.name = partition_name"

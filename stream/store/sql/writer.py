@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Self
 
-from stream.store.records import PartitionState, SourceState
+from stream.store.records import GraphState, PartitionState, SourceState
 from stream.store.sql.closed_steps import ClosedSteps
 from stream.store.sql.database import Database
 from stream.store.sql.dictionary import Dictionary
@@ -12,6 +12,7 @@ from stream.store.sql.erasure import Erasure
 from stream.store.sql.event_ids import EventIds
 from stream.store.sql.letters import Letters
 from stream.store.sql.open_steps import OpenSteps
+from stream.store.sql.sources import ADD_GRAPH
 
 
 class SqlWriter(Erasure, Dictionary, OpenSteps, ClosedSteps, EventIds, Letters):
@@ -68,6 +69,22 @@ class SqlWriter(Erasure, Dictionary, OpenSteps, ClosedSteps, EventIds, Letters):
         self._claimed -= {(source.id, name) for name in partitions}
         with self.transaction():
             self._release(source, partitions)
+
+    def share(self, name: str, step_us: int) -> GraphState:
+        """Return a graph that other processes may feed, too, as it is now; none of them changes it in this transaction.
+
+        It is added if there is none of that name. Take several in the order of their names.
+        """
+        graph = self.graph(name)
+        if graph is None:
+            self.database.fetch(ADD_GRAPH, (name, step_us))
+            graph = self.graph(name)
+            assert graph is not None
+        self.database.lock_graph(graph.id)
+        if not self.database.exclusive:
+            self._share_open(graph.id)
+        # Others may have changed it until the lock was ours.
+        return self.graph(name) or graph
 
     def close(self) -> None:
         """Close the store; a new one that nothing was written to goes away."""

@@ -15,6 +15,7 @@ from infra.errors import GraphtideError
 from infra.schema import METRIC_NAMES, QUANTILE_LEVELS
 from infra.steps import HOUR_US
 from models.contract import ForecastChunk
+from models.futures import without_paths
 from stream.store.base import SnapshotTable
 
 FIRST_US = 1_254_189_600_000_000  # 2009-09-29T02:00:00Z
@@ -28,7 +29,7 @@ def chunk(first_step: int, steps: int) -> ForecastChunk:
 
 
 def table(part: ForecastChunk, levels: tuple[float, ...] = QUANTILE_LEVELS):  # type: ignore[no-untyped-def]
-    return forecast_table(part, first_step_us=FIRST_US, step_us=HOUR_US, metrics=METRICS, levels=levels)
+    return forecast_table(without_paths(part), first_step_us=FIRST_US, step_us=HOUR_US, metrics=METRICS, levels=levels)
 
 
 def written(file_format: FileFormat, chunks: list[ForecastChunk], about: dict[str, object] | None = None) -> bytes:

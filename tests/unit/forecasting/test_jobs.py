@@ -10,8 +10,10 @@ from forecasting import job_chunks, jobs
 from forecasting.jobs import Job, JobRequest, Jobs, KeyReusedError, LostJobError, Status, TooManyJobsError
 from forecasting.service_file import ServiceFile
 from infra.errors import StoreError
-from infra.schema import METRIC_INDEX, QUANTILE_LEVELS
+from infra.schema import METRIC_INDEX, METRIC_NAMES, QUANTILE_LEVELS
 from infra.settings import JobSettings
+from models.contract import PathChunk
+from models.futures import without_paths
 from tests.unit.forecasting.forecast_cases import cut, some_forecast
 
 REQUEST = JobRequest(30, ("total_nodes", "events"), (0.1, 0.9), 0)
@@ -163,7 +165,7 @@ def test_chunks_come_back_cut_behind_the_last_step_that_was_read(table: Jobs) ->
     table.create("o", "g", REQUEST)
     job, whole = begun(table), some_forecast(30)
     for chunk in cut(whole, 10, 25):
-        body = job_chunks.pack(chunk, REQUEST.metrics, REQUEST.quantiles)
+        body = job_chunks.pack(without_paths(chunk), REQUEST.metrics, REQUEST.quantiles)
         table.keep(job, chunk.first_step, len(chunk), body)
     for after in (0, 5, 10, 24, 29, 30):
         chunks = list(table.chunks(job, after))
@@ -171,7 +173,7 @@ def test_chunks_come_back_cut_behind_the_last_step_that_was_read(table: Jobs) ->
         if not chunks:
             continue
         assert chunks[0].first_step == after
-        values = np.concatenate([chunk.quantiles for chunk in chunks])
+        values = np.concatenate([chunk.forecast.quantiles for chunk in chunks])
         for name in REQUEST.metrics:
             for level in REQUEST.quantiles:
                 at = METRIC_INDEX[name], QUANTILE_LEVELS.index(level)
@@ -181,8 +183,21 @@ def test_chunks_come_back_cut_behind_the_last_step_that_was_read(table: Jobs) ->
 def test_large_whole_numbers_are_kept_to_the_last_digit() -> None:
     chunk = some_forecast(5)
     chunk.mean[:] = 2.0**24 + 1
-    back = job_chunks.unpack(job_chunks.pack(chunk, ("events",), (0.5,)), 0, ("events",), (0.5,))
-    assert (back.mean[:, METRIC_INDEX["events"]] == 2.0**24 + 1).all()
+    back = job_chunks.unpack(job_chunks.pack(without_paths(chunk), ("events",), (0.5,)), 0, ("events",), (0.5,))
+    assert (back.forecast.mean[:, METRIC_INDEX["events"]] == 2.0**24 + 1).all()
+
+
+def test_paths_are_kept_beside_the_levels_and_jobs_without_them_stay_readable() -> None:
+    forecast = some_forecast(5)
+    values = np.arange(5 * len(METRIC_NAMES) * 3, dtype=np.float64).reshape(5, len(METRIC_NAMES), 3)
+    body = job_chunks.pack(PathChunk(0, values, forecast), ("events", "new_nodes"), (0.5,))
+    back = job_chunks.unpack(body, 0, ("events", "new_nodes"), (0.5,), 3)
+    for name in ("events", "new_nodes"):
+        assert np.array_equal(back.values[:, METRIC_INDEX[name]], values[:, METRIC_INDEX[name]])
+        at = METRIC_INDEX[name], QUANTILE_LEVELS.index(0.5)
+        assert back.forecast.quantiles[:, *at] == pytest.approx(forecast.quantiles[:, *at], rel=1e-6)
+    of_before = '{"horizon": 30, "metrics": ["total_nodes", "events"], "quantiles": [0.1, 0.9], "seed": 0}'
+    assert JobRequest.parse(of_before) == REQUEST
 
 
 @pytest.mark.parametrize("body", [b"", b"5abcd", b"4", b"4abc"])

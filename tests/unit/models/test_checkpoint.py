@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from infra.errors import ModelError
-from models.checkpoint import CARD_NAME, load, read_card, save
+from models.checkpoint import CARD_NAME, FORMAT_VERSION, load, read_card, save
 from models.forecaster import ForecasterConfig, ForecasterNet
 
 SMALL = ForecasterConfig(d_model=16, n_layers=1, d_state=8, headdim=16)
@@ -73,8 +73,15 @@ def test_a_damaged_card_is_noticed(folder: Path, text: str) -> None:
         load(folder)
 
 
+def test_a_checkpoint_of_a_newer_version_asks_for_an_upgrade(folder: Path) -> None:
+    edit_card(folder, format=FORMAT_VERSION + 1)
+    with pytest.raises(ModelError, match="of a newer version") as caught:
+        load(folder)
+    assert "upgrade graphtide" in str(caught.value)
+
+
 @pytest.mark.parametrize(
-    "changes", [{"format": 99}, {"schema": 2}, {"metrics": ["events"]}, {"quantile_levels": [0.5]}, {"features": 3}]
+    "changes", [{"format": 1}, {"schema": 2}, {"metrics": ["events"]}, {"quantile_levels": [0.5]}, {"features": 3}]
 )
 def test_a_card_of_another_version_is_refused(folder: Path, changes: dict[str, object]) -> None:
     edit_card(folder, **changes)

@@ -1,5 +1,7 @@
 """A store with something of everything, and what a copy of it has to have."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from infra.steps import HOUR_US
@@ -48,7 +50,7 @@ def check_whole(url: str) -> None:
         assert source is not None
         assert source.split_by_type
         assert [feeder.elsewhere for feeder in writer.feeders(writer.graphs_of(source)[0])] == [False]
-        assert writer.claim(source, ["t-0"]) == {"t-0": STATE}
+        assert writer.claim(source, ["t-0"]) == {"t-0": replace(STATE, idle=False)}
         with writer.transaction():
             graphs = writer.graphs_of(source, ["t-0"])
             assert [graph.name for graph in graphs] == ["g", "h"]

@@ -106,6 +106,8 @@ class SourceContract(StoreContract):
         with writer.transaction():
             writer.save_partitions(source, {"t-0": state})
         writer.release(source, ["t-0", "t-1"])
+        # That nothing comes, only who listens can tell.
+        state.idle = False
         assert writer.claim(source, ["t-0"]) == {"t-0": state}
         writer.close()
         with open_writer(url) as again:
@@ -358,7 +360,7 @@ class EventIdContract(StoreContract):
         assert remember(writer, (g, "a", 110), (g, "a", 111), (g, "a", 121), (g, "b", 90)) == [True, False, True, True]
         assert remember(writer, (g, "a", 122), (g, "c", 0), (g, "c", 5)) == [False, False, True]
         with writer.transaction():
-            writer.forget_ids(111)
+            writer.forget_ids(ints(g), 111)
         writer.close()
         with open_writer(url) as again:
             found = again.source("kafka:events")

@@ -35,12 +35,14 @@ QUERIES: dict[str, tuple[str, tuple[object, ...]]] = {
     "first steps of nodes": (dictionary.FIRST_OF_NODES, ()),
     "first steps of edges": (dictionary.FIRST_OF_EDGES, ()),
     "ids that were seen": (event_ids.SAME_IDS, (3,)),
-    "ids that are forgotten": (event_ids.FORGET_IDS, (20 * HOUR_US, 1)),
+    "ids that are forgotten": (event_ids.FORGET_IDS, (20 * HOUR_US,)),
     "changes to project": (reader.PENDING, ("influxdb", 10)),
     "letters to deliver": (letter_reader.TO_DELIVER, (10,)),
     "letters by number": (f"{_LETTERS} ORDER BY dead_letters.id LIMIT ?", (9000, 10)),
     "a few letters": (f"{_LETTERS} AND dead_letters.id {{keys}}", (0,)),
     "rejects of a source": (letters.REJECTS_OF, (1,)),
+    "partitions of a source": (sources.HANDS, (2,)),
+    "graphs that are noted": (sources.NOTED, ("file", 1)),
     "what feeds a graph": (sources.FEEDERS, (3,)),
 }  # fmt: skip
 # The tables that these read in order of an index, or of which they read a few rows; nothing is read as a whole.

@@ -66,6 +66,9 @@ class Client:
 
 
 class Claims:
+    def announce(self, partitions: Sequence[str]) -> None:
+        pass
+
     def claim(self, partitions: Sequence[str]) -> dict[str, Position | None]:
         return dict.fromkeys(partitions)
 

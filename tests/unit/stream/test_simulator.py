@@ -15,6 +15,8 @@ SEEDS_OF_BUGS = {
     "first-seen-stays": range(8),
     "ids-in-memory": range(4),
     "claims-unchecked": range(12),
+    "others-not-waited-for": range(20, 32),
+    "split-graphs-kept": range(20, 32),
 }
 
 

@@ -195,6 +195,9 @@ def test_another_spool_at_the_same_place_is_read_from_its_beginning(tmp_path: Pa
 
 def test_a_position_of_another_kind_is_refused(spool: Spool) -> None:
     class Strange:
+        def announce(self, partitions: Sequence[str]) -> None:
+            pass
+
         def claim(self, partitions: Sequence[str]) -> dict[str, Position | None]:
             return {name: {"byte": 7} for name in partitions}
 

@@ -142,7 +142,7 @@ class TestOpening:
                 connection.close()
         before = None if kind == "folder" else store.read_bytes()
         expected = {
-            "older": f"schema {STORE_SCHEMA - 1}, of a version before .* keeps schema {STORE_SCHEMA}",
+            "older": f"schema {STORE_SCHEMA - 1}; .* keeps schema {STORE_SCHEMA}",
             "newer": f"schema {STORE_SCHEMA + 1}.*keeps schema {STORE_SCHEMA}",
             "folder": "directory",
         }

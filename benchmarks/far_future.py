@@ -1,0 +1,169 @@
+"""What becomes of forecasts in the far future: calibration over simulated networks, and a rollout of 365,000 steps.
+
+    python benchmarks/far_future.py calibration --graphs 200   # networks that no model has seen, 12,000 hours ahead
+    python benchmarks/far_future.py stress                     # ten times the longest horizon, on each development log
+    python benchmarks/far_future.py                            # print what was measured
+
+The networks are drawn as those of training are, with other seeds. The shares of steps below each quantile level are
+pooled over the count metrics of a network, and their errors are bootstrapped over networks. Results go to
+benchmarks/results/far_future.json.
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hardware import hardware, versions
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from forecasting.corpus import EventLog
+from forecasting.general import development_logs, random_network
+from forecasting.training import forecaster_of
+from infra.configuration import load_settings
+from infra.schema import METRICS, QUANTILE_LEVELS, Kind
+from infra.steps import HOUR_US
+from models import checkpoint, general_folder
+from models.constraints import violations
+from models.contract import History
+from models.forecaster import MambaForecaster
+from models.scoring import HORIZON_BUCKETS, bucket_name
+from stream.sources.simulate import SimulatedSource
+
+RESULT = Path(__file__).parent / "results" / "far_future.json"
+COUNTS = [index for index, metric in enumerate(METRICS) if metric.kind is Kind.COUNT]
+LEVELS = np.array(QUANTILE_LEVELS)
+MEDIAN = QUANTILE_LEVELS.index(0.5)
+# Half a year is seen before the origin; nobody's training drew seeds from here on.
+SEEN_STEPS, LONGEST_STEPS, FIRST_SEED = 4380, 12_000, 50_000_000
+STRESS_STEPS, WINDOW_STEPS = 365_000, 8766
+BOOTSTRAPS = 1000
+
+
+def general_model() -> MambaForecaster:
+    """Return the model that comes with the package."""
+    found = checkpoint.load(general_folder())
+    assert found is not None, "the general model is missing"
+    return forecaster_of(found)
+
+
+def simulated_history(number: int) -> History:
+    """Return the hourly snapshots of one network, as long as its horizon needs."""
+    config = random_network(np.random.default_rng((FIRST_SEED, number)), FIRST_SEED + number)
+    years = (SEEN_STEPS + LONGEST_STEPS) / 8766
+    # A busy network would take minutes to draw; it is drawn quieter instead of shorter.
+    config = replace(config, years=years, events_per_hour=min(config.events_per_hour, 120_000 / (years * 8766)))
+    events = EventLog.read(SimulatedSource(config))
+    return events.history(HOUR_US, (int(events.ts_E[-1]) // HOUR_US + 1) * HOUR_US)
+
+
+def shares(model: MambaForecaster, history: History) -> dict[str, np.ndarray]:
+    """Return, by bucket, the shares [2, Q] of counts below, and at or below, each level."""
+    state = model.update(model.start(history.step_us, history.start_us), history.values[:SEEN_STEPS])
+    horizon = min(LONGEST_STEPS, len(history) - SEEN_STEPS)
+    found = {bucket_name(*bucket): np.zeros((2, len(LEVELS))) for bucket in HORIZON_BUCKETS}
+    steps = dict.fromkeys(found, 0)
+    for chunk in model.rollout(state, horizon):
+        came = history.values[SEEN_STEPS + chunk.first_step :][: len(chunk), COUNTS, None]
+        said = chunk.quantiles[:, COUNTS]
+        ahead = np.arange(chunk.first_step + 1, chunk.first_step + len(chunk) + 1)
+        for first, last in HORIZON_BUCKETS:
+            within = (ahead >= first) & (ahead <= last)
+            if within.any():
+                name = bucket_name(first, last)
+                found[name] += [
+                    (came < said)[within].mean(axis=1).sum(axis=0),
+                    (came <= said)[within].mean(axis=1).sum(axis=0),
+                ]
+                steps[name] += int(within.sum())
+    return {name: total / steps[name] for name, total in found.items() if steps[name]}
+
+
+def calibration(graphs: int) -> list[dict[str, Any]]:
+    """Return the shares below each level by bucket, over `graphs` networks, with bootstrap errors over networks."""
+    model, by_bucket = general_model(), dict[str, list[np.ndarray]]()
+    for number in range(graphs):
+        for name, share in shares(model, simulated_history(number)).items():
+            by_bucket.setdefault(name, []).append(share)
+        print(f"{number + 1} of {graphs} networks", file=sys.stderr, flush=True)
+    generator, rows = np.random.default_rng(0), []
+    for name, found in by_bucket.items():
+        share_G2Q = np.stack(found)
+        drawn = share_G2Q[generator.integers(0, len(found), (BOOTSTRAPS, len(found)))].mean(axis=1)
+        mean_2Q, error_2Q = share_G2Q.mean(axis=0), drawn.std(axis=0)
+        for q, level in enumerate(QUANTILE_LEVELS):
+            below, at_or_below = mean_2Q[:, q]
+            # 0.03 and two errors: the tolerance that the forecasts are held to.
+            met = below - 0.03 - 2 * error_2Q[0, q] <= level <= at_or_below + 0.03 + 2 * error_2Q[1, q]
+            rows.append(
+                {
+                    "bucket": name,
+                    "level": level,
+                    "below": round(float(below), 4),
+                    "at_or_below": round(float(at_or_below), 4),
+                    "error": round(float(error_2Q[:, q].max()), 4),
+                    "graphs": len(found),
+                    "met": bool(met),
+                }
+            )
+    return rows
+
+
+def stress() -> list[dict[str, Any]]:
+    """Return, by log, how the years of a rollout of `STRESS_STEPS` differ from its first whole year."""
+    model, rows = general_model(), []
+    for log in development_logs(load_settings().data.folders()):
+        history = log.events.history(HOUR_US, log.train_until_us)
+        state = model.update(model.start(history.step_us, history.start_us), history.values)
+        broken, medians, widths, before = 0, [], [], None
+        for chunk in model.rollout(state, STRESS_STEPS, chunk_steps=WINDOW_STEPS):
+            assert np.isfinite(chunk.quantiles).all()
+            broken += len(violations(chunk.mean, chunk.quantiles, before=before))
+            before = chunk.mean[-1], chunk.quantiles[-1]
+            medians.append(chunk.quantiles[:, COUNTS, MEDIAN].mean(axis=0))
+            widths.append((chunk.quantiles[:, COUNTS, -1] - chunk.quantiles[:, COUNTS, 0]).mean(axis=0))
+        # From the second year on: the first one holds what is still known.
+        median, width = np.array(medians[1:-1]), np.array(widths[1:-1])
+        drift = np.abs(median / np.maximum(median[:1], 0.5) - (median[:1] > 0)).max() if median.any() else 0.0
+        rows.append(
+            {
+                "log": log.name,
+                "steps": STRESS_STEPS,
+                "broken_invariants": broken,
+                "largest_drift_of_a_median": round(float(drift), 4),
+                "narrowest_width_of_a_year": round(float((width / np.maximum(width[:1], 1e-9)).min()), 4),
+                "widest_width_of_a_year": round(float((width / np.maximum(width[:1], 1e-9)).max()), 4),
+                "largest_median": round(float(median.max()), 2),
+                "largest_seen": round(float(history.values[:, COUNTS].max()), 2),
+            }
+        )
+        print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="?", choices=["calibration", "stress"])
+    parser.add_argument("--graphs", type=int, default=200)
+    arguments = parser.parse_args()
+    report = json.loads(RESULT.read_text()) if RESULT.exists() else {"bench": "far_future"}
+    if arguments.what is not None:
+        rows = calibration(arguments.graphs) if arguments.what == "calibration" else stress()
+        report[arguments.what] = {
+            "command": f"python benchmarks/far_future.py {arguments.what}",
+            "hardware": hardware(),
+            "versions": versions("graphtide", "torch", "numpy"),
+            "rows": rows,
+        }
+        RESULT.write_text(json.dumps(report, indent=1) + "\n")
+    for what in ("calibration", "stress"):
+        for row in report.get(what, {}).get("rows", []):
+            print(json.dumps(row))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""Taking a backup while the system runs."""
+
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from forecasting.backups.manifest import (
+    MODELS_NAME,
+    SERVICE_NAME,
+    SPOOL_NAME,
+    STORE_NAME,
+    Manifest,
+    write_manifest,
+)
+from infra.errors import GraphtideError, ModelError, StoreError, UsageError
+from infra.settings import Settings
+from infra.sqlite_copy import copy_file, standstill
+from stream.store.backup import OnCopied, moment_of
+
+CARD_NAME = "card.json"
+# A model that is replaced while it is copied is copied again; nobody trains faster than that.
+_TRIES = 10
+
+
+def take_backup(settings: Settings, folder: Path, *, force: bool, on_copied: OnCopied) -> Manifest:
+    """Write store, spool, service file and models into a new folder; what is not there is left out.
+
+    Ingestion and service may run meanwhile. The spool stands still for as long as it is copied and the moment of the
+    store is chosen: each event that was taken over HTTP before is in one of the two, and none is in both.
+
+    Args:
+        settings: which store, files and folders.
+        folder: where to; it is there when the backup is whole, not before.
+        force: whether it may take the place of a backup that is there.
+        on_copied: is told how far the store is.
+
+    Raises:
+        UsageError: the folder is there.
+        StoreError: something cannot be read or written.
+    """
+    if folder.exists() and not force:
+        raise UsageError(
+            f"{folder} is there already", place="FOLDER", fix="name a new folder, or add --force to replace it"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is no folder", place="FOLDER", fix="name another")
+    with _whole_folder(folder) as made:
+        spool = settings.spool.path
+        with ExitStack() as moment:
+            with ExitStack() as still:
+                if spool.exists():
+                    still.enter_context(standstill(spool))
+                    copy_file(spool, made / SPOOL_NAME)
+                store = moment.enter_context(moment_of(settings.store.url))
+            copied = store.write(made / STORE_NAME, on_copied)
+        if settings.api.service_db.exists():
+            copy_file(settings.api.service_db, made / SERVICE_NAME)
+        if settings.models.directory.is_dir():
+            _copy_models(settings.models.directory, made / MODELS_NAME)
+        return write_manifest(made, store_schema=store.schema, graphs=copied.graphs, snapshots=copied.snapshots)
+
+
+@contextmanager
+def _whole_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder beside `folder` that takes its place on success and goes away on failure."""
+    tag = secrets.token_hex(4)
+    made = folder.with_name(f".{folder.name}.{tag}.part")
+    old = folder.with_name(f".{folder.name}.{tag}.old")
+    try:
+        made.mkdir(mode=0o700, parents=True)
+        try:
+            yield made
+            _sync(made)
+            if folder.exists():
+                folder.rename(old)
+            made.rename(folder)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise StoreError(
+            f"cannot write the backup {folder}: {error.strerror or error}",
+            place=str(error.filename or folder),
+            fix="check that the place is writable and has free space, or name another",
+        ) from error
+
+
+def _sync(folder: Path) -> None:
+    for path in (*folder.rglob("*"), folder):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _copy_models(models: Path, target: Path) -> None:
+    """Copy every checkpoint; folders whose name begins with a dot are caches."""
+    for card in sorted(models.rglob(CARD_NAME)):
+        name = card.parent.relative_to(models)
+        if not any(part.startswith(".") for part in name.parts):
+            _copy_model(card.parent, target / name)
+
+
+def _copy_model(folder: Path, target: Path) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for _ in range(_TRIES):
+        try:
+            card = (folder / CARD_NAME).read_bytes()
+            weights = Path(str(json.loads(card)["weights"])).name
+            shutil.copyfile(folder / weights, target / weights)
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelError(
+                f"cannot read a model: {error}", place=str(folder), fix="train it again or remove its folder"
+            ) from error
+        (target / CARD_NAME).write_bytes(card)
+        return
+    raise GraphtideError(f"the model in {folder} is not whole", fix="train it again or remove its folder")

@@ -1,0 +1,154 @@
+"""Calibration on the live stream: quantiles are moved by the errors that forecasts made of late.
+
+A forecaster notes at regular steps what it says of the season ahead. As these steps are observed, notes become errors,
+and each quantile level is moved by that quantile of its own errors, in which later forecasts weigh more: split
+conformal prediction with weights for data that drift (Barber, Candès, Ramdas and Tibshirani 2023, "Conformal prediction
+beyond exchangeability"), one-sided at each level. All of it is a function of the observed steps alone, so any process
+that observed the same steps holds the same, and no forecast knows more than its origin.
+
+Shape suffixes: D noted distances, M modelled metrics, Q quantile levels, K horizon buckets, N errors, L steps ahead.
+"""
+
+from dataclasses import dataclass, field, replace
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+from infra.schema import QUANTILE_LEVELS
+from models.calibration import Calibration
+from models.contract import FloatArray
+from models.features import N_MODELLED
+
+# Chosen on the validation parts of the development logs: notes a season, how many halve the weight of a note, how many
+# it takes to move a bucket half-way, and the buckets.
+NOTES_PER_SEASON, HALF_LIFE_NOTES, SHRINKAGE_NOTES = 14, 10, 7
+# Older notes weigh less than 1/32 and are dropped.
+MAX_NOTES = 5 * HALF_LIFE_NOTES
+# A season of short steps is noted up to here; beyond what was noted, offsets fade out over a factor of four.
+MAX_REACH_STEPS, _FADE_FACTOR = 672, 4.0
+_BUCKETS = ((1, 10), (11, 24), (25, 100), (101, MAX_REACH_STEPS))
+_DISTANCES_PER_BUCKET = 8
+_LEVELS = np.array(QUANTILE_LEVELS)
+# Notes are many and need no more.
+_Float32Array = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """Which distances ahead are noted: `distance_D`, in steps, and the rows of each bucket among them."""
+
+    distance_D: npt.NDArray[np.int64]
+    buckets: tuple[tuple[int, int], ...]
+    rows: tuple[slice, ...]
+
+
+@cache
+def _grid(reach: int) -> _Grid:
+    distances, buckets, rows, begin = [], [], [], 0
+    for first, last in _BUCKETS:
+        if first > reach:
+            break
+        within = np.unique(np.geomspace(first, min(last, reach), _DISTANCES_PER_BUCKET).round().astype(np.int64))
+        distances.append(within)
+        buckets.append((first, min(last, reach)))
+        rows.append(slice(begin, begin + len(within)))
+        begin += len(within)
+    return _Grid(np.concatenate(distances), tuple(buckets), tuple(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class _Note:
+    """What was said after `observed` steps: residual quantiles and the units that they are in; errors as they come."""
+
+    observed: int
+    quantiles_DMQ: _Float32Array
+    anchor_DM: FloatArray
+    scale_DM: FloatArray
+    error_DMQ: _Float32Array
+
+
+@dataclass(frozen=True, slots=True)
+class RecentErrors:
+    """The notes of the last seasons and the offsets that follow from them; a value.
+
+    Attributes:
+        season: steps of a season.
+        notes: oldest first, at most `MAX_NOTES`.
+        moved: by how much residual quantiles are moved; `settled` brings it up to date.
+    """
+
+    season: int
+    notes: tuple[_Note, ...] = ()
+    moved: Calibration = field(default_factory=Calibration.none)
+
+    @property
+    def reach(self) -> int:
+        """How many steps ahead a note looks."""
+        return min(self.season, MAX_REACH_STEPS)
+
+    @property
+    def stride(self) -> int:
+        """How many steps lie between two notes: one more than divides the day, so that all hours have their turn."""
+        return self.season // NOTES_PER_SEASON + 1
+
+    def marks(self, observed: int, n: int) -> list[int]:
+        """Return how many of `n` further steps to observe before each note that will still count after all of them."""
+        first = max(observed + 1, self.season, observed + n - MAX_NOTES * self.stride)
+        begin = -(-first // self.stride) * self.stride
+        return [mark - observed for mark in range(begin, observed + n + 1, self.stride)]
+
+    def noted(
+        self, observed: int, residuals_LMQ: FloatArray, anchor_LM: FloatArray, scale_LM: FloatArray
+    ) -> "RecentErrors":
+        """Return the errors with a note of the forecast of the next `reach` steps, made after `observed` steps."""
+        at_D = _grid(self.reach).distance_D - 1
+        quantiles_DMQ = residuals_LMQ[at_D].astype(np.float32)
+        unknown = np.full_like(quantiles_DMQ, np.nan)
+        note = _Note(observed, quantiles_DMQ, anchor_LM[at_D], scale_LM[at_D], unknown)
+        return replace(self, notes=(*self.notes, note)[-MAX_NOTES:])
+
+    def observe(self, observed: int, transformed_LM: FloatArray) -> "RecentErrors":
+        """Return the errors after further steps with transformed values [L, M], of which `observed` came before."""
+        return replace(self, notes=tuple(self._seen(note, observed, transformed_LM) for note in self.notes))
+
+    def _seen(self, note: _Note, observed: int, transformed_LM: FloatArray) -> _Note:
+        row_D = note.observed + _grid(self.reach).distance_D - 1 - observed
+        now = (row_D >= 0) & (row_D < len(transformed_LM))
+        if not now.any():
+            return note
+        error_DMQ = note.error_DMQ.copy()
+        residual_DM = (transformed_LM[row_D[now]] - note.anchor_DM[now]) / note.scale_DM[now]
+        error_DMQ[now] = residual_DM[..., None] - note.quantiles_DMQ[now]
+        return replace(note, error_DMQ=error_DMQ)
+
+    def settled(self, observed: int) -> "RecentErrors":
+        """Return the errors with the offsets that follow from them after `observed` steps."""
+        grid = _grid(self.reach)
+        notes = [note for note in self.notes if observed - note.observed <= MAX_NOTES * self.stride]
+        if not notes:
+            return replace(self, notes=(), moved=Calibration.none())
+        weight_N = np.array([0.5 ** ((observed - note.observed) / (self.stride * HALF_LIFE_NOTES)) for note in notes])
+        error_NDMQ = np.stack([note.error_DMQ for note in notes])
+        offsets_KMQ = np.stack([_offsets(error_NDMQ[:, rows], weight_N) for rows in grid.rows])
+        return replace(self, notes=tuple(notes), moved=Calibration(grid.buckets, offsets_KMQ, 0, 0))
+
+    def offsets(self, distance_L: FloatArray) -> FloatArray:
+        """Return what to add to residual quantiles [L, M, Q] at distances ahead [L]; nothing far beyond a season."""
+        beyond_L = np.log(np.maximum(distance_L / self.reach, 1.0)) / np.log(_FADE_FACTOR)
+        return np.asarray(self.moved.offsets(distance_L) * np.clip(1.0 - beyond_L, 0.0, 1.0)[:, None, None])
+
+
+def _offsets(error_NDMQ: _Float32Array, weight_N: FloatArray) -> FloatArray:
+    """Return the offset [M, Q] of each level: that weighted quantile of its errors, drawn to 0 while they are few."""
+    known_ND = ~np.isnan(error_NDMQ[..., 0, 0])
+    if not known_ND.any():
+        return np.zeros((N_MODELLED, len(_LEVELS)))
+    weight_E = np.broadcast_to(weight_N[:, None], known_ND.shape)[known_ND]
+    error_EMQ = error_NDMQ[known_ND].astype(np.float64)
+    order = np.argsort(error_EMQ, axis=0)
+    share_EMQ = np.cumsum(weight_E[order], axis=0) / weight_E.sum()
+    rank_MQ = np.minimum((share_EMQ < _LEVELS).sum(axis=0), len(error_EMQ) - 1)
+    quantile_MQ = np.take_along_axis(error_EMQ, np.take_along_axis(order, rank_MQ[None], 0), 0)[0]
+    notes = weight_E.sum() / error_NDMQ.shape[1]
+    return np.asarray(quantile_MQ * (notes / (notes + SHRINKAGE_NOTES)))

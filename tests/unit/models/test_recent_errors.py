@@ -1,0 +1,105 @@
+"""Calibration on the live stream: right offsets, old ones forgotten, one state however steps come, no look ahead."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from model_series import weekly_history
+
+from infra.schema import QUANTILE_LEVELS
+from models.contract import History
+from models.features import IS_COUNT, MODELLED, N_MODELLED
+from models.forecaster import MEDIAN, ForecasterConfig, ForecasterNet, MambaForecaster
+from models.ranks import default_structure
+from models.recent_errors import MAX_NOTES, MAX_REACH_STEPS, RecentErrors
+
+SEASON = 168
+LEVELS = np.array(QUANTILE_LEVELS)
+
+
+def observed(errors: np.ndarray, *, season: int = SEASON) -> RecentErrors:
+    """Return what follows from forecasts that said zero at every level, in units of one, while `errors` [T] came."""
+    found, begin = RecentErrors(season), 0
+    for mark in [*found.marks(0, len(errors)), len(errors)]:
+        found = found.observe(begin, np.repeat(errors[begin:mark, None], N_MODELLED, axis=1))
+        if mark < len(errors):
+            said = np.zeros((found.reach, N_MODELLED, len(LEVELS)))
+            unit = np.ones((found.reach, N_MODELLED))
+            found = found.noted(mark, said, 0 * unit, unit)
+        begin = mark
+    return found.settled(len(errors))
+
+
+def test_each_level_moves_towards_that_quantile_of_its_errors() -> None:
+    errors = np.random.default_rng(0).normal(10.0, 1.0, size=30 * SEASON)
+    moved_Q = observed(errors).offsets(np.array([50.0]))[0, 0]
+    # Notes weigh about fourteen in all, so that offsets go two thirds of the way.
+    expected_Q = np.quantile(errors, LEVELS)
+    assert np.all((0.55 * expected_Q < moved_Q) & (moved_Q < 0.75 * expected_Q))
+    assert np.all(np.diff(moved_Q) > 0)
+
+
+def test_old_errors_are_forgotten() -> None:
+    quiet, loud = np.zeros(20 * SEASON), np.full(20 * SEASON, 5.0)
+    assert np.all(observed(np.concatenate([loud, quiet])).offsets(np.array([50.0])) == 0.0)
+    assert len(observed(np.concatenate([loud, quiet])).notes) <= MAX_NOTES
+
+
+def test_nothing_is_moved_before_anything_is_known_or_far_ahead() -> None:
+    assert np.all(RecentErrors(SEASON).offsets(np.array([1.0, 1000.0])) == 0.0)
+    moved = observed(np.full(10 * SEASON, 2.0)).offsets(np.array([168.0, 300.0, 672.0, 36_500.0]))[:, 0, 0]
+    assert moved[0] > moved[1] > 0.0
+    assert moved[2] == moved[3] == 0.0
+
+
+@pytest.mark.parametrize("season", [1, 7, 52, 168, 672, 10_080])
+def test_every_season_has_notes_at_all_hours(season: int) -> None:
+    errors = RecentErrors(season)
+    marks = errors.marks(0, 60 * season)
+    assert 0 < len(marks) <= MAX_NOTES + 1
+    assert marks[-1] > 60 * season - errors.stride
+    assert errors.reach == min(season, MAX_REACH_STEPS)
+    if season > 14:
+        assert len({mark % (season // 7) for mark in marks}) > min(season // 7, MAX_NOTES) // 2
+
+
+def forecaster(*, follow_errors: bool = True) -> MambaForecaster:
+    net = ForecasterNet(ForecasterConfig(d_model=16, n_layers=1, d_state=8, headdim=16), seed=1)
+    return MambaForecaster(net, default_structure(7), ranks_season=7, follow_errors=follow_errors)
+
+
+def quantiles(model: MambaForecaster, history: History, cuts: list[int], horizon: int = 200) -> np.ndarray:
+    state = model.start(history.step_us, history.start_us)
+    for begin, end in pairwise([0, *sorted(cuts), len(history)]):
+        state = model.update(state, history.values[begin:end])
+    return np.concatenate([chunk.quantiles for chunk in model.rollout(state, horizon, chunk_steps=64)])
+
+
+@settings(max_examples=10)
+@given(cuts=st.lists(st.integers(0, 1200), max_size=6))
+def test_however_the_steps_arrive_the_forecast_is_one(cuts: list[int]) -> None:
+    history = weekly_history(1200)
+    whole = quantiles(forecaster(), history, [])
+    np.testing.assert_allclose(quantiles(forecaster(), history, cuts), whole, rtol=2e-4, atol=2e-4)
+
+
+def test_a_level_that_falls_is_followed() -> None:
+    """A network that dies away: the slow level of the anchor stays too high, its errors say so."""
+    history = weekly_history(1500)
+    values = history.values.copy()
+    values[1485:, MODELLED[IS_COUNT]] = np.floor(values[1485:, MODELLED[IS_COUNT]] * 0.2)
+    dying = History(history.step_us, history.start_us, values)
+    ahead = weekly_history(1507).values[1500:, 0] * 0.2
+    followed, held = (quantiles(forecaster(follow_errors=on), dying, [], 7)[:, 0] for on in (True, False))
+    assert np.abs(ahead - followed[:, MEDIAN]).mean() < 0.9 * np.abs(ahead - held[:, MEDIAN]).mean()
+
+
+def test_the_future_moves_nothing() -> None:
+    history = weekly_history(1200)
+    other = history.values.copy()
+    other[1000:] = other[1000:] * 7 + 3
+    model = forecaster()
+    one = quantiles(model, history.part(0, 1000), [])
+    np.testing.assert_array_equal(one, quantiles(model, History(history.step_us, history.start_us, other[:1000]), []))
