@@ -40,7 +40,7 @@ WORKERS = (1, 2)
 
 def fill(url: str, graphs: int) -> None:
     for seed in range(graphs):
-        config = SimulationConfig(years=0.16, events_per_hour=1.0, initial_users=40, communities=4, seed=seed)
+        config = SimulationConfig(years=0.25, events_per_hour=1.0, initial_users=40, communities=4, seed=seed)
         ingest(SimulatedSource(config, graph=f"g{seed:03d}"), url, IngestOptions())
 
 

@@ -99,7 +99,7 @@ def outputs(answer: httpx.Response) -> dict[str, FloatArray]:
 def test_a_real_server_gives_our_answers(triton: TritonServer, toy_store: str, history: History) -> None:
     with Engine(Settings(store={"url": toy_store}, models={"directory": Path("none")})) as engine:  # type: ignore[arg-type]
         run = engine.forecast("toy", horizon_steps=HORIZON)
-        chunks = list(run.chunks)
+        chunks = [chunk.forecast for chunk in run.chunks]
     found = outputs(ask(triton, 1, history.values, HORIZON, begins=[history.step_us, history.start_us]))
     assert found["BEGIN"] == run.first_step_us
     np.testing.assert_array_equal(found["MEAN"], np.concatenate([chunk.mean for chunk in chunks]))
