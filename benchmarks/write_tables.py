@@ -65,19 +65,25 @@ def _cell(row: dict[str, Any] | None, ratio: dict[str, Any] | None) -> str:
     return f"{text}, {ratio['ratio']:.3g}x{verdict}"
 
 
-def written(page: str) -> str:
-    """Return the page with the tables of the results.
+def between(page: str, name: str, text: str) -> str:
+    """Return the page with `text` between the marks of `name`.
 
     Raises:
-        ValueError: the page has no place for a table.
+        ValueError: the page has no such place.
     """
+    block = f"<!-- {name} -->\n{text}\n<!-- /{name} -->"
+    page, found = re.subn(rf"<!-- {name} -->.*?<!-- /{name} -->", lambda _m: block, page, flags=re.DOTALL)
+    if found != 1:
+        raise ValueError(f"the page has {found} places for the table {name!r}")
+    return page
+
+
+def written(page: str) -> str:
+    """Return the page with the tables of the results."""
     for name in NAMES:
         result = RESULTS / f"{name}.json"
         text = table(json.loads(result.read_text(encoding="utf-8"))) if result.is_file() else "Not measured yet."
-        block = f"<!-- {name} -->\n{text}\n<!-- /{name} -->"
-        page, found = re.subn(rf"<!-- {name} -->.*?<!-- /{name} -->", lambda _m, b=block: b, page, flags=re.DOTALL)
-        if found != 1:
-            raise ValueError(f"{PAGE.name} has {found} places for the table {name!r}")
+        page = between(page, name, text)
     return page
 
 

@@ -5,25 +5,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from forecasting.backtests.engine import Engine, LocalEngine, OnTraining, Recipe, Training
 from forecasting.backtests.kept import KeptParts, read
 from forecasting.backtests.parts import Part
 from forecasting.backtests.plan import Plan, make_plan, origin_stride
 from forecasting.backtests.ratios import Ratio, ratios
 from forecasting.backtests.scores import BacktestResult, json_fields, summarise
-from forecasting.backtests.workers import Entrant, Task, run_tasks, usable_cores
-from forecasting.training import forecaster_config, forecaster_of, start_of, train_graph, was_made_by
+from forecasting.backtests.workers import Entrant, Task
+from forecasting.training import forecaster_config, forecaster_of, start_of, was_made_by
 from infra.errors import ModelError, UsageError
 from infra.settings import Settings
 from models import checkpoint, floor_libraries
 from models.contract import History
 from models.floor_names import named_floors
 from models.forecaster import ForecasterConfig
-from models.optimisation import TrainingConfig, TrainingProgress
+from models.optimisation import TrainingConfig
 from models.seasons import season_steps
 from models.training import MIN_SEASONS
 
-# Told the graph and how its training goes; the parts that are done and to do.
-OnTraining = Callable[[str, TrainingProgress], None]
+# Told the parts that are done and to do.
 OnProgress = Callable[[int, int], None]
 
 
@@ -63,6 +63,7 @@ def evaluate(
     *,
     on_training: OnTraining | None = None,
     on_progress: OnProgress | None = None,
+    engine: Engine | None = None,
 ) -> Evaluation:
     """Train on the steps before the first origin of each graph, then backtest these models and the floors.
 
@@ -74,6 +75,7 @@ def evaluate(
         settings: `[backtest]` says which floors, horizons, origins and how many workers.
         on_training: told of the training of a graph.
         on_progress: told how many forecasts are done, of all that are.
+        engine: what trains and forecasts; processes of this machine if None.
 
     Raises:
         UsageError: the windows leave too little history to train on, or there is no such floor.
@@ -82,18 +84,15 @@ def evaluate(
     """
     floors = tuple(floor.name for floor in named_floors(settings.backtest.floors))
     plans = {graph: _plan(history, graph, settings) for graph, history in histories.items()}
-    entrants: dict[str, list[Entrant]] = {}
-    trained = []
-    for graph, history in histories.items():
-
-        def tell(progress: TrainingProgress, graph: str = graph) -> None:
-            if on_training is not None:
-                on_training(graph, progress)
-
-        model, is_new = _forecaster(history.part(0, plans[graph].first_origin), graph, settings, tell)
-        if is_new:
-            trained.append(graph)
-        entrants[graph] = [model, *(_floor_entrant(name) for name in floors)]
+    engine = engine or LocalEngine(settings.backtest.workers)
+    made, trained = _forecasters(histories, plans, settings, engine, on_training)
+    entrants = {
+        graph: [
+            Entrant(forecaster_of(made[graph]).name, made[graph].digest, _folder(graph, settings)),
+            *(_floor_entrant(name) for name in floors),
+        ]
+        for graph in histories
+    }
     paths = {graph: _paths(histories[graph], graph, plans[graph], entrants[graph], settings) for graph in histories}
     total = sum(len(by_origin) for by_model in paths.values() for by_origin in by_model.values())
     tasks = [
@@ -108,9 +107,9 @@ def evaluate(
         if on_progress is not None:
             on_progress(reused + done, total)
 
-    run_tasks(tasks, settings.backtest.workers or max(1, usable_cores() - 1), report)
+    engine.run(tasks, report)
     results = {graph: _result(histories[graph], plans[graph], paths[graph], floors) for graph in histories}
-    return Evaluation(results, entrants[next(iter(histories))][0].name, floors, tuple(trained), (reused, total))
+    return Evaluation(results, entrants[next(iter(histories))][0].name, floors, trained, (reused, total))
 
 
 def _result(history: History, plan: Plan, paths: Mapping[str, Sequence[Path]], floors: Sequence[str]) -> BacktestResult:
@@ -142,17 +141,29 @@ def _plan(history: History, graph: str, settings: Settings) -> Plan:
     return make_plan(history, horizons=horizons, origins=origins, test_start=first_origin, stride=stride, seed=seed)
 
 
-def _forecaster(
-    past: History, graph: str, settings: Settings, on_training: Callable[[TrainingProgress], None]
-) -> tuple[Entrant, bool]:
-    """Return the forecaster of a graph, and whether it was trained just now."""
-    folder = settings.models.directory / ".backtest" / graph
+def _forecasters(
+    histories: Mapping[str, History],
+    plans: Mapping[str, Plan],
+    settings: Settings,
+    engine: Engine,
+    on_training: OnTraining | None,
+) -> tuple[dict[str, checkpoint.Checkpoint], tuple[str, ...]]:
+    """Return the forecaster of each graph, and the graphs for which it was trained just now."""
     forecaster, (start, config) = forecaster_config(settings), start_of(settings)
-    found = _fitting(folder, past, graph, forecaster, config, start)
-    is_new = found is None
-    if found is None:
-        found = train_graph(past, graph, folder, forecaster, config, start=start, on_progress=on_training)
-    return Entrant(forecaster_of(found).name, found.digest, folder), is_new
+    found, missing = {}, []
+    for graph, history in histories.items():
+        past = history.part(0, plans[graph].first_origin)
+        kept = _fitting(_folder(graph, settings), past, graph, forecaster, config, start)
+        if kept is None:
+            missing.append(Training(graph, past, _folder(graph, settings)))
+        else:
+            found[graph] = kept
+    found |= engine.train(missing, Recipe(forecaster, config, start), on_training)
+    return found, tuple(training.graph for training in missing)
+
+
+def _folder(graph: str, settings: Settings) -> Path:
+    return settings.models.directory / ".backtest" / graph
 
 
 def _floor_entrant(name: str) -> Entrant:

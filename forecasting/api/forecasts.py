@@ -12,6 +12,7 @@ from forecasting.api import results, streams
 from forecasting.api.bodies import encode
 from forecasting.api.compression import accepted_coding, compressing
 from forecasting.api.event_stream import EventStream
+from forecasting.api.finished import finished_headers, is_known
 from forecasting.api.parameters import (
     check_idempotency_key,
     json_number,
@@ -138,12 +139,13 @@ async def result(forecast: str, request: Request, service: ServiceHere, caller: 
         raise Problem(409, "not-finished", detail, headers={"Retry-After": "1"})
     if job.status is not Status.DONE:
         raise Problem(409, "no-result", f"the forecast was {job.status}{f': {job.problem}' if job.problem else ''}")
-    headers = {
-        "Cache-Control": "private, max-age=3600, immutable",
-        "Vary": f"Accept, {VARY}",
-    }
-    content = results.content(service.jobs, job, media_type)
     coding = accepted_coding(request.headers.get("accept-encoding")) if media_type in results.TEXTS else None
+    tag = "-".join([job.id, media_type.rpartition("/")[2], *([] if coding is None else [coding])])
+    expires_us = None if job.finished_us is None else job.finished_us + service.settings.jobs.keep_s * 1_000_000
+    headers = finished_headers(caller, tag, f"Accept, {VARY}", expires_us)
+    if is_known(request, tag):
+        return Response(status_code=304, headers=headers)
+    content = results.content(service.jobs, job, media_type)
     if coding is not None:
         content, headers["Content-Encoding"] = compressing(content, coding), coding
     return StreamingResponse(content, headers=headers, media_type=media_type)

@@ -119,7 +119,7 @@ _ROUTES = {
     ("get", "/v1/forecasts/{forecast}"): _Route("The job.", {JSON: ref("Job")}, (404,)),
     ("get", "/v1/forecasts/{forecast}/stream"): _Route("Events: chunk, end.", _EVENT_STREAM, (404, 406)),
     ("get", "/v1/forecasts/{forecast}/result"): _Route(
-        "The forecast.", {JSON: ref("Result"), **_FILES}, (404, 406, 409)
+        "The forecast.", {JSON: ref("Result"), **_FILES}, (404, 406, 409), headers=_TAG, not_modified=True
     ),
     ("delete", "/v1/forecasts/{forecast}"): _Route("The job as it stands now.", {JSON: ref("Job")}, (404,)),
     ("post", "/v1/graphs/{graph}/reports"): _Route(
@@ -130,6 +130,7 @@ _ROUTES = {
         "The report.",
         {JSON: ref("WholeReport"), "text/html": TEXT, "application/zip": _BINARY, "application/pdf": _BINARY},
         (404, 406, 409),
+        not_modified=True,
     ),
     ("delete", "/v1/reports/{report}"): _Route("It is deleted.", {}, (404,), 204),
     ("get", "/v1/report-targets"): _Route("The targets.", {JSON: ref("Targets")}, (404,)),

@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from forecasting.api import results
 from forecasting.api.bodies import encode
+from forecasting.api.finished import finished_headers, is_known
 from forecasting.api.parameters import json_number, json_object, query, whole_number
 from forecasting.api.problems import Problem, unavailable
 from forecasting.api.service import CallerHere, Service, ServiceHere, require
@@ -127,6 +128,10 @@ async def get_report(report: str, request: Request, service: ServiceHere, caller
     if row.status != Status.DONE:
         headers = {} if is_final(row) else {"Retry-After": "1"}
         raise Problem(409, "no-result", f"the report is {row.status}; JSON says how it stands", headers=headers)
+    tag = f"{row.id}-{media_type.rpartition('/')[2]}"
+    headers = finished_headers(caller, tag, "Accept, Authorization, X-API-Key", None)
+    if is_known(request, tag):
+        return Response(status_code=304, headers=headers)
     if media_type == _PDF:
         try:
             content = await service.printing.pdf(row.id)
@@ -136,10 +141,6 @@ async def get_report(report: str, request: Request, service: ServiceHere, caller
         content = await reading(lambda: service.reports.body(row.id, _FILES[media_type]))
     if content is None:
         raise Problem(404, "unknown-report", "there is no such report, or its time is over")
-    headers = {
-        "Cache-Control": "private, max-age=3600, immutable",
-        "Vary": "Accept, Authorization, X-API-Key",
-    }
     if media_type in (_ZIP, _PDF):
         name = f"report-{row.graph.replace(':', '-')}.{'zip' if media_type == _ZIP else 'pdf'}"
         headers["Content-Disposition"] = f'{"attachment" if media_type == _ZIP else "inline"}; filename="{name}"'

@@ -9,7 +9,7 @@ import json
 import time
 import zipfile
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class KeptParts:
 
     def path(self, model: str, depends_on: dict[str, Any]) -> Path:
         """Return where a part is kept that depends on JSON values, the schema and the code."""
-        all_of_it = [depends_on, METRIC_NAMES, QUANTILE_LEVELS, self._code]
+        all_of_it = [depends_on, METRIC_NAMES, QUANTILE_LEVELS, code_digest()]
         digest = hashlib.sha256(json.dumps(all_of_it, sort_keys=True).encode()).hexdigest()
         return self.folder / f"{model}-{digest[:32]}.npz"
 
@@ -52,12 +52,14 @@ class KeptParts:
                     # Another backtest was faster.
                     continue
 
-    @cached_property
-    def _code(self) -> str:
-        digest = hashlib.sha256()
-        for path in sorted(path for pattern in _SOURCES for path in _ROOT.glob(pattern)):
-            digest.update(path.read_bytes())
-        return digest.hexdigest()
+
+@cache
+def code_digest() -> str:
+    """Return a digest of the code that scores depend on, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    for path in sorted(path for pattern in _SOURCES for path in _ROOT.glob(pattern)):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def keep(path: Path, part: Part) -> None:

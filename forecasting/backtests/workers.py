@@ -52,13 +52,24 @@ class Entrant:
         Raises:
             ModelError: its checkpoint is gone, or its library is not installed.
         """
-        if self.folder is None:
+        found = self.checkpoint()
+        if found is None:
             (floor,) = named_floors([self.name])
             return floor
+        return forecaster_of(found)
+
+    def checkpoint(self) -> checkpoint.Checkpoint | None:
+        """Return its checkpoint; None for a floor.
+
+        Raises:
+            ModelError: it is gone.
+        """
+        if self.folder is None:
+            return None
         found = checkpoint.load(self.folder)
         if found is None or found.digest != self.digest:
             raise ModelError(f"the model in {self.folder} was changed while it was backtested", fix="run it again")
-        return forecaster_of(found)
+        return found
 
 
 @dataclass(frozen=True, slots=True)

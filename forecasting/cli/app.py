@@ -20,6 +20,7 @@ from forecasting.cli import (
     deadletters,
     demo,
     doctor,
+    export,
     forecast,
     ingest,
     keys,
@@ -62,7 +63,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _GROUPS = (
-    *(demo, ingest, replay, deadletters, store, train, forecast, backtest, report, alerts, serve, work, keys),
+    *(demo, ingest, replay, deadletters, store, train, export, forecast, backtest, report, alerts, serve, work, keys),
     *(bench, datasets, schema, doctor),
 )
 for group in _GROUPS:

@@ -9,6 +9,7 @@ import typer
 
 from forecasting.cli.backtest_tables import show
 from forecasting.cli.call import Call, interruptible, say
+from forecasting.cli.engines import Engine, EngineOption, RayAddressOption, check_engine, ray_cluster
 from forecasting.cli.progress import Phase
 from forecasting.cli.store import OutputOption, StoreOption
 from forecasting.cli.train import TrainingReport
@@ -45,6 +46,8 @@ def backtest(
         Path | None, typer.Option("--html", metavar="PATH", help="Write a page with tables and charts.")
     ] = None,
     output: OutputOption = None,
+    engine: EngineOption = Engine.LOCAL,
+    ray_address: RayAddressOption = None,
     store: StoreOption = None,
 ) -> None:
     """Forecast the latest part of each graph's history from rolling origins and score it against what came.
@@ -54,14 +57,17 @@ def backtest(
 
     Example: graphtide backtest mathoverflow --horizons 1,24,168
               graphtide backtest --all --floors all --html scores.html
+              graphtide backtest --all --engine ray --ray-address head:6379
     """
+    check_engine(engine, ray_address)
     call: Call = ctx.obj
     settings = call.load(
         {
             "backtest.horizons": ("--horizons", horizons),
             "backtest.origins": ("--origins", origins),
             "backtest.floors": ("--floors", floors),
-            "backtest.workers": ("--workers", workers),
+            "ray.workers" if engine is Engine.RAY else "backtest.workers": ("--workers", workers),
+            "ray.address": ("--ray-address", ray_address),
             "store.url": ("--store", store),
         }
     ).values
@@ -73,7 +79,8 @@ def backtest(
 
     with interruptible(_AFTER):
         histories = _histories(graphs, settings)
-        with ExitStack() as shown:
+        with ExitStack() as working, ExitStack() as shown:
+            training = Phase(shown, "Training before the first origins")
             scoring = Phase(shown, f"Backtesting {_named(list(histories))}")
             trainings: dict[str, TrainingReport] = {}
 
@@ -82,11 +89,21 @@ def backtest(
                     trainings[graph] = TrainingReport(shown, f"Training on {graph} before the first origin")
                 trainings[graph](progress)
 
+            engines = None
+            if engine is Engine.RAY:
+                from forecasting.scaleout.backtests import RayEngine  # noqa: PLC0415
+                from forecasting.scaleout.source import Source  # noqa: PLC0415
+
+                cluster = working.enter_context(ray_cluster(settings))
+                engines = RayEngine(
+                    cluster, Source.of(settings), lambda done, total: training(done, total, "models trained")
+                )
             evaluation = evaluate(
                 histories,
                 settings,
                 on_training=report_training,
                 on_progress=lambda done, total: scoring(done, total, "forecasts"),
+                engine=engines,
             )
     reused, total = evaluation.reused
     if reused:

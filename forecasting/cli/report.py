@@ -9,16 +9,14 @@ from typer.core import TyperGroup
 
 from forecasting.cli import report_schedule
 from forecasting.cli.call import Call, interruptible, say
-from forecasting.cli.progress import progress
+from forecasting.cli.engines import Engine, EngineOption, RayAddressOption, check_engine
 from forecasting.cli.store import StoreOption
-from infra.errors import UsageError
-from infra.settings import Settings
+from infra.errors import StoreError, UsageError
 from infra.whole_file import whole_file
 
 if TYPE_CHECKING:
-    from forecasting.live import LiveStates
     from forecasting.reports.making import Report
-    from stream.store.base import SnapshotReader
+    from infra.settings import Settings
 
 MAKE = "make"
 INDEX_NAME = "index.html"
@@ -50,7 +48,10 @@ def register(app: typer.Typer) -> None:
 @report_app.command(MAKE)
 def make(
     ctx: typer.Context,
-    graphs: Annotated[list[str], typer.Argument(help="Names of graphs.", metavar="GRAPH…", show_default=False)],
+    graphs: Annotated[
+        list[str] | None, typer.Argument(help="Names of graphs.", metavar="GRAPH…", show_default=False)
+    ] = None,
+    all_graphs: Annotated[bool, typer.Option("--all", help="All graphs of the store.")] = False,
     horizon: Annotated[str | None, typer.Option("--horizon", metavar="N", help="Steps ahead, 1 to 36500.")] = None,
     output: Annotated[
         Path | None,
@@ -61,6 +62,8 @@ def make(
     seed: Annotated[
         str | None, typer.Option("--seed", metavar="N", help="The same seed gives the same report.")
     ] = None,
+    engine: EngineOption = Engine.LOCAL,
+    ray_address: RayAddressOption = None,
     store: StoreOption = None,
 ) -> None:
     """Make one self-contained page on what comes, and a bundle of its data; for several graphs, an index too.
@@ -69,13 +72,18 @@ def make(
 
     Example: graphtide report town --horizon 8760 --output town.html
     """
+    check_engine(engine, ray_address)
+    if bool(graphs) == all_graphs:
+        raise UsageError("name the graphs of the reports or give --all, one of the two", fix="graphtide graphs")
     call: Call = ctx.obj
     settings = call.load(
-        {"reports.horizon": ("--horizon", horizon), "forecast.seed": ("--seed", seed), "store.url": ("--store", store)}
+        {
+            "reports.horizon": ("--horizon", horizon),
+            "forecast.seed": ("--seed", seed),
+            "ray.address": ("--ray-address", ray_address),
+            "store.url": ("--store", store),
+        }
     ).values
-    names = list(dict.fromkeys(graphs))
-    if as_json and len(names) > 1:
-        raise UsageError("--json prints one report", fix="name one graph, or leave --json out")
     if as_json and as_pdf:
         raise UsageError("--json writes no file, so there is nothing to print", fix="leave --json or --pdf out")
     if as_pdf:
@@ -83,21 +91,22 @@ def make(
 
         # Told before minutes are spent on a report that could not be printed.
         find_browser(settings.reports.browser)
-    from forecasting.live import LiveStates  # noqa: PLC0415 - imports torch
     from stream.store import open_reader  # noqa: PLC0415
 
-    def opened() -> "SnapshotReader":
-        return open_reader(settings.store.url, settings.influxdb)
-
-    files = _places(names, output)
-    made: list[tuple[str, dict[str, Any]]] = []
     with (
         interruptible("Reports that were named above are complete; run the same command again for the others."),
-        opened() as reader,
-        LiveStates(opened, settings.models.directory, max_graphs=1) as states,
+        open_reader(settings.store.url, settings.influxdb) as reader,
     ):
-        for name in names:
-            report = _make(name, settings, reader, states)
+        names = list(dict.fromkeys(graphs or [info.name for info in reader.graphs()]))
+        if not names:
+            raise StoreError("the store has no graph to report on", fix="ingest events first: graphtide ingest")
+        if as_json and len(names) > 1:
+            raise UsageError("--json prints one report", fix="name one graph, or leave --json out")
+        files = _places(names, output)
+        made: dict[str, dict[str, Any]] = {}
+
+        def finish(name: str, report: "Report") -> None:
+            made[name] = report.facts
             if as_json:
                 from forecasting.reports.documents import as_text  # noqa: PLC0415 - imports Arrow
 
@@ -107,12 +116,17 @@ def make(
             _write(files[name].with_suffix(".zip"), report.bundle)
             if as_pdf:
                 _print(report.html, files[name].with_suffix(".pdf"), settings)
-            made.append((files[name].name, report.facts))
             say(f"Wrote {files[name]} and {files[name].with_suffix('.zip').name}: {report.facts['summary'][0]}")
+
+        from forecasting.cli import report_engines  # noqa: PLC0415 - imports torch
+
+        make_reports = report_engines.on_ray if engine is Engine.RAY else report_engines.here
+        make_reports(names, settings, reader, finish)
     if len(names) > 1:
         from forecasting.reports.index import entry, render_index  # noqa: PLC0415
 
-        page = render_index([entry(facts, file) for file, facts in made], made[-1][1]["made"])
+        entries = [entry(made[name], files[name].name) for name in names]
+        page = render_index(entries, max(facts["made"] for facts in made.values()))
         index = files[names[0]].with_name(INDEX_NAME)
         _write(index, page.encode())
         say(f"Wrote {index}")
@@ -130,32 +144,7 @@ def _places(names: list[str], output: Path | None) -> dict[str, Path]:
     return {name: folder / f"report-{name.replace(':', '-')}.html" for name in names}
 
 
-def _make(name: str, settings: Settings, reader: "SnapshotReader", states: "LiveStates") -> "Report":
-    from forecasting.reports.contents import ReportRequest  # noqa: PLC0415 - imports torch
-    from forecasting.reports.making import make_report, report_files  # noqa: PLC0415
-    from forecasting.reports.records import Reports  # noqa: PLC0415
-    from forecasting.service_file import ServiceFile, now_us  # noqa: PLC0415
-    from infra.steps import SECOND_US, format_time  # noqa: PLC0415
-
-    live = states.state_of(name)
-    request = ReportRequest(settings.reports.horizon, settings.forecast.seed, settings.reports.paths)
-    with ServiceFile(settings.api.service_db) as file, progress(f"Making a report of {name}") as shown_progress:
-        reports = Reports(file, settings.reports, settings.jobs)
-        report = make_report(
-            reader,
-            live,
-            request,
-            made=format_time(now_us() // SECOND_US * SECOND_US),
-            chunk_steps=settings.jobs.chunk_steps,
-            use_threads=True,
-            previous=reports.facts_before(name, live.next_step_us),
-            on_progress=lambda done, steps: shown_progress(done, steps, "steps"),
-        )
-        reports.keep_made(name, request, report_files(report), live.next_step_us, report.facts["summary"])
-    return report
-
-
-def _print(html: bytes, path: Path, settings: Settings) -> None:
+def _print(html: bytes, path: Path, settings: "Settings") -> None:
     from forecasting.reports.pdf import print_page  # noqa: PLC0415
 
     content = print_page(html, program=settings.reports.browser, timeout_s=settings.reports.print_timeout_s)

@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from forecasting.cli.call import Call, interruptible, say
-from forecasting.cli.progress import Phase
+from forecasting.cli.engines import Engine, EngineOption, RayAddressOption, check_engine, ray_cluster
+from forecasting.cli.progress import Phase, progress
 from forecasting.cli.store import StoreOption
 from infra.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from forecasting.backtests.engine import Recipe, Training
     from infra.settings import Settings
+    from models.checkpoint import Checkpoint
     from models.optimisation import TrainingProgress
 
 
@@ -53,6 +58,8 @@ def train(
     simulated: Annotated[int, typer.Option(help="With --general: networks to simulate.", min=0, max=1000)] = 24,
     exclude: Annotated[str, typer.Option(metavar="LOG,…", help="With --general: logs that it shall not see.")] = "",
     distributed: Annotated[bool, typer.Option("--distributed", help="Train in all processes of torchrun.")] = False,
+    engine: EngineOption = Engine.LOCAL,
+    ray_address: RayAddressOption = None,
     store: StoreOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the cards as one JSON array.")] = False,
 ) -> None:
@@ -63,12 +70,19 @@ def train(
 
     Example: graphtide train mathoverflow --budget 120
     """
+    check_engine(engine, ray_address)
+    if engine is Engine.RAY and (distributed or general is not None):
+        raise UsageError(
+            "--engine ray trains a model for each of many graphs, not one model in many processes",
+            fix="leave out --distributed and --general, or --engine ray",
+        )
     call: Call = ctx.obj
     settings = call.load(
         {
             "training.budget_s": ("--budget", budget_s),
             "training.seed": ("--seed", seed),
             "training.max_iterations": ("--iterations", iterations),
+            "ray.address": ("--ray-address", ray_address),
             "store.url": ("--store", store),
         }
     ).values
@@ -86,7 +100,7 @@ def train(
             excluded = [name for name in exclude.split(",") if name]
             cards = [_general(settings, general, simulated, excluded)]
         else:
-            cards = _graphs(settings, graphs, from_scratch=from_scratch)
+            cards = _graphs(settings, graphs, engine, from_scratch=from_scratch)
     if as_json:
         import msgspec  # noqa: PLC0415
 
@@ -110,8 +124,11 @@ def _general(settings: "Settings", folder: Path, simulated: int, exclude: list[s
     return saved.card
 
 
-def _graphs(settings: "Settings", graphs: list[str] | None, *, from_scratch: bool) -> list[dict[str, Any]]:
-    from forecasting.history import read_history  # noqa: PLC0415 - imports torch
+def _graphs(
+    settings: "Settings", graphs: list[str] | None, engine: Engine, *, from_scratch: bool
+) -> list[dict[str, Any]]:
+    from forecasting.backtests.engine import Recipe, Training  # noqa: PLC0415 - imports torch
+    from forecasting.history import read_history  # noqa: PLC0415
     from forecasting.training import (  # noqa: PLC0415
         checkpoint_folder,
         forecaster_config,
@@ -129,21 +146,43 @@ def _graphs(settings: "Settings", graphs: list[str] | None, *, from_scratch: boo
         histories = {name: read_history(reader, name) for name in dict.fromkeys(names)}
     architecture = forecaster_config(settings)
     start, config = start_of(settings, from_scratch=from_scratch)
-    for name, history in histories.items():
-        folder = checkpoint_folder(settings.models.directory, name)
+    trainings = [
+        Training(name, history, checkpoint_folder(settings.models.directory, name))
+        for name, history in histories.items()
+    ]
+    if engine is Engine.RAY:
+        return _on_ray(settings, trainings, Recipe(architecture, config, start))
+    for one in trainings:
         with ExitStack() as shown:
             saved = train_graph(
-                history,
-                name,
-                folder,
+                one.past,
+                one.graph,
+                one.folder,
                 architecture,
                 config,
                 start=start,
-                on_progress=TrainingReport(shown, f"Training on {name}"),
+                on_progress=TrainingReport(shown, f"Training on {one.graph}"),
             )
         cards.append(saved.card)
-        _tell(name, saved.card, folder)
+        _tell(one.graph, saved.card, one.folder)
     return cards
+
+
+def _on_ray(settings: "Settings", trainings: "Sequence[Training]", recipe: "Recipe") -> list[dict[str, Any]]:
+    from forecasting.scaleout.source import Source  # noqa: PLC0415
+    from forecasting.scaleout.trainings import train_all  # noqa: PLC0415
+
+    folders = {one.graph: one.folder for one in trainings}
+    cards: dict[str, dict[str, Any]] = {}
+    with ray_cluster(settings) as cluster, progress(f"Training on {len(trainings)} graphs") as shown:
+
+        def tell(graph: str, saved: "Checkpoint") -> None:
+            cards[graph] = saved.card
+            _tell(graph, saved.card, folders[graph])
+            shown(len(cards), len(trainings), "models trained")
+
+        train_all(cluster, Source.of(settings), trainings, recipe, tell)
+    return [cards[graph] for graph in folders]
 
 
 def _tell(name: str, card: dict[str, Any], folder: Path) -> None:

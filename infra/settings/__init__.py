@@ -17,6 +17,7 @@ from infra.settings.models import (
     ForecasterSettings,
     ForecastSettings,
     ModelSettings,
+    RaySettings,
     TrainingSettings,
 )
 from infra.settings.reports import (
@@ -65,6 +66,7 @@ __all__ = [
     "MetricSettings",
     "ModelSettings",
     "OptionValue",
+    "RaySettings",
     "ReportSettings",
     "ScheduleSettings",
     "SchemaRegistrySettings",
@@ -92,6 +94,7 @@ class Settings(BaseSettings):
     forecaster: ForecasterSettings = ForecasterSettings()
     training: TrainingSettings = TrainingSettings()
     backtest: BacktestSettings = BacktestSettings()
+    ray: RaySettings = RaySettings()
     data: DataSettings = DataSettings()
     kafka: KafkaSettings = KafkaSettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()

@@ -71,6 +71,15 @@ class BacktestSettings(Section):
     workers: int = Field(default=0, ge=0, le=256)
 
 
+class RaySettings(Section):
+    """The Ray cluster of `--engine ray`."""
+
+    address: str = ""
+    workers: int = Field(default=0, ge=0, le=256)
+    retries: int = Field(default=3, ge=0, le=1000)
+    object_store_mb: int = Field(default=256, ge=80)
+
+
 class DataSettings(Section):
     """Where the public data sets are found."""
 

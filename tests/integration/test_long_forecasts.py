@@ -83,6 +83,21 @@ def means(lines: list[dict[str, Any]], output: int = 0) -> list[float]:
     return [value for line in lines[:-1] for value in line["outputs"][output]["mean_forecast"]]
 
 
+def test_caches_may_keep_a_finished_result(client: httpx.Client) -> None:
+    here = ask(client, SMALL)
+    assert lines_of(client, here)
+    first = client.get(f"{here}/result", headers={"Accept": "text/csv"})
+    # There are no keys here: everyone sees it, so a shared cache may keep it.
+    assert first.headers["cache-control"].startswith("public, max-age=")
+    assert {"Accept", "Authorization", "Accept-Encoding"} <= set(first.headers["vary"].split(", "))
+    known = {"If-None-Match": first.headers["etag"]}
+    again = client.get(f"{here}/result", headers={"Accept": "text/csv", **known})
+    assert (again.status_code, again.content) == (304, b"")
+    other = client.get(f"{here}/result", headers={"Accept": "application/vnd.apache.parquet", **known})
+    assert other.status_code == 200
+    assert other.headers["etag"] != first.headers["etag"]
+
+
 def test_a_job_from_asking_to_its_result(client: httpx.Client) -> None:
     here = ask(client, SMALL)
     lines = lines_of(client, here)

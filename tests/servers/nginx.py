@@ -24,6 +24,7 @@ http {{
   scgi_temp_path {folder}/scgi;
   log_format tries '$status $upstream_status $request_time $request';
   access_log {folder}/tries.log tries;
+  add_header X-Upstream $upstream_addr always;
   include {folder}/graphtide.conf;
 }}
 """

@@ -18,7 +18,7 @@ class Forecasts:
     def __init__(self) -> None:
         self.work = Work()
 
-    @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=BATCH_WAIT_S)  # type: ignore[untyped-decorator]
+    @serve.batch(max_batch_size=MAX_BATCH, batch_wait_timeout_s=BATCH_WAIT_S)
     async def bodies(self, horizons: list[int]) -> list[bytes]:
         """Answer a batch."""
         return self.work.bodies(len(horizons))
