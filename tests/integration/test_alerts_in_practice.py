@@ -147,8 +147,11 @@ def test_alerts_fire_in_a_fault_and_clear_after_it(
         while client.get("/v1/graphs/town/forecast").status_code != httpx.codes.OK:
             assert time.monotonic() < until_s, "no step has closed"
             time.sleep(0.5)
+        # Prometheus takes a moment to find its targets, and to scrape each once.
+        while server.targets() != {"graphtide-api": "up", "graphtide-ingest": "up"}:
+            assert time.monotonic() < until_s, server.targets()
+            time.sleep(0.5)
         wait_until(server, clears=ours)
-        assert server.targets() == {"graphtide-api": "up", "graphtide-ingest": "up"}
         scraped = {name for name in server.names() if re.match(r"graphtide_(?!.*_created$)", name)}
         assert scraped <= exported_names(tmp_path)
 

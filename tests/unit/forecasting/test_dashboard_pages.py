@@ -98,4 +98,4 @@ def test_pages_know_the_parts_that_the_service_has(assets: Assets) -> None:
     none, _ = Pages(assets, routes=["/v1/graphs"], short_max_steps=10).render("overview.html")
     assert 'data-features=""' in none
     full, _ = Pages(assets, routes=list(OPTIONAL_ROUTES.values()), short_max_steps=10).render("overview.html")
-    assert 'data-features="live reports schedules"' in full
+    assert 'data-features="live reports schedules alerts"' in full
