@@ -152,16 +152,12 @@ def main() -> None:
     arguments = parser.parse_args()
     report = json.loads(RESULT.read_text()) if RESULT.exists() else {"bench": "far_future"}
     if arguments.what is not None:
-        rows = calibration(arguments.graphs) if arguments.what == "calibration" else stress()
-        report[arguments.what] = {
-            "command": f"python benchmarks/far_future.py {arguments.what}",
-            "hardware": hardware(),
-            "versions": versions("graphtide", "torch", "numpy"),
-            "rows": rows,
-        }
+        report["command"] = "python benchmarks/far_future.py calibration|stress"
+        report["hardware"], report["versions"] = hardware(), versions("graphtide", "torch", "numpy")
+        report[arguments.what] = calibration(arguments.graphs) if arguments.what == "calibration" else stress()
         RESULT.write_text(json.dumps(report, indent=1) + "\n")
     for what in ("calibration", "stress"):
-        for row in report.get(what, {}).get("rows", []):
+        for row in report.get(what, []):
             print(json.dumps(row))
 
 

@@ -26,9 +26,12 @@ def main() -> int:
     """Return 0 where nothing was lost, doubled or refused."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=20.0)
-    about = {"hardware": hardware(), "versions": versions("graphtide", "torch", "kafka-python", "psycopg")}
+    minutes = parser.parse_args().minutes
+    command = f"python benchmarks/replica_kills.py --minutes {minutes:g}"
+    about: dict[str, object] = {"bench": "replica_kills", "command": command}
+    about |= {"hardware": hardware(), "versions": versions("graphtide", "torch", "kafka-python", "psycopg")}
     with tempfile.TemporaryDirectory(prefix="graphtide-drill-") as folder:
-        found = about | drill(Path(folder), parser.parse_args().minutes)
+        found = about | drill(Path(folder), minutes)
     text = json.dumps(found, indent=2) + "\n"
     sys.stdout.write(text)
     RESULT.write_text(text)

@@ -44,6 +44,7 @@ SETTINGS = {
     "GRAPHTIDE_TRAINING__BUDGET_S": "5",
     "GRAPHTIDE_BACKTEST__ORIGINS": "2",
     "GRAPHTIDE_REPORTS__PATHS": "20",
+    "GRAPHTIDE_REPORTS__TARGETS": '{"archive": {"kind": "folder", "path": "archive"}}',
 }
 # Graphs that are there before the first command of a page.
 GRAPHS = {

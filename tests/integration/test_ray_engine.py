@@ -1,4 +1,7 @@
-"""`--engine ray`: what it finds is what the processes of this machine find, also where a worker or a node is lost."""
+"""`--engine ray`: what it finds is what the processes of this machine find, also where a worker or a node is lost.
+
+The commands are those of docs/scale-out.md.
+"""
 
 import json
 import os

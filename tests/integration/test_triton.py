@@ -1,4 +1,7 @@
-"""A model that was exported for Triton answers as graphtide does, in a real Triton server."""
+"""A model that was exported for Triton answers as graphtide does, in a real Triton server.
+
+The commands are those of docs/scale-out.md.
+"""
 
 import json
 from collections.abc import Callable, Iterator
