@@ -116,7 +116,7 @@ def calibration(graphs: int) -> list[dict[str, Any]]:
 def stress() -> list[dict[str, Any]]:
     """Return, by log, how the years of a rollout of `STRESS_STEPS` differ from its first whole year."""
     model, rows = general_model(), []
-    for log in development_logs(load_settings().data.folders()):
+    for log in development_logs(load_settings().values.data.folders()):
         history = log.events.history(HOUR_US, log.train_until_us)
         state = model.update(model.start(history.step_us, history.start_us), history.values)
         broken, medians, widths, before = 0, [], [], None
@@ -128,15 +128,16 @@ def stress() -> list[dict[str, Any]]:
             widths.append((chunk.quantiles[:, COUNTS, -1] - chunk.quantiles[:, COUNTS, 0]).mean(axis=0))
         # From the second year on: the first one holds what is still known.
         median, width = np.array(medians[1:-1]), np.array(widths[1:-1])
-        drift = np.abs(median / np.maximum(median[:1], 0.5) - (median[:1] > 0)).max() if median.any() else 0.0
+        drift = (np.abs(median - median[0]) / np.maximum(median[0], 1.0)).max()
+        ratio = width[:, width[0] > 0] / width[0, width[0] > 0]
         rows.append(
             {
                 "log": log.name,
                 "steps": STRESS_STEPS,
                 "broken_invariants": broken,
                 "largest_drift_of_a_median": round(float(drift), 4),
-                "narrowest_width_of_a_year": round(float((width / np.maximum(width[:1], 1e-9)).min()), 4),
-                "widest_width_of_a_year": round(float((width / np.maximum(width[:1], 1e-9)).max()), 4),
+                "narrowest_width_of_a_year": round(float(ratio.min()), 4),
+                "widest_width_of_a_year": round(float(ratio.max()), 4),
                 "largest_median": round(float(median.max()), 2),
                 "largest_seen": round(float(history.values[:, COUNTS].max()), 2),
             }

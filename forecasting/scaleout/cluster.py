@@ -181,6 +181,8 @@ def _no_cluster(address: str, error: Exception) -> UsageError:
 def _begin(settings: RaySettings, folder: str) -> None:
     import ray  # noqa: PLC0415
 
+    # Ray tells lost nodes on the standard output, where a program reads ours, and has no public switch for it.
+    ray._private.worker._worker_logs_enabled = False
     common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "graphtide"}
     if settings.address:
         try:
