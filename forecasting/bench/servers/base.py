@@ -181,9 +181,14 @@ class Server(ABC):
         """End the server the way its makers mean it to be ended; kill what is left after `stop_timeout_s`."""
         if self._process is not None and self.running:
             self.resume()
+            family = self._family()
             self._process.send_signal(self.stop_signal)
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(self.stop_timeout_s)
+                # Some end without their children, whom nobody could find then.
+                for member in family[1:]:
+                    with suppress(psutil.NoSuchProcess):
+                        member.kill()
         self.kill()
 
     def kill(self) -> None:
