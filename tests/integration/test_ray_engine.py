@@ -29,9 +29,14 @@ from stream.ingest import IngestOptions, ingest
 from stream.simulation.config import SimulationConfig
 from stream.sources.simulate import SimulatedSource
 from stream.store import open_reader
-from tests.conftest import Ran
+from tests.conftest import Ran, lacking
 
-pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="Ray, the extra `ray`, is not installed")
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_is_here() -> None:
+    if find_spec("ray") is None:
+        lacking("ray", "the extra `ray` is not installed")
+
 
 Cli = Callable[..., Ran]
 GRAPHS = ("ash", "elm", "oak")
