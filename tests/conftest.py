@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
+from unittest.mock import patch
 
 import pytest
 from hypothesis import settings
@@ -52,7 +53,9 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterat
         if name.upper().startswith("GRAPHTIDE_"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
-    yield tmp_path
+    # The command line sets variables for the processes that it starts; they must not reach the tests after this one.
+    with patch.dict(os.environ):
+        yield tmp_path
 
 
 @dataclass(frozen=True)
