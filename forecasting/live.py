@@ -2,7 +2,8 @@
 
 A state is a function of the snapshots and of the model alone, to the last bit: the history is encoded in blocks that
 are aligned to its first step, and whatever is newer is replayed on top of the last whole block. Every process, whenever
-it started, thus holds the same state and gives the same answer, and a revision costs the replay of a short tail.
+it started, thus holds the same state and gives the same answer, and a revision costs the replay of a short tail:
+revisions within the last one to two blocks are replayed, older ones encode the history anew.
 """
 
 import hashlib
@@ -18,11 +19,9 @@ from forecasting.history import read_history
 from forecasting.resolving import Resolved, Stamp, floor, resolve, stamp_of
 from infra.errors import GraphtideError
 from infra.schema import METRIC_INDEX
-from models.contract import FloatArray, Model
+from models.contract import BLOCK_STEPS, FloatArray, Model
 from stream.store.base import GraphInfo, SnapshotReader
 
-# Steps of a block. Revisions within the last one to two blocks are replayed, older ones encode the history anew.
-BLOCK_STEPS = 256
 # Looks at a store that is written at the same time, before a state one commit behind will do.
 _LOOKS = 3
 _EVENTS = METRIC_INDEX["events"]
@@ -245,13 +244,11 @@ class LiveStates:
 
 
 def _move_base(tracked: _Tracked, values: FloatArray) -> None:
-    """Advance the base over whole blocks, one call a block, so that its bits do not depend on how they arrived."""
-    for begin in range(0, len(values), BLOCK_STEPS):
-        block = values[begin : begin + BLOCK_STEPS]
-        tracked.base_state = tracked.resolved.model.update(tracked.base_state, block)
-        tracked.base_hash.update(_bytes(block))
-        tracked.base_events += float(block[:, _EVENTS].sum())
-        tracked.base_steps += len(block)
+    """Advance the base over whole blocks: its bits do not depend on how they arrived."""
+    tracked.base_state = tracked.resolved.model.update(tracked.base_state, values)
+    tracked.base_hash.update(_bytes(values))
+    tracked.base_events += float(values[:, _EVENTS].sum())
+    tracked.base_steps += len(values)
 
 
 def _finish(tracked: _Tracked, info: GraphInfo, tail: FloatArray) -> _Tracked:

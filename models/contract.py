@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 State = TypeVar("State")
+# Calls of `Model.update` that are cut at multiples of this many steps lead to one state, to the last bit.
+BLOCK_STEPS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,8 @@ class Model(Protocol, Generic[State]):
     def update(self, state: State, values: FloatArray) -> State:
         """Return the state after observing `values` [T, M], the next T steps; T may be 0.
 
-        However the steps are cut into calls, the state is the same to float tolerance.
+        However the steps are cut into calls, the state is the same to float tolerance; to the last bit if all calls
+        but the last are of whole blocks of `BLOCK_STEPS`.
         """
         ...
 

@@ -21,7 +21,7 @@ from infra.errors import ModelError, UsageError
 from infra.schema import METRIC_INDEX, METRIC_NAMES, METRICS, QUANTILE_LEVELS, RUNNING_TOTALS, Kind
 from models.calibration import Calibration
 from models.constraints import TotalsAccumulator
-from models.contract import FloatArray, ForecastChunk, PathChunk
+from models.contract import BLOCK_STEPS, FloatArray, ForecastChunk, PathChunk
 from models.features import (
     LEANS,
     MODELLED,
@@ -50,8 +50,8 @@ N_METRICS = len(METRIC_NAMES)
 _TOTALS = [METRIC_INDEX[total] for total, _ in RUNNING_TOTALS]
 _COUNTS = [index for index, metric in enumerate(METRICS) if metric.kind is Kind.COUNT]
 WHOLE_RAMP = 0.3
-# History is encoded in pieces of this many steps, which bounds memory; the result does not depend on it.
-ENCODE_STEPS = 1024
+# History is encoded in pieces of this many steps, which bounds memory.
+ENCODE_STEPS = BLOCK_STEPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,29 +258,33 @@ class MambaForecaster:
         if not np.isfinite(values).all():
             row, column = np.argwhere(~np.isfinite(values))[0]
             raise ModelError(f"{METRIC_NAMES[column]} of observed step {row} is not finite: {values[row, column]}")
-        marks = state.errors.marks(state.statistics.observed, len(values)) if self._follow_errors else []
-        begin = 0
-        for mark in marks:
-            state = self._note(self._observe(state, values[begin:mark]))
-            begin = mark
-        state = self._observe(state, values[begin:])
-        return replace(state, errors=state.errors.settled(state.statistics.observed)) if len(values) else state
-
-    def _observe(self, state: ForecasterState, values: FloatArray) -> ForecasterState:
+        if len(values) == 0:
+            return state
+        observed = state.statistics.observed
+        marks = state.errors.marks(observed, len(values)) if self._follow_errors else []
+        errors = state.errors
         for begin in range(0, len(values), ENCODE_STEPS):
             piece = values[begin : begin + ENCODE_STEPS]
-            errors = state.errors.observe(state.statistics.observed, transform(piece[:, MODELLED]))
-            statistics, tokens = state.statistics.observe(piece[:, MODELLED])
-            with _single_series():
-                _, core = self._stack.prefill(torch.from_numpy(tokens.features)[None], state.core)
-            state = ForecasterState(statistics, core, piece[-1, _TOTALS], errors)
-        return state
+            # Notes are made beside the way and not on it: where they begin to be made changes no state after them.
+            aside, done = state, 0
+            for mark in (mark - begin for mark in marks if begin < mark <= begin + len(piece)):
+                aside, done = self._observe(aside, piece[done:mark]), mark
+                errors = self._noted(errors, aside)
+            state = self._observe(state, piece)
+        errors = errors.observe(observed, transform(values[:, MODELLED]))
+        return replace(state, errors=errors.settled(observed + len(values)))
 
-    def _note(self, state: ForecasterState) -> ForecasterState:
-        """Return the state with a note of what it says of the steps ahead."""
-        residuals_LMQ, tokens, _ = self._residuals(state.statistics, state.core, 1, state.errors.reach)
-        noted = state.errors.noted(state.statistics.observed, residuals_LMQ, tokens.anchor, tokens.scale)
-        return replace(state, errors=noted)
+    def _observe(self, state: ForecasterState, piece: FloatArray) -> ForecasterState:
+        """Return the state after the steps of a piece [T, M], T > 0; its errors are as they were."""
+        statistics, tokens = state.statistics.observe(piece[:, MODELLED])
+        with _single_series():
+            _, core = self._stack.prefill(torch.from_numpy(tokens.features)[None], state.core)
+        return ForecasterState(statistics, core, piece[-1, _TOTALS], state.errors)
+
+    def _noted(self, errors: RecentErrors, state: ForecasterState) -> RecentErrors:
+        """Return the errors with a note of what the forecaster says of the steps after a state."""
+        residuals_LMQ, tokens, _ = self._residuals(state.statistics, state.core, 1, errors.reach)
+        return errors.noted(state.statistics.observed, residuals_LMQ, tokens.anchor, tokens.scale)
 
     def _residuals(
         self, statistics: CausalStatistics, core: Mamba2State, first: int, n: int

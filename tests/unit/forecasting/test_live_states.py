@@ -7,13 +7,13 @@ from typing import Self
 import numpy as np
 import pytest
 
-from forecasting.live import BLOCK_STEPS, LiveState, LiveStates
+from forecasting.live import LiveState, LiveStates
 from infra.errors import StoreError
 from infra.schema import METRIC_INDEX, METRIC_NAMES
 from infra.steps import HOUR_US
 from models import checkpoint
 from models.calibration import Calibration
-from models.contract import FloatArray
+from models.contract import BLOCK_STEPS, FloatArray
 from models.forecaster import ForecasterConfig, ForecasterNet
 from models.ranks import default_structure, structure_json
 from stream.store.base import GraphInfo, SnapshotTable

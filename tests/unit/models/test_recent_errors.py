@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from model_series import weekly_history
 
 from infra.schema import QUANTILE_LEVELS
-from models.contract import History
+from models.contract import BLOCK_STEPS, History
 from models.features import IS_COUNT, MODELLED, N_MODELLED
 from models.forecaster import MEDIAN, ForecasterConfig, ForecasterNet, MambaForecaster
 from models.ranks import default_structure
@@ -83,6 +83,15 @@ def test_however_the_steps_arrive_the_forecast_is_one(cuts: list[int]) -> None:
     history = weekly_history(1200)
     whole = quantiles(forecaster(), history, [])
     np.testing.assert_allclose(quantiles(forecaster(), history, cuts), whole, rtol=2e-4, atol=2e-4)
+
+
+@settings(max_examples=10)
+@given(blocks=st.lists(st.integers(0, 5), max_size=4))
+def test_whole_blocks_lead_to_one_state_to_the_last_bit(blocks: list[int]) -> None:
+    history = weekly_history(5 * BLOCK_STEPS + 100)
+    whole = quantiles(forecaster(), history, [])
+    cuts = [block * BLOCK_STEPS for block in blocks]
+    np.testing.assert_array_equal(quantiles(forecaster(), history, cuts), whole)
 
 
 def test_a_level_that_falls_is_followed() -> None:
