@@ -11,6 +11,7 @@ from forecasting.alerts.records import DELIVERIES as ALERT_DELIVERIES
 from forecasting.alerts.records import Alerts
 from forecasting.alerts.rulebook import RuleBook
 from forecasting.api.alert_meters import AlertMeters
+from forecasting.api.bodies import Digits
 from forecasting.api.cache import AnswerCache
 from forecasting.api.computing import Computing
 from forecasting.api.draining import told_of_the_end
@@ -110,6 +111,7 @@ class Service:
             max_steps=api.short_max_steps,
             keep=KEPT_ROLLOUTS,
         )
+        self.digits = Digits(KEPT_ROLLOUTS)
 
     @classmethod
     @asynccontextmanager
