@@ -93,7 +93,8 @@ class Digits:
             while len(self._known) > self._keep:
                 self._known.popitem(last=False)
         _, whole = self._known[id(chunk)]
-        return [[whole[metric][0], *(whole[metric][1 + level] for level in of_levels)] for metric in of_metrics]
+        columns = [0, *(1 + level for level in of_levels)]
+        return [[whole[metric][column] for column in columns] for metric in of_metrics]
 
 
 @lru_cache(maxsize=1024)

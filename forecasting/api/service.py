@@ -16,6 +16,7 @@ from forecasting.api.cache import AnswerCache
 from forecasting.api.computing import Computing
 from forecasting.api.draining import told_of_the_end
 from forecasting.api.following import Following
+from forecasting.api.gpu_meters import GpuMeters, open_nvml
 from forecasting.api.problems import Problem, near_names, unavailable
 from forecasting.api.rates import Rates
 from forecasting.api.redis_store import RedisStore
@@ -106,6 +107,8 @@ class Service:
             on_look=self.subscriptions.looked,
         )
         self.telemetry.registry.register(Scraped(lambda: self.following.graphs, file))
+        if (nvml := open_nvml()) is not None:
+            self.telemetry.registry.register(GpuMeters(nvml))
         self.rollouts = Rollouts(
             block_steps=min(ROLLOUT_BLOCK_STEPS, api.short_max_steps),
             max_steps=api.short_max_steps,
