@@ -66,15 +66,20 @@ def code_digest() -> str:
     return digest.hexdigest()
 
 
-def keep(path: Path, part: Part) -> None:
-    """Write a part.
+def packed(part: Part) -> bytes:
+    """Return a part as it is kept."""
+    arrays = {name: np.ascontiguousarray(array) for name, array in part.arrays().items()}
+    return bytes(zstandard.compress(save(arrays), _ZSTD_LEVEL))
+
+
+def keep(path: Path, part: Part | bytes) -> None:
+    """Write a part, packed or not.
 
     Raises:
         GraphtideError: it cannot be written.
     """
-    arrays = {name: np.ascontiguousarray(array) for name, array in part.arrays().items()}
     with whole_file(path) as temporary:
-        temporary.write_bytes(zstandard.compress(save(arrays), _ZSTD_LEVEL))
+        temporary.write_bytes(part if isinstance(part, bytes) else packed(part))
 
 
 def read(path: Path) -> Part | None:

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from forecasting.backtests.engine import OnTraining, Recipe, Training
-from forecasting.backtests.kept import keep
-from forecasting.backtests.parts import Part, run_parts
+from forecasting.backtests.kept import keep, packed
+from forecasting.backtests.parts import run_parts
 from forecasting.backtests.plan import Plan
 from forecasting.backtests.workers import SHARES_A_WORKER, Entrant, Task, shared_out
 from forecasting.scaleout.cluster import Cluster
@@ -67,7 +67,7 @@ class RayEngine:
         done = 0
         paths = {(task.graph, task.entrant.name, n): path for task in tasks for n, path in task.paths.items()}
 
-        def finish(runs: _Runs, parts: list[tuple[str, int, Part]]) -> None:
+        def finish(runs: _Runs, parts: list[tuple[str, int, bytes]]) -> None:
             nonlocal done
             for model, number, part in parts:
                 keep(paths[runs.seen.graph, model, number], part)
@@ -102,18 +102,25 @@ def _runs(tasks: Sequence[Task]) -> _Runs:
     )
 
 
-def _run(runs: _Runs, source: Source) -> list[tuple[str, int, Part]]:
+def _run(runs: _Runs, source: Source) -> list[tuple[str, int, bytes]]:
     history = runs.seen.read(source)
     return [part for run in runs.runs for part in _parts(history, runs, *run)]
 
 
 def _parts(
     history: History, runs: _Runs, entrant: Entrant, found: Checkpoint | None, numbers: tuple[int, ...]
-) -> list[tuple[str, int, Part]]:
-    made: list[tuple[str, int, Part]] = []
+) -> list[tuple[str, int, bytes]]:
+    # Packed there: where one process keeps what many workers make, its time is what they wait for.
+    made: list[tuple[str, int, bytes]] = []
     model = entrant.load() if found is None else forecaster_of(found)
     try:
-        run_parts(history, model, runs.plan, numbers, lambda number, part: made.append((entrant.name, number, part)))
+        run_parts(
+            history,
+            model,
+            runs.plan,
+            numbers,
+            lambda number, part: made.append((entrant.name, number, packed(part))),
+        )
     except GraphtideError as error:
         error.place = error.place or f"{entrant.name} on graph {runs.seen.graph}, after {len(made)} of its origins here"
         raise
