@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 
 from infra.schema import MAX_HORIZON_STEPS
-from infra.settings.kinds import Horizon, Section
+from infra.settings.kinds import FileOrDatabase, Horizon, Section
 
 
 class ApiSettings(Section):
@@ -16,7 +16,7 @@ class ApiSettings(Section):
     workers: int = Field(default=1, ge=1, le=64)
     allow_open: bool = False
     ingestion: bool = False
-    service_db: Path = Path(".graphtide/service.db")
+    service_db: FileOrDatabase = Path(".graphtide/service.db")
     short_max_steps: Horizon = 168
     poll_interval_s: float = Field(default=1.0, gt=0, le=3600)
     max_live_graphs: int = Field(default=64, ge=1)
