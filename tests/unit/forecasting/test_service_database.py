@@ -62,9 +62,8 @@ def test_a_session_that_ends_before_the_commit_is_no_success(file: ServiceFile, 
     with pytest.raises(StoreError), file.transaction() as connection:
         connection.execute("UPDATE keys SET name = 'x'")
         end_sessions(postgres_url)
-    with pytest.raises(StoreError), file.transaction() as connection:
-        with pytest.raises(psycopg.Error):
-            connection.execute("SELECT no_such_column FROM keys")
+    with pytest.raises(StoreError), file.transaction() as connection, pytest.raises(psycopg.Error):
+        connection.execute("SELECT no_such_column FROM keys")
         # The server undoes what is committed behind a failure, and says so only in the status.
     assert names(file) == []
 
