@@ -168,7 +168,7 @@ def _service(place: Path | str) -> Finding:
         if isinstance(place, Path):
             is_there = place.exists()
         else:
-            from forecasting.bookkeeping.postgres import has_books  # noqa: PLC0415
+            from forecasting.bookkeeping.postgres_server import has_books  # noqa: PLC0415
 
             is_there = has_books(place)
         if not is_there:

@@ -127,6 +127,11 @@ class Jobs:
         self._settings = settings
         self._clock = clock or file.now_us
 
+    @property
+    def look_s(self) -> float:
+        """Seconds that a process leaves between two looks at a job, at least."""
+        return self._file.look_s
+
     def create(
         self, owner: str, graph: str, request: JobRequest, idempotency_key: str | None = None
     ) -> tuple[Job, bool]:

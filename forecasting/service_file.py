@@ -80,6 +80,11 @@ class ServiceFile:
         """How messages name it: a path, or an address without a password."""
         return self._books.name
 
+    @property
+    def look_s(self) -> float:
+        """Seconds that a process leaves between two looks for something to do, at least."""
+        return self._books.look_s
+
     def close(self) -> None:
         """Release it."""
         self._books.close()

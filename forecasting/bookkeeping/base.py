@@ -42,9 +42,11 @@ class Books(Protocol):
 
     Attributes:
         name: how messages name it: a path, or an address without a password.
+        look_s: seconds that a process leaves between two looks for something to do, at least.
     """
 
     name: str
+    look_s: float
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """Return the rows of a query.

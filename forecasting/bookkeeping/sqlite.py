@@ -28,6 +28,9 @@ class SqliteBooks:
         StoreError: it cannot be opened, or is something else.
     """
 
+    # A look costs next to nothing.
+    look_s = 0.0
+
     def __init__(self, path: Path) -> None:
         self.name = str(path)
         self._lock = threading.RLock()

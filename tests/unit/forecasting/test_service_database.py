@@ -1,5 +1,7 @@
 """The service's books in PostgreSQL: lost sessions, other programs' tables, one clock, one transaction at a time."""
 
+import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -7,12 +9,13 @@ from collections.abc import Iterator
 import psycopg
 import pytest
 
-from forecasting.bookkeeping import postgres
+from forecasting.bookkeeping import postgres_server as limits
 from forecasting.bookkeeping.tables import SERVICE_SCHEMA
 from forecasting.keys import Keys, Scope
 from forecasting.service_file import ServiceFile, name_of
 from infra.errors import StoreError, UsageError
 from infra.settings import Settings
+from tests.servers.postgres import PostgresServer
 
 
 @pytest.fixture
@@ -91,7 +94,7 @@ def test_transactions_of_all_processes_come_one_at_a_time(file: ServiceFile, pos
 def test_who_holds_the_lock_too_long_is_told_of_and_reads_go_on(
     file: ServiceFile, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres, "LOCK_WAIT_S", 0.05)
+    monkeypatch.setattr(limits, "LOCK_WAIT_S", 0.05)
     with ServiceFile(postgres_url) as other, file.transaction():
         with pytest.raises(StoreError, match="another process has held it"), other.transaction():
             raise AssertionError("two transactions at a time")
@@ -152,7 +155,9 @@ def test_text_with_a_nul_is_not_found_instead_of_a_failure(file: ServiceFile) ->
     assert file.rows("SELECT 1 FROM jobs WHERE id = ?", ("a\0b",)) == []
 
 
-def test_a_server_that_is_away_is_told_of_without_the_password_and_found_again(postgres_server, postgres_url) -> None:
+def test_a_server_that_is_away_is_told_of_without_the_password_and_found_again(
+    postgres_server: PostgresServer, postgres_url: str
+) -> None:
     url = postgres_url.replace("graphtide@", "graphtide:sesame@")
     with ServiceFile(url) as file:
         postgres_server.kill()
@@ -174,6 +179,31 @@ def test_a_server_that_is_away_is_told_of_without_the_password_and_found_again(p
                 time.sleep(0.05)
         assert file.name == name_of(url)
         assert "sesame" not in file.name
+
+
+def test_a_server_that_stands_still_is_waited_for_no_longer_than_a_statement_may_take(
+    postgres_server: PostgresServer, file: ServiceFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ((backend,),) = file.rows("SELECT pg_backend_pid()")
+    os.kill(backend, signal.SIGSTOP)
+    try:
+        monkeypatch.setattr(limits, "STATEMENT_S", 0.2)
+        # A new session is answered; a transaction that the old one was in would be undone.
+        assert names(file) == []
+        postgres_server.pause()
+        with pytest.raises(StoreError, match="cannot be reached"):
+            names(file)
+    finally:
+        monkeypatch.undo()
+        os.kill(backend, signal.SIGCONT)
+
+
+def test_a_transaction_that_is_not_answered_fails(file: ServiceFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "STATEMENT_S", 0.2)
+    with pytest.raises(StoreError, match="no answer in"), file.transaction() as connection:
+        connection.execute("SELECT pg_sleep(30)")
+    monkeypatch.undo()
+    assert names(file) == []
 
 
 @pytest.mark.parametrize("wrong", ["mysql://u:sesame@h/db", "influxdb://h:8086/o/b", 7])
