@@ -1,7 +1,6 @@
 """What the sections share: their base and the types of their keys."""
 
 import re
-from pathlib import Path
 from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
@@ -28,22 +27,7 @@ def _split_commas(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-def _path_or_url(value: object) -> object:
-    if isinstance(value, Path) or (isinstance(value, str) and value.startswith(POSTGRES_SCHEMES)):
-        return value
-    if not isinstance(value, str) or "://" in value:
-        # No ValueError: its message would repeat what may hold a password.
-        raise UsageError(
-            "[api] service_db is neither a path nor the address of a PostgreSQL database",
-            place="[api] service_db",
-            fix="give the path of a file, or postgresql://user@host:5432/database",
-        )
-    return Path(value)
-
-
 Duration = Annotated[str, AfterValidator(_check_duration)]
-# A path, or as text the URL of a PostgreSQL database.
-FileOrDatabase = Annotated[Path | str, BeforeValidator(_path_or_url)]
 Horizon = Annotated[int, Field(ge=1, le=MAX_HORIZON_STEPS)]
 Horizons = Annotated[tuple[Horizon, ...], NoDecode, BeforeValidator(_split_commas), Field(min_length=1)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas), Field(min_length=1)]

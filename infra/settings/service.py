@@ -1,11 +1,30 @@
 """The forecast service and its workers."""
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
 
+from infra.errors import UsageError
 from infra.schema import MAX_HORIZON_STEPS
-from infra.settings.kinds import FileOrDatabase, Horizon, Section
+from infra.settings.kinds import POSTGRES_SCHEMES, Horizon, Section
+
+
+def _path_or_url(value: object) -> object:
+    if isinstance(value, Path) or (isinstance(value, str) and value.startswith(POSTGRES_SCHEMES)):
+        return value
+    if not isinstance(value, str) or "://" in value:
+        # No ValueError: its message would repeat what may hold a password.
+        raise UsageError(
+            "[api] service_db is neither a path nor the address of a PostgreSQL database",
+            place="[api] service_db",
+            fix="give the path of a file, or postgresql://user@host:5432/database",
+        )
+    return Path(value)
+
+
+# A path, or as text the URL of a PostgreSQL database.
+FileOrDatabase = Annotated[Path | str, BeforeValidator(_path_or_url)]
 
 
 class ApiSettings(Section):

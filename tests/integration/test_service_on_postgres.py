@@ -40,6 +40,16 @@ with ServiceFile(sys.argv[1]) as file:
 """
 
 
+def variables(service_db: str, store: str, folder: Path) -> dict[str, str]:
+    """Return the settings of a process, which shares with others what is named, and the models in the folder."""
+    return {
+        "GRAPHTIDE_API__SERVICE_DB": service_db,
+        "GRAPHTIDE_STORE__URL": store,
+        "GRAPHTIDE_MODELS__DIRECTORY": str(folder / "models"),
+        "GRAPHTIDE_JOBS__WHEN_IDLE": "false",
+    }
+
+
 @contextmanager
 def running(folder: Path, settings: dict[str, str], *arguments: str) -> Iterator["subprocess.Popen[bytes]"]:
     """Run `graphtide` in a folder and a process group of its own, until the end of the block."""
@@ -67,14 +77,8 @@ def until(condition: Callable[[], Any]) -> Any:
 def test_api_workers_and_scheduler_share_no_file(postgres_url: str, tmp_path: Path) -> None:
     ingest(SimulatedSource(TOY, graph="toy"), postgres_url, IngestOptions())
     save_model(postgres_url, "toy", tmp_path / "models")
-    settings = {
-        # Beside the store, in the same database.
-        "GRAPHTIDE_API__SERVICE_DB": postgres_url,
-        "GRAPHTIDE_STORE__URL": postgres_url,
-        "GRAPHTIDE_MODELS__DIRECTORY": str(tmp_path / "models"),
-        "GRAPHTIDE_JOBS__WHEN_IDLE": "false",
-        "GRAPHTIDE_REPORTS__PATHS": "20",
-    }
+    # Beside the store, in the same database.
+    settings = variables(postgres_url, postgres_url, tmp_path) | {"GRAPHTIDE_REPORTS__PATHS": "20"}
     (tmp_path / "api").mkdir()
     api = ServeProcess(tmp_path / "api", postgres_url, settings | {"GRAPHTIDE_JOBS__WORKERS": "0"}).start()
     try:
@@ -132,14 +136,8 @@ def test_two_processes_share_the_jobs_out(postgres_url: str) -> None:
 def test_a_killed_worker_loses_nothing(toy_store: str, postgres_url: str, tmp_path: Path) -> None:
     save_model(toy_store, "toy", tmp_path / "models")
     settings = service_settings(toy_store, tmp_path, api={"service_db": postgres_url})
-    variables = {
-        "GRAPHTIDE_API__SERVICE_DB": postgres_url,
-        "GRAPHTIDE_STORE__URL": toy_store,
-        "GRAPHTIDE_MODELS__DIRECTORY": str(tmp_path / "models"),
-        "GRAPHTIDE_JOBS__WHEN_IDLE": "false",
-        "GRAPHTIDE_JOBS__LEASE_S": "1",
-        "GRAPHTIDE_JOBS__CHUNK_STEPS": "100",
-    }
+    short = {"GRAPHTIDE_JOBS__LEASE_S": "1", "GRAPHTIDE_JOBS__CHUNK_STEPS": "100"}
+    own = variables(postgres_url, toy_store, tmp_path) | short
     wanted = {"horizon": 6000, "metrics": ["events"], "seed": 4}
 
     def outputs(client: httpx.Client, job: str) -> Any:
@@ -148,14 +146,14 @@ def test_a_killed_worker_loses_nothing(toy_store: str, postgres_url: str, tmp_pa
 
     with served(settings) as client:
         job = client.post("/v1/graphs/toy/forecasts", json=wanted).raise_for_status().headers["location"]
-        with running(tmp_path / "first", variables, "work", "--workers", "1") as first:
+        with running(tmp_path / "first", own, "work", "--workers", "1") as first:
             until(lambda: client.get(job).json()["progress"]["steps_done"] > 0)
             os.killpg(first.pid, signal.SIGKILL)
             first.wait()
         stands = client.get(job).json()
         assert stands["status"] == "running"
         assert 0 < stands["progress"]["steps_done"] < stands["horizon"]
-        with running(tmp_path / "second", variables, "work", "--workers", "1"):
+        with running(tmp_path / "second", own, "work", "--workers", "1"):
             found = outputs(client, job)
             again = client.post("/v1/graphs/toy/forecasts", json=wanted).headers["location"]
             assert outputs(client, again) == found
