@@ -21,7 +21,7 @@ from forecasting.live import LiveStates
 from forecasting.reports.deliveries import Deliveries, Delivery, DeliveryError
 from forecasting.reports.sending import lease_s, send_next
 from forecasting.reports.targets.parcel import Parcel
-from forecasting.service_file import ServiceFile, now_us
+from forecasting.service_file import ServiceFile
 from forecasting.worker_process import lease
 from infra.errors import GraphtideError, ModelError, StoreError
 from infra.settings import Settings
@@ -42,7 +42,7 @@ class Watcher:
         file: where rules and alerts are.
         open_store: opens the store.
         settings: all of them.
-        clock: the time in UTC microseconds.
+        clock: the time in UTC microseconds, else that of the file.
     """
 
     def __init__(
@@ -50,12 +50,12 @@ class Watcher:
         file: ServiceFile,
         open_store: Callable[[], SnapshotReader],
         settings: Settings,
-        clock: Callable[[], int] = now_us,
+        clock: Callable[[], int] | None = None,
     ) -> None:
         self._file = file
         self._open_store = open_store
         self._settings = settings
-        self._clock = clock
+        self._clock = clock or file.now_us
         self._states = LiveStates(open_store, settings.models.directory, max_graphs=settings.api.max_live_graphs)
         self._book = RuleBook(file, clock)
         self._alerts = Alerts(file, keep_s=settings.alerts.keep_s, clock=clock)

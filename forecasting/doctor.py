@@ -53,6 +53,7 @@ def examine(settings: LoadedSettings) -> list[Finding]:
         *_kernels(),
         _sqlite(),
         _store(settings.values.store.url, settings.values.influxdb),
+        _service(settings.values.api.service_db),
         *_checkpoints(settings.values.models.directory),
         _data(settings.values.data),
         _disk(),
@@ -144,17 +145,40 @@ def _disk() -> Finding:
 def _store(url: str, influxdb: InfluxDBSettings) -> Finding:
     from stream.store import open_reader  # noqa: PLC0415 - a broken installation must not stop doctor
     from stream.store.influx.address import is_influx_url  # noqa: PLC0415
+    from stream.store.postgres_server import SCHEMES, address  # noqa: PLC0415
     from stream.store.sqlite_file import path_of_url  # noqa: PLC0415
 
     try:
-        if not is_influx_url(url) and not path_of_url(url).exists():
+        is_postgres = url.startswith(SCHEMES)
+        if not is_influx_url(url) and not is_postgres and not path_of_url(url).exists():
             return Finding("store", Status.NOTE, f"none at {url} yet", "ingest events first: graphtide ingest")
         with open_reader(url, influxdb) as reader:
             graphs = reader.graphs()
     except GraphtideError as error:
         return Finding("store", Status.FAIL, error.message, error.fix or "")
     snapshots = sum(graph.snapshots for graph in graphs)
-    return Finding("store", Status.OK, f"{url}: {len(graphs)} graphs, {snapshots:,} snapshots")
+    name = address(url) if is_postgres else url
+    return Finding("store", Status.OK, f"{name}: {len(graphs)} graphs, {snapshots:,} snapshots")
+
+
+def _service(place: Path | str) -> Finding:
+    try:
+        from forecasting.service_file import ServiceFile, name_of  # noqa: PLC0415
+
+        if isinstance(place, Path):
+            is_there = place.exists()
+        else:
+            from forecasting.bookkeeping.postgres_server import has_books  # noqa: PLC0415
+
+            is_there = has_books(place)
+        if not is_there:
+            return Finding("service", Status.NOTE, f"no keys or jobs at {name_of(place)} yet")
+        with ServiceFile(place) as file:
+            ((keys,),) = file.rows("SELECT count(*) FROM keys WHERE revoked_us IS NULL")
+            waiting = file.waiting("jobs")
+    except GraphtideError as error:
+        return Finding("service", Status.FAIL, error.message, error.fix or "")
+    return Finding("service", Status.OK, f"{file.name}: {keys} keys, {waiting.queued + waiting.running} active jobs")
 
 
 def _checkpoints(directory: Path) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ Run as `python -m forecasting.job_worker`; `forecasting.job_processes` does.
 
 import logging
 import threading
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -22,7 +23,7 @@ from models.futures import roll_out
 
 IDLE_WAIT_S = 0.02
 FAILURE_WAIT_S = 1.0
-SWEEP_EVERY = 3000  # waits, a minute
+SWEEP_EVERY_S = 60.0
 _log = logging.getLogger(__name__)
 
 
@@ -51,7 +52,7 @@ def work(settings: Settings, worker: str, stop: threading.Event) -> None:
         ) as states,
     ):
         jobs = Jobs(file, settings.jobs)
-        waits = 0
+        swept_at = float("-inf")
         while not stop.is_set():
             try:
                 job = jobs.claim(worker)
@@ -59,15 +60,15 @@ def work(settings: Settings, worker: str, stop: threading.Event) -> None:
                     with tracing.span("job", {"graphtide.job": job.id, "graphtide.graph": job.graph}):
                         _run(jobs, job, states, settings, _Watch(stop, tracing))
                     continue
-                if waits % SWEEP_EVERY == 0:
+                if time.monotonic() - swept_at > SWEEP_EVERY_S:
                     jobs.sweep()
+                    swept_at = time.monotonic()
             except StoreError as error:
                 _log.warning("%s", error.message)
                 with suppress(StoreError):
                     jobs.release(worker, is_blameless=True)
                 stop.wait(FAILURE_WAIT_S)
-            waits += 1
-            stop.wait(IDLE_WAIT_S)
+            stop.wait(max(IDLE_WAIT_S, file.look_s))
         with suppress(StoreError):
             jobs.release(worker, is_blameless=True)
 

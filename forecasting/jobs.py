@@ -6,14 +6,14 @@ with everything that it keeps; who was taken over, or cancelled, finds its token
 
 import json
 import secrets
-import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
 from forecasting import job_chunks
-from forecasting.service_file import ServiceFile, now_us
+from forecasting.bookkeeping.base import Connection
+from forecasting.service_file import ServiceFile
 from infra.errors import GraphtideError
 from infra.settings import JobSettings
 from models.contract import PathChunk
@@ -119,11 +119,18 @@ class Jobs:
     Args:
         file: where they are.
         settings: limits and times.
+        clock: the time in UTC microseconds, else that of the file.
     """
 
-    def __init__(self, file: ServiceFile, settings: JobSettings) -> None:
+    def __init__(self, file: ServiceFile, settings: JobSettings, clock: Callable[[], int] | None = None) -> None:
         self._file = file
         self._settings = settings
+        self._clock = clock or file.now_us
+
+    @property
+    def look_s(self) -> float:
+        """Seconds that a process leaves between two looks at a job, at least."""
+        return self._file.look_s
 
     def create(
         self, owner: str, graph: str, request: JobRequest, idempotency_key: str | None = None
@@ -150,7 +157,7 @@ class Jobs:
             connection.execute(
                 "INSERT INTO jobs (id, graph, owner, request, idempotency_key, status, horizon, steps_done, fence,"
                 " attempts, created_us) VALUES (?, ?, ?, ?, ?, 'queued', ?, 0, 0, 0, ?)",
-                (job_id, graph, owner, request.canonical(), idempotency_key, request.horizon, now_us()),
+                (job_id, graph, owner, request.canonical(), idempotency_key, request.horizon, self._clock()),
             )
             row = connection.execute(f"SELECT {_COLUMNS} FROM jobs WHERE id = ?", (job_id,)).fetchone()
         return _job(row), True
@@ -166,7 +173,7 @@ class Jobs:
             connection.execute(
                 "UPDATE jobs SET status = 'cancelled', fence = fence + 1, finished_us = ?, lease_until_us = NULL"
                 f" WHERE id = ? AND {_ACTIVE}",
-                (now_us(), job_id),
+                (self._clock(), job_id),
             )
 
     def chunks(self, job: Job, after_step: int = 0) -> Iterator[PathChunk]:
@@ -185,7 +192,7 @@ class Jobs:
 
     def claim(self, worker: str) -> Job | None:
         """Take the oldest job that waits, or whose process no longer reports; None if there is none."""
-        now = now_us()
+        now = self._clock()
         condition = "status = 'queued' OR (status = 'running' AND lease_until_us < ?)"
         if not self._file.rows(f"SELECT 1 FROM jobs WHERE {condition} LIMIT 1", (now,)):
             return None
@@ -210,7 +217,7 @@ class Jobs:
         Raises:
             LostJobError: the job is not this process's any more.
         """
-        with self._fenced(job, "lease_until_us = ?", (now_us() + self._lease_us(),)):
+        with self._fenced(job, "lease_until_us = ?", (self._clock() + self._lease_us(),)):
             pass
 
     def begin(self, job: Job, ground: dict[str, Any]) -> None:
@@ -234,7 +241,7 @@ class Jobs:
             LostJobError: the job is not this process's any more.
         """
         change = "steps_done = ?, lease_until_us = ?, attempts = 1"
-        with self._fenced(job, change, (first_step + steps, now_us() + self._lease_us())) as connection:
+        with self._fenced(job, change, (first_step + steps, self._clock() + self._lease_us())) as connection:
             connection.execute(
                 "INSERT INTO job_chunks (job_id, first_step, steps, digest, body) VALUES (?, ?, ?, ?, ?)",
                 (job.id, first_step, steps, job_chunks.digest(body), body),
@@ -248,7 +255,7 @@ class Jobs:
         """
         status = Status.DONE if problem is None else Status.FAILED
         change = "status = ?, problem = ?, finished_us = ?, lease_until_us = NULL"
-        with self._fenced(job, change, (status, problem, now_us())):
+        with self._fenced(job, change, (status, problem, self._clock())):
             pass
 
     def release(self, worker: str, *, is_blameless: bool) -> None:
@@ -262,7 +269,7 @@ class Jobs:
 
     def sweep(self) -> None:
         """Remove the jobs that are finished for longer than they are kept."""
-        before_us = now_us() - self._settings.keep_s * 1_000_000
+        before_us = self._clock() - self._settings.keep_s * 1_000_000
         if self._file.rows("SELECT 1 FROM jobs WHERE finished_us < ? LIMIT 1", (before_us,)):
             with self._file.transaction() as connection:
                 old = "SELECT id FROM jobs WHERE finished_us < ?"
@@ -272,9 +279,9 @@ class Jobs:
     def _lease_us(self) -> int:
         return int(self._settings.lease_s * 1e6)
 
-    def _refuse_surplus(self, connection: sqlite3.Connection, owner: str) -> None:
+    def _refuse_surplus(self, connection: Connection, owner: str) -> None:
         of_owner, of_all = connection.execute(
-            f"SELECT coalesce(sum(owner = ?), 0), count(*) FROM jobs WHERE {_ACTIVE}", (owner,)
+            f"SELECT count(*) FILTER (WHERE owner = ?), count(*) FROM jobs WHERE {_ACTIVE}", (owner,)
         ).fetchone()
         if of_owner >= self._settings.max_active_per_key:
             raise TooManyJobsError(self._settings.max_active_per_key, of_caller=True)
@@ -294,7 +301,7 @@ class _Fenced:
         self._sql = f"UPDATE jobs SET {change} WHERE id = ? AND fence = ? AND status = 'running'"
         self._values = (*values, job.id, job.fence)
 
-    def __enter__(self) -> sqlite3.Connection:
+    def __enter__(self) -> Connection:
         connection = self._transaction.__enter__()
         try:
             if connection.execute(self._sql, self._values).rowcount != 1:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from forecasting.service_file import ServiceFile, now_us
+from forecasting.service_file import ServiceFile
 from infra.errors import UsageError
 
 ALL_GRAPHS = "*"
@@ -84,7 +84,7 @@ class Keys:
                 )
         if not graphs:
             raise UsageError("a key needs graphs", fix="add --graph NAME, more than once for several, or --graph '*'")
-        key = Key(secrets.token_hex(6), name, scope, tuple(graphs), now_us())
+        key = Key(secrets.token_hex(6), name, scope, tuple(graphs), self._file.now_us())
         token, digest = _new_secret(key.id)
         with self._file.transaction() as connection:
             if connection.execute("SELECT 1 FROM keys WHERE name = ?", (name,)).fetchone():
@@ -117,7 +117,7 @@ class Keys:
         """
         key = self._valid(name)
         with self._file.transaction() as connection:
-            connection.execute("UPDATE keys SET revoked_us = ? WHERE id = ?", (now_us(), key.id))
+            connection.execute("UPDATE keys SET revoked_us = ? WHERE id = ?", (self._file.now_us(), key.id))
         return key
 
     def all(self) -> list[Key]:

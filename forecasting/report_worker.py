@@ -8,6 +8,7 @@ Planning and delivering have a thread of their own: a receiver that is slow hold
 
 import logging
 import threading
+import time
 from contextlib import suppress
 
 from forecasting import alert_worker
@@ -30,7 +31,7 @@ from infra.steps import SECOND_US, format_time
 IDLE_WAIT_S = 0.1
 PLAN_EVERY_S = 1.0
 FAILURE_WAIT_S = 1.0
-SWEEP_EVERY = 600  # waits, a minute
+SWEEP_EVERY_S = 60.0
 _log = logging.getLogger(__name__)
 
 
@@ -59,7 +60,7 @@ def work(settings: Settings, worker: str, stop: threading.Event) -> None:
         threads = [beside, *alert_worker.beside(settings, stop)]
         for thread in threads:
             thread.start()
-        waits = 0
+        swept_at = float("-inf")
         try:
             while not stop.is_set():
                 try:
@@ -67,15 +68,15 @@ def work(settings: Settings, worker: str, stop: threading.Event) -> None:
                     if report is not None:
                         _make(reports, report, states, settings, stop)
                         continue
-                    if waits % SWEEP_EVERY == 0:
+                    if time.monotonic() - swept_at > SWEEP_EVERY_S:
                         reports.sweep()
+                        swept_at = time.monotonic()
                 except StoreError as error:
                     _log.warning("%s", error.message)
                     with suppress(StoreError):
                         reports.release(worker, is_blameless=True)
                     stop.wait(FAILURE_WAIT_S)
-                waits += 1
-                stop.wait(IDLE_WAIT_S)
+                stop.wait(max(IDLE_WAIT_S, file.look_s))
         finally:
             stop.set()
             for thread in threads:

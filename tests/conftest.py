@@ -5,11 +5,14 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 from unittest.mock import patch
 
 import pytest
 from hypothesis import settings
+
+from forecasting.bench.servers.base import MissingServerError, Server
+from tests.servers.postgres import PostgresServer
 
 settings.register_profile("local", deadline=None, max_examples=50)
 settings.register_profile("ci", deadline=None, max_examples=50, derandomize=True)
@@ -21,6 +24,36 @@ def lacking(name: str, why: str) -> NoReturn:
     if name in os.environ.get("GRAPHTIDE_REQUIRE", "").split(","):
         pytest.fail(f"{name} is required here, but {why}")
     pytest.skip(why)
+
+
+AnyServer = TypeVar("AnyServer", bound=Server)
+
+
+def running_server(kind: type[AnyServer], tmp_path_factory: pytest.TempPathFactory) -> Iterator[AnyServer]:
+    """Yield a server of its own; one that is not installed skips the test, or fails it where it is required."""
+    try:
+        server = kind(tmp_path_factory.mktemp(kind.name)).start()
+    except MissingServerError as missing:
+        lacking(kind.name, str(missing))
+    try:
+        yield server
+    finally:
+        server.discard()
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """Return the PostgreSQL server of this run; tests that only want a database take `postgres_url`."""
+    yield from running_server(PostgresServer, tmp_path_factory)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+    """Return the address of an empty database of a running PostgreSQL server."""
+    url = postgres_server.create_database()
+    yield url
+    postgres_server.heal()
+    postgres_server.drop_database(url)
 
 
 @pytest.fixture(scope="session")

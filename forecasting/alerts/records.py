@@ -6,15 +6,15 @@ the graph's watch: whoever is killed leaves all of it or nothing, and of two rep
 
 import hashlib
 import json
-import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from forecasting.alerts.machine import Course, Standing, State, Verdict, judged
 from forecasting.alerts.rules import Rule
+from forecasting.bookkeeping.base import TEXTS_OF_JSON, Connection
 from forecasting.reports.deliveries import Queue
-from forecasting.service_file import ServiceFile, now_us
+from forecasting.service_file import ServiceFile
 from infra.steps import format_time
 
 _COLUMNS = (
@@ -72,7 +72,7 @@ class Transition:
     facts: dict[str, Any]
 
 
-def log_line(connection: sqlite3.Connection, transition_id: str, time_us: int, line: str) -> None:
+def log_line(connection: Connection, transition_id: str, time_us: int, line: str) -> None:
     """Note what happened to a transition, within a transaction."""
     connection.execute(
         "INSERT INTO alert_log (transition_id, time_us, line) VALUES (?, ?, ?)", (transition_id, time_us, line)
@@ -104,13 +104,13 @@ class Alerts:
     Args:
         file: where they are.
         keep_s: seconds that one which is over is kept.
-        clock: the time in UTC microseconds.
+        clock: the time in UTC microseconds, else that of the file.
     """
 
-    def __init__(self, file: ServiceFile, *, keep_s: int, clock: Callable[[], int] = now_us) -> None:
+    def __init__(self, file: ServiceFile, *, keep_s: int, clock: Callable[[], int] | None = None) -> None:
         self._file = file
         self._keep_us = keep_s * _US
-        self._clock = clock
+        self._clock = clock or file.now_us
 
     def get(self, wanted: str) -> AlertRow | None:
         """Return an alert, or None if there is none."""
@@ -124,8 +124,7 @@ class Alerts:
     def newest(self, graphs: Sequence[str], states: Sequence[str], *, limit: int) -> list[AlertRow]:
         """Return alerts of these graphs and states, those that fire first, then by the time of their last change."""
         rows = self._file.rows(
-            f"SELECT {_COLUMNS} FROM alerts WHERE graph IN (SELECT value FROM json_each(?))"
-            " AND state IN (SELECT value FROM json_each(?))"
+            f"SELECT {_COLUMNS} FROM alerts WHERE graph IN ({TEXTS_OF_JSON}) AND state IN ({TEXTS_OF_JSON})"
             " ORDER BY state != 'firing', since_us DESC, rule, graph, metric LIMIT ?",
             (json.dumps(list(graphs)), json.dumps(list(states)), limit),
         )
@@ -210,7 +209,7 @@ class Alerts:
 
 
 def record(
-    connection: sqlite3.Connection,
+    connection: Connection,
     rule: Rule,
     created_us: int,
     graph: str,
@@ -226,7 +225,7 @@ def record(
 
 
 def _record_one(
-    connection: sqlite3.Connection, rule: Rule, created_us: int, graph: str, judgements: Sequence[Judgement], now: int
+    connection: Connection, rule: Rule, created_us: int, graph: str, judgements: Sequence[Judgement], now: int
 ) -> None:
     metric = judgements[0].metric
     wanted = alert_id(rule.name, created_us, graph, metric)
@@ -262,9 +261,7 @@ def _is_news(changes: int, told: int) -> bool:
     return (changes - told) % 2 == 1
 
 
-def _change(
-    connection: sqlite3.Connection, wanted: str, course: Course, facts: dict[str, Any], line: str, now: int
-) -> None:
+def _change(connection: Connection, wanted: str, course: Course, facts: dict[str, Any], line: str, now: int) -> None:
     state = course.now.state.value
     transition = _digest(f"{wanted} {course.changes}")
     connection.execute(
@@ -279,18 +276,18 @@ def _change(
     )
 
 
-def _tell(connection: sqlite3.Connection, targets: Sequence[str], wanted: str, number: int, now: int) -> None:
+def _tell(connection: Connection, targets: Sequence[str], wanted: str, number: int, now: int) -> None:
     transition = _digest(f"{wanted} {number}")
     for target in dict.fromkeys(targets):
         connection.execute(
-            "INSERT OR IGNORE INTO alert_deliveries (id, transition_id, target, status, attempts, fence, next_us,"
-            " created_us, queue, number) VALUES (?, ?, ?, 'waiting', 0, 0, ?, ?, ?, ?)",
+            "INSERT INTO alert_deliveries (id, transition_id, target, status, attempts, fence, next_us,"
+            " created_us, queue, number) VALUES (?, ?, ?, 'waiting', 0, 0, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
             (_digest(f"{transition} {target}"), transition, target, now, now, f"{wanted} {target}", number),
         )
     connection.execute("UPDATE alerts SET told = ? WHERE id = ?", (number, wanted))
 
 
-def end_alerts(connection: sqlite3.Connection, rule: str, targets: Sequence[str], now: int, reason: str) -> None:
+def end_alerts(connection: Connection, rule: str, targets: Sequence[str], now: int, reason: str) -> None:
     """End the alerts of a rule that fire, within a transaction; those who know of them are told, silence or not."""
     sql = "SELECT id, course, told, facts FROM alerts WHERE rule = ? AND state = 'firing'"
     for wanted, text, told, facts in connection.execute(sql, (rule,)).fetchall():

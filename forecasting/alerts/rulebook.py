@@ -1,13 +1,13 @@
 """The rules in a service's file: those of the settings, and those that API keys have set."""
 
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from forecasting.alerts.records import end_alerts
 from forecasting.alerts.rules import Rule, checked
-from forecasting.service_file import ServiceFile, now_us
+from forecasting.bookkeeping.base import Connection
+from forecasting.service_file import ServiceFile
 from infra.errors import GraphtideError, UsageError
 from infra.settings import AlertSettings, TargetSettings
 
@@ -36,12 +36,12 @@ class RuleBook:
 
     Args:
         file: where they are.
-        clock: the time in UTC microseconds.
+        clock: the time in UTC microseconds, else that of the file.
     """
 
-    def __init__(self, file: ServiceFile, clock: Callable[[], int] = now_us) -> None:
+    def __init__(self, file: ServiceFile, clock: Callable[[], int] | None = None) -> None:
         self._file = file
-        self._clock = clock
+        self._clock = clock or file.now_us
 
     def put(self, rule: Rule, *, owner: str, origin: str = "api", most: int | None = None) -> bool:
         """Set a rule that was checked; True where there was none of its name.
@@ -126,7 +126,7 @@ class RuleBook:
                 self.remove(name)
 
 
-def note(connection: sqlite3.Connection, evaluated: Mapping[str, int], failed: Mapping[str, str]) -> None:
+def note(connection: Connection, evaluated: Mapping[str, int], failed: Mapping[str, str]) -> None:
     """Count judgements and failures of rules within a transaction."""
     for name, count in evaluated.items():
         connection.execute(
@@ -138,7 +138,7 @@ def note(connection: sqlite3.Connection, evaluated: Mapping[str, int], failed: M
         )
 
 
-def _end(connection: sqlite3.Connection, rule: Rule, now: int, reason: str) -> None:
+def _end(connection: Connection, rule: Rule, now: int, reason: str) -> None:
     end_alerts(connection, rule.name, rule.spec.deliver, now, reason)
 
 

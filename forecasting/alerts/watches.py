@@ -4,7 +4,6 @@ A graph is judged by one process at a time, which takes a lease and a fencing to
 one transaction that names the token.
 """
 
-import sqlite3
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +11,8 @@ import numpy as np
 
 from forecasting.alerts.records import Judgement, record
 from forecasting.alerts.rulebook import RuleRow, note
-from forecasting.service_file import ServiceFile, now_us
+from forecasting.bookkeeping.base import Connection
+from forecasting.service_file import ServiceFile
 from infra.errors import GraphtideError
 from infra.schema import METRICS, QUANTILE_LEVELS
 from models.contract import FloatArray
@@ -67,13 +67,13 @@ class Watches:
     Args:
         file: where they are.
         lease_s: seconds after which a graph whose process does not report is judged by another.
-        clock: the time in UTC microseconds.
+        clock: the time in UTC microseconds, else that of the file.
     """
 
-    def __init__(self, file: ServiceFile, *, lease_s: float, clock: Callable[[], int] = now_us) -> None:
+    def __init__(self, file: ServiceFile, *, lease_s: float, clock: Callable[[], int] | None = None) -> None:
         self._file = file
         self._lease_us = int(lease_s * 1e6)
-        self._clock = clock
+        self._clock = clock or file.now_us
 
     def grounds(self) -> dict[str, str]:
         """Return what the last judgement of each graph rests on."""
@@ -83,7 +83,10 @@ class Watches:
         """Take a graph whose last judgement rests on something else than `ground`; None where it is not to be had."""
         now = self._clock()
         with self._file.transaction() as connection:
-            connection.execute("INSERT OR IGNORE INTO alert_watches (graph, ground, fence) VALUES (?, '', 0)", (graph,))
+            connection.execute(
+                "INSERT INTO alert_watches (graph, ground, fence) VALUES (?, '', 0) ON CONFLICT (graph) DO NOTHING",
+                (graph,),
+            )
             row = connection.execute(
                 "UPDATE alert_watches SET fence = fence + 1, lease_until_us = ? WHERE graph = ? AND ground != ?"
                 " AND (lease_until_us IS NULL OR lease_until_us < ?) RETURNING judged_us, final_us, fence",
@@ -137,11 +140,12 @@ class Watches:
                 if judgements and _is_current(connection, row):
                     record(connection, row.rule, row.created_us, watch.graph, judgements, now)
             note(connection, {row.rule.name: len(judgements) for row, judgements in found.judgements}, found.failed)
-            for verb, kept in (("IGNORE", found.forecasts), ("REPLACE", found.current)):
+            anew = "UPDATE SET quantiles = excluded.quantiles, made_us = excluded.made_us"
+            for change, kept in (("NOTHING", found.forecasts), (anew, found.current)):
                 for (step_us, lead), quantiles in kept.items():
                     connection.execute(
-                        f"INSERT OR {verb} INTO alert_forecasts (graph, step_us, lead, quantiles, made_us)"
-                        " VALUES (?, ?, ?, ?, ?)",
+                        "INSERT INTO alert_forecasts (graph, step_us, lead, quantiles, made_us) VALUES (?, ?, ?, ?, ?)"
+                        f" ON CONFLICT (graph, step_us, lead) DO {change}",
                         (watch.graph, step_us, lead, np.ascontiguousarray(quantiles, dtype="<f8").tobytes(), now),
                     )
             if found.final_us is not None:
@@ -150,13 +154,13 @@ class Watches:
                 )
 
 
-def _is_current(connection: sqlite3.Connection, row: RuleRow) -> bool:
+def _is_current(connection: Connection, row: RuleRow) -> bool:
     """Tell whether a rule still says what was judged."""
     known = connection.execute("SELECT created_us FROM alert_rules WHERE name = ?", (row.rule.name,)).fetchone()
     return known is not None and known[0] == row.created_us
 
 
-def _fenced(connection: sqlite3.Connection, watch: Watch, change: str, *values: object) -> None:
+def _fenced(connection: Connection, watch: Watch, change: str, *values: object) -> None:
     sql = f"UPDATE alert_watches SET {change} WHERE graph = ? AND fence = ?"
     if connection.execute(sql, (*values, watch.graph, watch.fence)).rowcount != 1:
         raise LostWatchError(f"the alerts of {watch.graph!r} are not this process's to judge any more")

@@ -106,7 +106,7 @@ async def silence(alert: str, request: Request, service: ServiceHere, caller: Ca
         duration_us = 0
     if not 0 < duration_us <= _LONGEST_SILENCE_US:
         raise parameter_problem("for", given, "a duration up to 365d", "8h")
-    await _writing(lambda: service.alerts.silence(row.id, now_us() + duration_us))
+    await _writing(lambda: service.alerts.silence(row.id, service.file.now_us() + duration_us))
     return answer(document(await _alert(service, caller, alert)))
 
 

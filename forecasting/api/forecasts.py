@@ -171,7 +171,8 @@ def document(job: Job, service: Service) -> dict[str, Any]:
     times["expires"] = None if job.finished_us is None else job.finished_us + keep_us
     eta_s = None
     if job.status is Status.RUNNING and job.started_us is not None and job.steps_done > 0:
-        elapsed_s = (now_us() - job.started_us) / 1e6
+        # By this machine's clock, which may be behind that of the database.
+        elapsed_s = max(0.0, (now_us() - job.started_us) / 1e6)
         eta_s = round(elapsed_s * (job.request.horizon - job.steps_done) / job.steps_done, 1)
     here = f"/v1/forecasts/{job.id}"
     return {

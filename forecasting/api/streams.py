@@ -63,7 +63,7 @@ async def events(
             yield HEARTBEATS[media_type]
             said_at = time.monotonic()
         is_soon = not has_chunk and time.monotonic() - began_at < FIRST_S
-        await asyncio.sleep(FIRST_POLL_S if is_soon else POLL_S)
+        await asyncio.sleep(FIRST_POLL_S if is_soon else max(POLL_S, jobs.look_s))
 
 
 def _document(job: Job, chunk: PathChunk) -> dict[str, Any]:

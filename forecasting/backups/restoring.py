@@ -91,7 +91,16 @@ def restore_backup(settings: Settings, folder: Path, *, force: bool, on_copied: 
 
 def _plan(settings: Settings, folder: Path, manifest: Manifest) -> _Plan:
     store = None if settings.store.url.startswith(SCHEMES) else path_of_url(settings.store.url)
-    places = [(SPOOL_NAME, settings.spool.path), (SERVICE_NAME, settings.api.service_db)]
+    places = [(SPOOL_NAME, settings.spool.path)]
+    service = settings.api.service_db
+    if isinstance(service, Path):
+        places.append((SERVICE_NAME, service))
+    elif manifest.has(SERVICE_NAME):
+        raise UsageError(
+            f"{SERVICE_NAME} of the backup, with keys, jobs and reports, cannot be restored to PostgreSQL",
+            place="[api] service_db",
+            fix="name a file in its place for the restore; what pg_dump has backed up, pg_restore restores",
+        )
     if store is not None:
         places.append((STORE_NAME, store))
     databases = [(folder / name, place) for name, place in places if manifest.has(name)]

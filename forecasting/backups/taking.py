@@ -29,6 +29,8 @@ _TRIES = 10
 def take_backup(settings: Settings, folder: Path, *, force: bool, on_copied: OnCopied) -> Manifest:
     """Write store, spool, service file and models into a new folder; what is not there is left out.
 
+    So is a `[api] service_db` in PostgreSQL; see `pg_dump`.
+
     Ingestion and service may run meanwhile. The spool stands still for as long as it is copied and the moment of the
     store is chosen: each event that was taken over HTTP before is in one of the two, and none is in both.
 
@@ -57,8 +59,10 @@ def take_backup(settings: Settings, folder: Path, *, force: bool, on_copied: OnC
                     copy_file(spool, made / SPOOL_NAME)
                 store = moment.enter_context(moment_of(settings.store.url))
             copied = store.write(made / STORE_NAME, on_copied)
-        if settings.api.service_db.exists():
-            copy_file(settings.api.service_db, made / SERVICE_NAME)
+        service = settings.api.service_db
+        # A database of a server has the server's own means, which keep its moment and its users.
+        if isinstance(service, Path) and service.exists():
+            copy_file(service, made / SERVICE_NAME)
         if settings.models.directory.is_dir():
             _copy_models(settings.models.directory, made / MODELS_NAME)
         return write_manifest(made, store_schema=store.schema, graphs=copied.graphs, snapshots=copied.snapshots)

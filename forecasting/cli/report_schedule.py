@@ -14,7 +14,7 @@ from forecasting.reports.contents import ReportRequest
 from forecasting.reports.deliveries import Deliveries
 from forecasting.reports.records import Reports
 from forecasting.reports.schedules import Schedule, Schedules
-from forecasting.service_file import ServiceFile, now_us
+from forecasting.service_file import ServiceFile, name_of, now_us
 from infra.errors import UsageError
 from infra.steps import format_time
 
@@ -157,5 +157,5 @@ def run(ctx: typer.Context) -> None:
         interruptible("Nothing is lost: what was due goes on when it is started again."),
         report_processes(alone, log_level=logging.getLogger().level),
     ):
-        say(f"Keeping the schedules of {settings.api.service_db}; Ctrl-C stops.")
+        say(f"Keeping the schedules of {name_of(settings.api.service_db)}; Ctrl-C stops.")
         threading.Event().wait()

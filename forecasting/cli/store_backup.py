@@ -27,18 +27,22 @@ def backup(
     """Back up a running system: the store, the spool, keys, jobs and reports, and the models.
 
     Ingestion and service go on meanwhile. The store is copied as it is at one moment, with the positions of its
-    sources, from SQLite and PostgreSQL alike; the manifest has the SHA-256 of every file. Settings, secrets and an
-    InfluxDB are not in it.
+    sources, from SQLite and PostgreSQL alike; the manifest has the SHA-256 of every file. Settings, secrets, an
+    InfluxDB and an [api] service_db in PostgreSQL, which pg_dump backs up, are not in it.
 
     Example: graphtide store backup /backups/monday
     """
     from forecasting.backups.taking import take_backup  # noqa: PLC0415 - numpy is not needed for --help
+    from forecasting.service_file import name_of  # noqa: PLC0415
 
     call: Call = ctx.obj
     settings = call.load({"store.url": ("--store", store)}).values
     with interruptible("There is no backup: it is whole or not there."), progress("Backing up") as report:
         manifest = take_backup(settings, folder, force=force, on_copied=report)
     size = sum(file.bytes for file in manifest.files)
+    if not isinstance(settings.api.service_db, Path):
+        name = name_of(settings.api.service_db)
+        say(f"Keys, jobs and reports are not in it: {name} is a PostgreSQL database. Back it up beside this: pg_dump")
     say(
         f"Wrote {folder}: {manifest.graphs:,} graphs with {manifest.snapshots:,} snapshots,"
         f" {len(manifest.files):,} files, {size:,} bytes."

@@ -26,8 +26,9 @@ def work(
 ) -> None:
     """Compute the long-range forecasts that services queue in [api] service_db, until Ctrl-C or SIGTERM.
 
-    `graphtide serve` does this too, unless its [jobs] workers is 0. On one host: the file is no network's. Several may
-    run at once. Reports and their schedules are kept by `graphtide report schedule run`.
+    `graphtide serve` does this too, unless its [jobs] workers is 0. Where that is a file, on its host alone; where it
+    is a PostgreSQL database, on any. Several may run at once. Reports and their schedules are kept by
+    `graphtide report schedule run`.
 
     Example: graphtide work --workers 2
     """
@@ -39,11 +40,11 @@ def work(
     from forecasting.job_processes import forecast_processes  # noqa: PLC0415 - imports torch
     from forecasting.service_file import ServiceFile  # noqa: PLC0415
 
-    with ServiceFile(settings.api.service_db):
-        pass  # a file that cannot be used is told here, once, and not by each process again and again
+    with ServiceFile(settings.api.service_db) as file:
+        name = file.name  # a file that cannot be used is told here, once, and not by each process again and again
     with (
         interruptible("Nothing is lost: jobs go on where they stood when it is started again."),
         forecast_processes(settings, log_level=logging.getLogger().level),
     ):
-        say(f"Working off {settings.api.service_db}; Ctrl-C stops.")
+        say(f"Working off {name}; Ctrl-C stops.")
         threading.Event().wait()

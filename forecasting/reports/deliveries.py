@@ -4,7 +4,6 @@ A delivery is noted as done after the receiver has it. Whoever is killed in betw
 the same key, by which the receiver knows it: none is lost, and none counts twice.
 """
 
-import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +11,9 @@ from typing import Any
 from tenacity import RetryCallState, Retrying
 from tenacity.wait import wait_random_exponential
 
+from forecasting.bookkeeping.base import Connection
 from forecasting.reports.records import log_line
-from forecasting.service_file import ServiceFile, now_us
+from forecasting.service_file import ServiceFile
 from infra.errors import GraphtideError
 from infra.settings import ReportSettings
 
@@ -39,8 +39,8 @@ class Queue:
 
     table: str
     subject: str
-    log: Callable[[sqlite3.Connection, str, int, str], None]
-    ready: str = "1"
+    log: Callable[[Connection, str, int, str], None]
+    ready: str = "TRUE"
 
     @property
     def columns(self) -> str:
@@ -74,7 +74,7 @@ class Deliveries:
         file: where they are.
         settings: waits and limits.
         lease_s: seconds after which a delivery whose process does not report is tried by another.
-        clock: the time in UTC microseconds.
+        clock: the time in UTC microseconds, else that of the file.
         queue: which of them.
     """
 
@@ -84,13 +84,13 @@ class Deliveries:
         settings: ReportSettings,
         *,
         lease_s: float,
-        clock: Callable[[], int] = now_us,
+        clock: Callable[[], int] | None = None,
         queue: Queue = REPORTS,
     ) -> None:
         self._file = file
         self._settings = settings
         self._lease_us = int(lease_s * 1e6)
-        self._clock = clock
+        self._clock = clock or file.now_us
         self._queue = queue
 
     def of(self, subject: str) -> list[Delivery]:
@@ -152,6 +152,6 @@ class Deliveries:
         state.attempt_number = attempts
         return wait_random_exponential(multiplier=least, min=least, max=max(least, most))(state)
 
-    def _fenced(self, connection: sqlite3.Connection, delivery: Delivery, change: str, *values: Any) -> bool:
+    def _fenced(self, connection: Connection, delivery: Delivery, change: str, *values: Any) -> bool:
         sql = f"UPDATE {self._queue.table} SET {change}, lease_until_us = NULL WHERE id = ? AND fence = ?"
         return connection.execute(sql, (*values, delivery.id, delivery.fence)).rowcount == 1

@@ -7,14 +7,14 @@ that it keeps. The files, the end of the report and its deliveries are one trans
 import hashlib
 import json
 import secrets
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from forecasting.bookkeeping.base import TEXTS_OF_JSON, Connection
 from forecasting.jobs import Status, TooManyJobsError
 from forecasting.reports.contents import ReportRequest
-from forecasting.service_file import ServiceFile, now_us
+from forecasting.service_file import ServiceFile
 from infra.errors import GraphtideError
 from infra.settings import JobSettings, ReportSettings
 
@@ -80,17 +80,17 @@ class Reports:
         file: where they are.
         settings: limits and times of reports.
         jobs: lease and attempts, as of forecasts.
-        clock: the time in UTC microseconds.
+        clock: the time in UTC microseconds, else that of the file.
     """
 
     def __init__(
-        self, file: ServiceFile, settings: ReportSettings, jobs: JobSettings, clock: Callable[[], int] = now_us
+        self, file: ServiceFile, settings: ReportSettings, jobs: JobSettings, clock: Callable[[], int] | None = None
     ) -> None:
         self._file = file
         self._settings = settings
         self._lease_us = int(jobs.lease_s * 1e6)
         self._max_attempts = jobs.max_attempts
-        self._clock = clock
+        self._clock = clock or file.now_us
 
     def create(self, owner: str, graph: str, request: ReportRequest) -> ReportRow:
         """Queue a report that was asked for.
@@ -101,7 +101,7 @@ class Reports:
         """
         with self._file.transaction() as connection:
             of_owner, of_all = connection.execute(
-                f"SELECT coalesce(sum(owner = ?), 0), count(*) FROM reports WHERE {_ACTIVE}", (owner,)
+                f"SELECT count(*) FILTER (WHERE owner = ?), count(*) FROM reports WHERE {_ACTIVE}", (owner,)
             ).fetchone()
             if of_owner >= self._settings.max_active_per_key:
                 raise TooManyJobsError(self._settings.max_active_per_key, of_caller=True)
@@ -140,9 +140,9 @@ class Reports:
         self, graphs: Sequence[str] | None = None, *, schedule: str | None = None, limit: int
     ) -> list[ReportRow]:
         """Return the newest reports, of these graphs and of this schedule alone if given."""
-        conditions, values = ["1"], []
+        conditions, values = ["TRUE"], []
         if graphs is not None:
-            conditions.append("graph IN (SELECT value FROM json_each(?))")
+            conditions.append(f"graph IN ({TEXTS_OF_JSON})")
             values.append(json.dumps(list(graphs)))
         if schedule is not None:
             conditions.append("schedule = ?")
@@ -220,7 +220,7 @@ class Reports:
                 "UPDATE reports SET status = 'running', fence = fence + 1, attempts = attempts + 1, worker = ?,"
                 " lease_until_us = ?, started_us = coalesce(started_us, ?)"
                 f" WHERE id = (SELECT id FROM reports WHERE {due} AND NOT EXISTS ({busy})"
-                f" ORDER BY created_us, slot_us, id LIMIT 1) RETURNING {_COLUMNS}",
+                f" ORDER BY created_us, coalesce(slot_us, 0), id LIMIT 1) RETURNING {_COLUMNS}",
                 (worker, now + self._lease_us, now),
             ).fetchone()
             if row is not None:
@@ -257,8 +257,8 @@ class Reports:
             log_line(connection, report.id, now, "made")
             for target in report.deliver:
                 connection.execute(
-                    "INSERT OR IGNORE INTO report_deliveries (id, report_id, target, status, attempts, fence, next_us,"
-                    " created_us) VALUES (?, ?, ?, 'waiting', 0, 0, ?, ?)",
+                    "INSERT INTO report_deliveries (id, report_id, target, status, attempts, fence, next_us,"
+                    " created_us) VALUES (?, ?, ?, 'waiting', 0, 0, ?, ?) ON CONFLICT (id) DO NOTHING",
                     (delivery_id(report, target), report.id, target, now, now),
                 )
 
@@ -306,14 +306,14 @@ class Reports:
                     connection.execute(f"DELETE FROM {table} WHERE report_id IN ({old})", (before_us,))
                 connection.execute(f"DELETE FROM reports WHERE id IN ({old})", (before_us,))
 
-    def _fenced(self, connection: sqlite3.Connection, report: ReportRow, change: str, *values: object) -> None:
+    def _fenced(self, connection: Connection, report: ReportRow, change: str, *values: object) -> None:
         sql = f"UPDATE reports SET {change} WHERE id = ? AND fence = ? AND status = 'running'"
         if connection.execute(sql, (*values, report.id, report.fence)).rowcount != 1:
             raise LostReportError(f"the report {report.id} is not this process's any more")
 
 
 def insert(
-    connection: sqlite3.Connection,
+    connection: Connection,
     report_id: str,
     graph: str,
     owner: str,
@@ -339,14 +339,16 @@ def insert(
     return added.rowcount == 1
 
 
-def _keep_files(connection: sqlite3.Connection, report_id: str, files: Mapping[str, bytes]) -> None:
+def _keep_files(connection: Connection, report_id: str, files: Mapping[str, bytes]) -> None:
     for name, body in files.items():
         connection.execute(
-            "INSERT OR REPLACE INTO report_files (report_id, name, body) VALUES (?, ?, ?)", (report_id, name, body)
+            "INSERT INTO report_files (report_id, name, body) VALUES (?, ?, ?)"
+            " ON CONFLICT (report_id, name) DO UPDATE SET body = excluded.body",
+            (report_id, name, body),
         )
 
 
-def log_line(connection: sqlite3.Connection, report_id: str, time_us: int, line: str) -> None:
+def log_line(connection: Connection, report_id: str, time_us: int, line: str) -> None:
     """Note what happened to a report, within a transaction."""
     connection.execute("INSERT INTO report_log (report_id, time_us, line) VALUES (?, ?, ?)", (report_id, time_us, line))
 

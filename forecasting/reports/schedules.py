@@ -10,7 +10,6 @@ gap, and one that comes twice fires once; `*` in the hour or minute follows the 
 import json
 import re
 import secrets
-import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,6 +18,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 
+from forecasting.bookkeeping.base import Connection
 from forecasting.jobs import Status
 from forecasting.keys import ALL_GRAPHS
 from forecasting.reports.contents import ReportRequest
@@ -155,13 +155,13 @@ class Schedules:
     Args:
         file: where they are.
         settings: grace and targets.
-        clock: the time in UTC microseconds.
+        clock: the time in UTC microseconds, else that of the file.
     """
 
-    def __init__(self, file: ServiceFile, settings: ReportSettings, clock: Callable[[], int] = now_us) -> None:
+    def __init__(self, file: ServiceFile, settings: ReportSettings, clock: Callable[[], int] | None = None) -> None:
         self._file = file
         self._settings = settings
-        self._clock = clock
+        self._clock = clock or file.now_us
 
     def put(self, schedule: Schedule, *, owner: str, origin: str = "api") -> bool:
         """Set a schedule; True where there was none of its name. Slots before now are none of its slots.
@@ -239,7 +239,7 @@ class Schedules:
                     planned += self._plan(connection, row, now)
         return planned
 
-    def _plan(self, connection: sqlite3.Connection, row: ScheduleRow, now: int) -> int:
+    def _plan(self, connection: Connection, row: ScheduleRow, now: int) -> int:
         schedule = row.schedule
         slots: list[int] = []
         for slot_us in schedule.slots_us(row.planned_us):

@@ -10,6 +10,7 @@ from infra.errors import UsageError
 from infra.schema import MAX_HORIZON_STEPS
 from infra.steps import parse_duration_us
 
+POSTGRES_SCHEMES = ("postgresql://", "postgres://")
 MAX_SEED = 2**32 - 1
 _TABLE_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 

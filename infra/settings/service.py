@@ -1,11 +1,30 @@
 """The forecast service and its workers."""
 
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
 
+from infra.errors import UsageError
 from infra.schema import MAX_HORIZON_STEPS
-from infra.settings.kinds import Horizon, Section
+from infra.settings.kinds import POSTGRES_SCHEMES, Horizon, Section
+
+
+def _path_or_url(value: object) -> object:
+    if isinstance(value, Path) or (isinstance(value, str) and value.startswith(POSTGRES_SCHEMES)):
+        return value
+    if not isinstance(value, str) or "://" in value:
+        # No ValueError: its message would repeat what may hold a password.
+        raise UsageError(
+            "[api] service_db is neither a path nor the address of a PostgreSQL database",
+            place="[api] service_db",
+            fix="give the path of a file, or postgresql://user@host:5432/database",
+        )
+    return Path(value)
+
+
+# A path, or as text the URL of a PostgreSQL database.
+FileOrDatabase = Annotated[Path | str, BeforeValidator(_path_or_url)]
 
 
 class ApiSettings(Section):
@@ -16,7 +35,7 @@ class ApiSettings(Section):
     workers: int = Field(default=1, ge=1, le=64)
     allow_open: bool = False
     ingestion: bool = False
-    service_db: Path = Path(".graphtide/service.db")
+    service_db: FileOrDatabase = Path(".graphtide/service.db")
     short_max_steps: Horizon = 168
     poll_interval_s: float = Field(default=1.0, gt=0, le=3600)
     max_live_graphs: int = Field(default=64, ge=1)

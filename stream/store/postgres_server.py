@@ -8,12 +8,13 @@ import psycopg
 from psycopg import conninfo, errors
 
 from infra.errors import StoreError, UsageError
+from infra.settings.kinds import POSTGRES_SCHEMES
 from stream.store.migrations.running import Execute
 from stream.store.sql.database import Row
 from stream.store.sql.schema import check_schema
 from stream.store.sql.tables import STORE_SCHEMA, Types, statements
 
-SCHEMES = ("postgresql://", "postgres://")
+SCHEMES = POSTGRES_SCHEMES
 # "GrTi", as the class of all advisory locks of a store.
 ADVISORY = 0x47725469
 _CONNECT_TIMEOUT_S = 10
@@ -43,8 +44,12 @@ _OWN_STATEMENTS = (
 )
 
 
-def address(url: str) -> str:
+def address(url: str, *, setting: str = "[store] url") -> str:
     """Return a URL without what is secret in it.
+
+    Args:
+        url: of a PostgreSQL database.
+        setting: what a message names as its place.
 
     Raises:
         UsageError: it is no URL of a PostgreSQL database; the message does not repeat it.
@@ -53,8 +58,8 @@ def address(url: str) -> str:
         parts = conninfo.conninfo_to_dict(url)
     except psycopg.ProgrammingError:
         raise UsageError(
-            "the address of the PostgreSQL store cannot be read",
-            place="[store] url",
+            "the address of the PostgreSQL database cannot be read",
+            place=setting,
             fix="write postgresql://user@host:5432/database, with % signs of the password as %25; or leave the"
             " password out and give it as PGPASSWORD or in ~/.pgpass",
         ) from None

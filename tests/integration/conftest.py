@@ -1,27 +1,23 @@
 """What the integration tests share: a small store filled with a simulated network, and real servers.
 
-A server is started by the first test that wants it and stopped after the last. Tests may kill, stop or pause it: it
-answers again before the next test. A server that is not installed skips the test, or fails it where GRAPHTIDE_REQUIRE
-names it.
+PostgreSQL, which unit tests want too, is in `tests.conftest`. A server is started by the first test that wants it and
+stopped after the last. Tests may kill, stop or pause it: it answers again before the next test. A server that is not
+installed skips the test, or fails it where GRAPHTIDE_REQUIRE names it.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
-from forecasting.bench.servers.base import MissingServerError, Server
 from stream.ingest import IngestOptions, ingest
 from stream.simulation.config import SimulationConfig
 from stream.sources.simulate import SimulatedSource
-from tests.conftest import lacking
+from tests.conftest import running_server
 from tests.servers.influxdb import InfluxDatabase, InfluxDBServer
 from tests.servers.kafka import KafkaServer
-from tests.servers.postgres import PostgresServer
 from tests.servers.redis import RedisServer
 
-AnyServer = TypeVar("AnyServer", bound=Server)
 TOY = SimulationConfig(years=0.25, events_per_hour=4.0, initial_users=40, communities=4)
 
 
@@ -34,21 +30,10 @@ def toy_store(tmp_path_factory: pytest.TempPathFactory) -> str:
     return url
 
 
-def _running(kind: type[AnyServer], tmp_path_factory: pytest.TempPathFactory) -> Iterator[AnyServer]:
-    try:
-        server = kind(tmp_path_factory.mktemp(kind.name)).start()
-    except MissingServerError as missing:
-        lacking(kind.name, str(missing))
-    try:
-        yield server
-    finally:
-        server.discard()
-
-
 @pytest.fixture(scope="session")
 def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServer]:
     """Return the Kafka broker of this run; tests take `kafka`."""
-    yield from _running(KafkaServer, tmp_path_factory)
+    yield from running_server(KafkaServer, tmp_path_factory)
 
 
 @pytest.fixture
@@ -62,7 +47,7 @@ def kafka(kafka_server: KafkaServer) -> Iterator[KafkaServer]:
 @pytest.fixture(scope="session")
 def influxdb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluxDBServer]:
     """Return the InfluxDB server of this run; tests take `influxdb`."""
-    yield from _running(InfluxDBServer, tmp_path_factory)
+    yield from running_server(InfluxDBServer, tmp_path_factory)
 
 
 @pytest.fixture
@@ -75,24 +60,9 @@ def influxdb(influxdb_server: InfluxDBServer) -> Iterator[InfluxDatabase]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """Return the PostgreSQL server of this run; tests that only want a database take `postgres_url`."""
-    yield from _running(PostgresServer, tmp_path_factory)
-
-
-@pytest.fixture
-def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
-    """Return the address of an empty database of a running PostgreSQL server."""
-    url = postgres_server.create_database()
-    yield url
-    postgres_server.heal()
-    postgres_server.drop_database(url)
-
-
-@pytest.fixture(scope="session")
 def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """Return the Redis server of this run; tests that only want a database take `redis_url`."""
-    yield from _running(RedisServer, tmp_path_factory)
+    yield from running_server(RedisServer, tmp_path_factory)
 
 
 @pytest.fixture

@@ -92,17 +92,18 @@ class GrowingStore:
 class Side:
     """One process that watches: a connection of its own to the shared file, and a clock that stands still."""
 
-    def __init__(self, folder: Path, store: GrowingStore, **alerts: Any) -> None:
+    def __init__(self, folder: Path, store: GrowingStore, place: Path | str | None = None, **alerts: Any) -> None:
+        place = place or folder / "service.db"
         targets = {name: {"kind": "folder", "path": str(folder / name)} for name in ("one", "two")}
         self.settings = Settings(
-            api={"service_db": folder / "service.db"},  # type: ignore[arg-type]
+            api={"service_db": place},  # type: ignore[arg-type]
             models={"directory": folder / "models"},  # type: ignore[arg-type]
             reports={"targets": targets},  # type: ignore[arg-type]
             alerts={"paths": 50, "window": "1d", **alerts},  # type: ignore[arg-type]
         )
         self.store = store
         self.now = store.last_us + 2 * HOUR_US
-        self.file = ServiceFile(folder / "service.db")
+        self.file = ServiceFile(place)
         self.watcher = Watcher(self.file, lambda: store, self.settings, lambda: self.now)
         self.book = RuleBook(self.file, lambda: self.now)
         self.alerts = Alerts(self.file, keep_s=3600, clock=lambda: self.now)

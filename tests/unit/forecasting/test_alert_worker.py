@@ -26,8 +26,8 @@ def store() -> GrowingStore:
 
 
 @pytest.fixture
-def side(tmp_path: Path, store: GrowingStore) -> Iterator[Side]:
-    found = Side(tmp_path, store)
+def side(tmp_path: Path, store: GrowingStore, service_db: Path | str) -> Iterator[Side]:
+    found = Side(tmp_path, store, service_db)
     yield found
     found.file.close()
 
@@ -176,7 +176,7 @@ def test_silent_graph_is_told_by_the_clock_and_over_with_the_next_step(side, sto
 
 
 def test_two_processes_tell_a_change_once(tmp_path: Path, side: Side, store: GrowingStore) -> None:
-    other = Side(tmp_path, store)
+    other = Side(tmp_path, store, side.settings.api.service_db)
     side.rule("odd", **SURPRISE)
     side.rule("silent", **STALE)
     for _ in range(3):
@@ -202,7 +202,7 @@ def test_graph_that_another_process_judges_is_left_to_it_until_its_lease_is_over
     store.add(5000)
     slow = side.watcher._watches.claim("town", "what it saw")
     assert slow is not None
-    other = Side(tmp_path, store)
+    other = Side(tmp_path, store, side.settings.api.service_db)
     other.now = side.now
     assert other.watcher.look() == 0
     other.now += int(other.settings.jobs.lease_s * 1e6) + 1

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from forecasting.bookkeeping.tables import SERVICE_SCHEMA
 from forecasting.keys import Keys, Scope
-from forecasting.service_file import SERVICE_SCHEMA, ServiceFile
+from forecasting.service_file import ServiceFile
 from infra.errors import StoreError
 from stream.spool.file import SPOOL_SCHEMA, Spool
 from tests.unit.stream.ingest_cases import dump

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from forecasting import job_chunks, jobs
+from forecasting import job_chunks
 from forecasting.jobs import Job, JobRequest, Jobs, KeyReusedError, LostJobError, Status, TooManyJobsError
 from forecasting.service_file import ServiceFile
 from infra.errors import StoreError
@@ -30,16 +30,15 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(jobs, "now_us", clock)
-    return clock
+def clock() -> Clock:
+    return Clock()
 
 
 @pytest.fixture
-def table(tmp_path: Path, clock: Clock) -> Iterator[Jobs]:
-    with ServiceFile(tmp_path / "service.db") as file:
-        yield Jobs(file, JobSettings(max_active=5, max_active_per_key=3, max_attempts=2, lease_s=10, keep_s=60))
+def table(service_db: Path | str, clock: Clock) -> Iterator[Jobs]:
+    settings = JobSettings(max_active=5, max_active_per_key=3, max_attempts=2, lease_s=10, keep_s=60)
+    with ServiceFile(service_db) as file:
+        yield Jobs(file, settings, clock)
 
 
 def begun(table: Jobs, worker: str = "w") -> Job:

@@ -12,8 +12,8 @@ from infra.errors import StoreError, UsageError
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Iterator[ServiceFile]:
-    with ServiceFile(tmp_path / "deep" / "service.db") as opened:
+def file(service_db: Path | str) -> Iterator[ServiceFile]:
+    with ServiceFile(service_db) as opened:
         yield opened
 
 
@@ -27,12 +27,14 @@ def test_a_key_allows_its_scope_on_its_graphs_only(file: ServiceFile) -> None:
     assert Keys(file).create("all", Scope.READ, ["*"])[0].sees("*")
 
 
-def test_no_secret_is_in_the_file_which_its_owner_alone_can_read(file: ServiceFile) -> None:
-    _, token = Keys(file).create("k", Scope.READ, ["toy"])
-    secret = token.split("_", 2)[2]
-    content = b"".join(path.read_bytes() for path in file.path.parent.iterdir())
+def test_no_secret_is_in_the_file_which_its_owner_alone_can_read(tmp_path: Path) -> None:
+    place = tmp_path / "deep" / "service.db"
+    with ServiceFile(place) as file:
+        _, token = Keys(file).create("k", Scope.READ, ["toy"])
+        secret = token.split("_", 2)[2]
+        content = b"".join(path.read_bytes() for path in place.parent.iterdir())
     assert secret.encode() not in content
-    assert file.path.stat().st_mode & 0o077 == 0
+    assert place.stat().st_mode & 0o077 == 0
 
 
 def test_without_keys_anyone_is_welcome_and_after_the_last_nobody(file: ServiceFile) -> None:

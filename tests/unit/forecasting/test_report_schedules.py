@@ -50,8 +50,8 @@ class Clock:
 class Side:
     """One process: its own connection to the shared file."""
 
-    def __init__(self, path: Path, clock: Clock) -> None:
-        self.file = ServiceFile(path)
+    def __init__(self, place: Path | str, clock: Clock) -> None:
+        self.file = ServiceFile(place)
         self.schedules = Schedules(self.file, SETTINGS, clock)
         self.reports = Reports(self.file, SETTINGS, JOBS, clock)
         self.deliveries = Deliveries(self.file, SETTINGS, lease_s=60, clock=clock)
@@ -63,8 +63,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def side(tmp_path: Path, clock: Clock):
-    found = Side(tmp_path / "service.db", clock)
+def side(service_db: Path | str, clock: Clock):
+    found = Side(service_db, clock)
     yield found
     found.file.close()
 
@@ -136,8 +136,8 @@ def test_a_long_pause_is_planned_in_parts_and_only_the_latest_is_made(side: Side
     assert len(queued) == 6
 
 
-def test_two_schedulers_plan_a_slot_once(tmp_path: Path, clock: Clock) -> None:
-    sides = [Side(tmp_path / "service.db", clock) for _ in range(2)]
+def test_two_schedulers_plan_a_slot_once(service_db: Path | str, clock: Clock) -> None:
+    sides = [Side(service_db, clock) for _ in range(2)]
     sides[0].schedules.put(replace(DAILY, cron="*/5 * * * *", missed="all"), owner="")
     clock.to("2026-03-27T10:00")
     counts = [0, 0]
@@ -329,8 +329,8 @@ def test_old_reports_go_but_none_that_is_still_delivered(side: Side, clock: Cloc
     assert side.deliveries.of(report_id) == []
 
 
-def test_a_pause_plans_nothing_and_what_would_have_come_is_not_missed(tmp_path: Path, clock: Clock) -> None:
-    side = Side(tmp_path / "service.db", clock)
+def test_a_pause_plans_nothing_and_what_would_have_come_is_not_missed(service_db: Path | str, clock: Clock) -> None:
+    side = Side(service_db, clock)
     side.schedules.put(replace(DAILY, missed="all"), owner="")
     clock.to("2026-03-27T12:00")
     assert side.schedules.plan() == 1
@@ -348,8 +348,8 @@ def test_a_schedule_that_is_not_paused_is_written_as_it_was_before_there_were_pa
     assert '"paused": true' in PAUSED.spec()
 
 
-def test_a_deleted_report_leaves_nothing_and_its_process_finds_out(tmp_path: Path, clock: Clock) -> None:
-    side = Side(tmp_path / "service.db", clock)
+def test_a_deleted_report_leaves_nothing_and_its_process_finds_out(service_db: Path | str, clock: Clock) -> None:
+    side = Side(service_db, clock)
     side.schedules.put(DAILY, owner="")
     clock.to("2026-03-27T12:00")
     assert side.schedules.plan() == 1
@@ -375,8 +375,10 @@ def test_a_deleted_report_leaves_nothing_and_its_process_finds_out(tmp_path: Pat
         ({"deliver": ("theirs",)}, "deliver"),
     ],
 )
-def test_what_is_wrong_names_its_field(tmp_path: Path, clock: Clock, change: dict[str, object], field: str) -> None:
-    side = Side(tmp_path / "service.db", clock)
+def test_what_is_wrong_names_its_field(
+    service_db: Path | str, clock: Clock, change: dict[str, object], field: str
+) -> None:
+    side = Side(service_db, clock)
     with pytest.raises(WrongScheduleError) as caught:
         side.schedules.put(replace(DAILY, **change), owner="")
     assert caught.value.field == field

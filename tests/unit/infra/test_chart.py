@@ -1,9 +1,11 @@
 """The Helm chart renders what several versions of Kubernetes take, with no more rights than are needed."""
 
+import importlib.util
 import json
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -20,7 +22,7 @@ from tests.conftest import lacking
 CHART = Path(__file__).parents[3] / "infra" / "helm" / "graphtide"
 # The oldest that the chart takes, one in between, and the newest whose schemas are known.
 VERSIONS = ("1.29.0", "1.33.0", "1.37.0")
-VALUES = (None, "gpu", "scaled", "small")
+VALUES = (None, "gpu", "scaled", "shared", "small")
 # Of the operator of Prometheus, whose schemas are not Kubernetes' own.
 OF_OTHERS = {"ServiceMonitor", "PrometheusRule"}
 
@@ -72,7 +74,8 @@ def test_kubernetes_takes_what_is_rendered(values: str | None, version: str) -> 
         kinds.add(document["kind"])
         if document["kind"] not in OF_OTHERS:
             kubernetes_validate.validate(document, version.rpartition(".")[0], strict=True)
-    assert {"Deployment", "StatefulSet", "Service", "ConfigMap", "ServiceAccount"} <= kinds
+    assert {"Deployment", "Service", "ConfigMap", "ServiceAccount"} <= kinds
+    assert ("StatefulSet" in kinds) == (values != "shared"), "a file has one pod, a database needs none"
 
 
 @pytest.mark.parametrize("values", VALUES)
@@ -87,7 +90,8 @@ def test_nothing_runs_as_root_or_writes_outside_its_volumes(values: str | None) 
         assert context["allowPrivilegeEscalation"] is False, name
         assert context["readOnlyRootFilesystem"] is True, name
         assert context["capabilities"] == {"drop": ["ALL"]}, name
-        assert {mount["mountPath"] for mount in container["volumeMounts"]} == {"/data", "/tmp"}
+        writable = {mount["mountPath"] for mount in container["volumeMounts"] if not mount.get("readOnly")}
+        assert writable == {"/data", "/tmp"}
 
 
 @pytest.mark.parametrize("values", VALUES)
@@ -120,6 +124,49 @@ def test_workloads_are_apart_and_run_commands_that_there_are() -> None:
     assert {"ingest", "serve", "work", "report"} <= set(commands)
 
 
+def test_with_a_database_each_part_of_the_service_is_a_workload_of_its_own() -> None:
+    found = dict(containers("shared"))
+    assert {name: container.get("args", [""])[0] for name, container in found.items() if "/key" not in name} == {
+        "town-graphtide-api/api": "serve",
+        "town-graphtide-ingest/ingest": "ingest",
+        "town-graphtide-readers/api": "serve",
+        "town-graphtide-scheduler/scheduler": "report",
+        "town-graphtide-workers/workers": "work",
+    }
+    (selected,) = [one["spec"]["selector"] for name, one in of_kind("Service", "shared").items() if "-service" in name]
+    assert (
+        selected.items()
+        <= of_kind("Deployment", "shared")["town-graphtide-api"]["spec"]["template"]["metadata"]["labels"].items()
+    )
+    for name in ("api/key", "api/api", "workers/workers", "scheduler/scheduler"):
+        container = found[f"town-graphtide-{name}"]
+        assert "PGPASSWORD" in {variable["name"] for variable in container["env"]}, name
+        assert {"name": "models", "mountPath": "/data/models", "readOnly": True} in container["volumeMounts"]
+    (reader,) = [one for name, one in found.items() if "readers" in name]
+    assert {"name": "GRAPHTIDE_API__SERVICE_DB", "value": "/data/service.db"} in reader["env"], "readers have no keys"
+    for name in ("api", "workers", "scheduler"):
+        pod = of_kind("Deployment", "shared")[f"town-graphtide-{name}"]["spec"]["template"]["spec"]
+        assert not [one for one in pod["volumes"] if "persistentVolumeClaim" in one and one["name"] != "models"]
+
+
+@pytest.mark.parametrize(
+    ("part", "module"), [("workers", "forecasting.job_worker"), ("scheduler", "forecasting.report_worker")]
+)
+def test_what_listens_nowhere_is_ready_while_a_process_of_it_works(part: str, module: str) -> None:
+    container = dict(containers("shared"))[f"town-graphtide-{part}/{part}"]
+    assert importlib.util.find_spec(module) is not None
+    for probe in ("startupProbe", "readinessProbe"):
+        shell, flag, command = container[probe]["exec"]["command"]
+        # In its container the process sees no others; here they are those of the process given and of the probe itself.
+        beside = [sys.executable, "-c", "input()", "-m", module]
+        with subprocess.Popen(beside, stdin=subprocess.PIPE) as process:
+            own = command.replace("/proc/[0-9]*/", f"/proc/{process.pid}/")
+            assert subprocess.run([shell, flag, own], check=False).returncode == 0
+            process.communicate(b"\n")
+        of_the_probe = command.replace("/proc/[0-9]*/", "/proc/self/")
+        assert subprocess.run([shell, flag, of_the_probe], check=False).returncode == 1, "it must not find itself"
+
+
 @pytest.mark.parametrize("values", VALUES)
 def test_settings_are_known_and_secrets_come_by_reference(
     values: str | None, monkeypatch: pytest.MonkeyPatch, clean_environment: Path
@@ -148,6 +195,8 @@ def test_pods_may_be_moved_one_at_a_time() -> None:
     for budget in budgets.values():
         assert budget["spec"]["maxUnavailable"] == 1
     assert not of_kind("PodDisruptionBudget", "small")
+    parts = {"ingest", "readers", "api", "workers", "scheduler"}
+    assert set(of_kind("PodDisruptionBudget", "shared")) == {f"town-graphtide-{part}" for part in parts}
 
 
 def test_replicas_follow_lag_and_queue() -> None:
@@ -161,6 +210,44 @@ def test_replicas_follow_lag_and_queue() -> None:
         assert scaler["spec"]["minReplicas"] >= 2
         # A number of replicas in the template would undo what the scaler did at each upgrade.
         assert "replicas" not in of_kind("Deployment", "scaled")[name]["spec"]
+
+
+def test_api_follows_its_load_and_workers_the_queue_of_all() -> None:
+    scalers = of_kind("HorizontalPodAutoscaler", "shared")
+    (api,) = scalers["town-graphtide-api"]["spec"]["metrics"]
+    assert (api["resource"]["name"], api["resource"]["target"]["averageUtilization"]) == ("cpu", 70)
+    (workers,) = scalers["town-graphtide-workers"]["spec"]["metrics"]
+    asked = workers["object"]["describedObject"]
+    assert asked["name"] in of_kind("Service", "shared")
+    for name, scaler in scalers.items():
+        assert scaler["spec"]["scaleTargetRef"]["name"] == name
+        assert "replicas" not in of_kind("Deployment", "shared")[name]["spec"]
+    assert of_kind("Deployment", "shared")["town-graphtide-scheduler"]["spec"]["replicas"] == 2
+    # The metric is made of a meter that there is, by the rule that the docs give for the adapter.
+    adapter = (CHART.parents[2] / "docs" / "deployment.md").read_text()
+    assert f"as: {workers['object']['metric']['name']}" in adapter
+    meters = (CHART.parents[2] / "forecasting" / "api" / "scraped.py").read_text()
+    assert '"graphtide_jobs"' in meters
+    assert "seriesQuery: graphtide_jobs" in adapter
+
+
+def test_the_network_lets_nobody_in_to_what_listens_nowhere() -> None:
+    policies = {
+        name.removeprefix("town-graphtide-"): one["spec"] for name, one in of_kind("NetworkPolicy", "shared").items()
+    }
+    assert set(policies) == {"ingest", "readers", "api", "workers", "scheduler"}
+    assert policies["workers"]["ingress"] == policies["scheduler"]["ingress"] == []
+    assert policies["api"]["ingress"][0]["ports"] == [{"protocol": "TCP", "port": "http"}]
+    for spec in policies.values():
+        assert spec["policyTypes"] == ["Ingress", "Egress"]
+        assert 5432 in {port["port"] for rule in spec["egress"] for port in rule["ports"]}
+
+
+def test_events_over_http_need_the_one_pod() -> None:
+    values = ("service.database.url=postgresql://u@h/d", "settings.GRAPHTIDE_API__INGESTION=true")
+    done = helm("template", "town", CHART, "--kube-version", "1.33.0", "--set", ",".join(values))
+    assert done.returncode != 0
+    assert "leave service.database.url empty" in done.stderr
 
 
 def test_the_network_lets_in_callers_and_prometheus_and_out_what_is_needed() -> None:
@@ -225,6 +312,9 @@ def test_rules_and_dashboards_are_those_of_the_repository() -> None:
         "store.url=sqlite:///x",
         "ingest.replicas=0",
         "service.port=80",
+        "service.database.url=postgresql://user:password@host/database",
+        "service.workers.replicas=0",
+        "service.api.nonsense=1",
         "nonsense=1",
     ],
 )

@@ -66,6 +66,51 @@ envFrom:
 {{- end }}
 {{- end -}}
 
+{{/* The volumes of a pod whose books are in PostgreSQL, and where they are mounted. */}}
+{{- define "graphtide.sharedVolumes" -}}
+volumes:
+  - { name: data, emptyDir: { sizeLimit: 1Gi } }
+  - { name: tmp, emptyDir: { sizeLimit: 2Gi } }
+  {{- with .Values.service.database.modelsClaim }}
+  - { name: models, persistentVolumeClaim: { claimName: {{ . }}, readOnly: true } }
+  {{- end }}
+{{- end -}}
+
+{{- define "graphtide.sharedMounts" -}}
+volumeMounts:
+  - { name: data, mountPath: /data }
+  - { name: tmp, mountPath: /tmp }
+  {{- if .Values.service.database.modelsClaim }}
+  - { name: models, mountPath: /data/models, readOnly: true }
+  {{- end }}
+{{- end -}}
+
+{{/* Of what listens nowhere: whether it has a process that works. It replaces those that die, and ends where it cannot go on. */}}
+{{- define "graphtide.workProbes" -}}
+startupProbe:
+  exec: { command: [/bin/sh, -c, "grep -qa '{{ . }}' /proc/[0-9]*/cmdline"] }
+  periodSeconds: 2
+  failureThreshold: 60
+readinessProbe:
+  exec: { command: [/bin/sh, -c, "grep -qa '{{ . }}' /proc/[0-9]*/cmdline"] }
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 3
+{{- end -}}
+
+{{/* The budget of a workload; takes the root and the component. */}}
+{{- define "graphtide.budget" -}}
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata:
+  name: {{ include "graphtide.name" (index . 0) }}-{{ index . 1 }}
+  labels: {{- include "graphtide.labels" . | nindent 4 }}
+spec:
+  maxUnavailable: 1
+  selector:
+    matchLabels: {{- include "graphtide.selector" . | nindent 6 }}
+{{- end -}}
+
 {{- define "graphtide.resources" -}}
 {{- $root := index . 0 }}{{ $resources := deepCopy (index . 1) -}}
 {{- if $root.Values.gpu.enabled }}{{ $_ := set $resources.limits "nvidia.com/gpu" $root.Values.gpu.count }}{{ end -}}

@@ -1,0 +1,1 @@
+"""Where the service keeps its books: a SQLite file of one host, or a PostgreSQL database of many."""
