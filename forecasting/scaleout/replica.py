@@ -1,0 +1,86 @@
+"""One replica of the forecast service on Ray Serve: the same application as that of `graphtide serve`."""
+
+import asyncio
+import logging
+import sys
+import time
+from typing import Any
+
+from starlette.types import ASGIApp
+
+from forecasting.api.app import application, gated
+from forecasting.api.service import Service
+from forecasting.scaleout.ground import Ground
+from infra.telemetry import configure_logging
+
+# The event loop waits no longer for the thread that computes: Python's own 5 ms would be most of a short answer.
+SWITCH_INTERVAL_S = 0.0005
+HEALTH_PERIOD_S = 1.0
+# Ray asks a replica for its health until it stops it, and says nothing then: after so long without a question, streams
+# end, so that their readers go elsewhere. Where it was the controller that was away, new streams begin as it is back.
+UNASKED_S = 3.0
+_STREAMS = "streams"
+
+
+class Replica:
+    """What Ray Serve makes on a node; it runs the application's lifespan, and calls the methods below.
+
+    Args:
+        ground: what all replicas stand on.
+        log_level: of the `logging` module.
+
+    Raises:
+        GraphtideError: this node cannot serve as the others do.
+    """
+
+    def __init__(self, ground: Ground, log_level: int) -> None:
+        ground.check()
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        configure_logging(log_level)
+        logging.getLogger("graphtide.audit").setLevel(logging.INFO)
+        self._app = application(ground.settings)
+        self._settings = ground.settings
+        self._asked_s: float | None = None
+        self._watching: asyncio.Task[None] | None = None
+
+    def __serve_build_asgi_app__(self) -> ASGIApp:
+        """Return what answers requests."""
+        return gated(self._app, self._settings)
+
+    async def check_health(self) -> None:
+        """Raise where a new process would do better; a store that is away is none of that."""
+        self._asked_s = time.monotonic()
+        self._service.subscriptions.draining = False
+        if self._watching is None:
+            self._watching = asyncio.create_task(self._end_streams_with_the_questions())
+        if not self._service.following.is_alive():
+            raise RuntimeError("the store is not followed any more")
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Return how many streams are open, which Ray counts as requests."""
+        return {_STREAMS: float(self._service.subscriptions.count)}
+
+    @property
+    def _service(self) -> Service:
+        service: Service = self._app.state.service
+        return service
+
+    async def _end_streams_with_the_questions(self) -> None:
+        while True:
+            await asyncio.sleep(HEALTH_PERIOD_S)
+            if self._asked_s is not None and time.monotonic() - self._asked_s > UNASKED_S:
+                self._service.subscriptions.drain()
+
+
+def by_requests(context: Any) -> tuple[float, dict[str, Any]]:
+    """Return how many replicas are wanted: by the requests that wait or run, without streams, which cost little.
+
+    Args:
+        context: of Ray's autoscaler.
+
+    Returns:
+        The number of replicas, which Ray bounds and delays; and nothing to remember.
+    """
+    streams = sum((context.aggregated_metrics or {}).get(_STREAMS, {}).values())
+    requests = max(0.0, context.total_num_requests - streams)
+    return requests / context.config.get_target_ongoing_requests(), {}
