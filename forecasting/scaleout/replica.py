@@ -4,6 +4,8 @@ import asyncio
 import logging
 import sys
 import time
+from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from starlette.types import ASGIApp
@@ -11,6 +13,7 @@ from starlette.types import ASGIApp
 from forecasting.api.app import application, gated
 from forecasting.api.service import Service
 from forecasting.scaleout.ground import Ground
+from infra.errors import UsageError
 from infra.telemetry import configure_logging
 
 # The event loop waits no longer for the thread that computes: Python's own 5 ms would be most of a short answer.
@@ -35,6 +38,7 @@ class Replica:
 
     def __init__(self, ground: Ground, log_level: int) -> None:
         ground.check()
+        _listen_here_alone()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         configure_logging(log_level)
         logging.getLogger("graphtide.audit").setLevel(logging.INFO)
@@ -70,6 +74,27 @@ class Replica:
             await asyncio.sleep(HEALTH_PERIOD_S)
             if self._asked_s is not None and time.monotonic() - self._asked_s > UNASKED_S:
                 self._service.subscriptions.drain()
+
+
+def _listen_here_alone() -> None:
+    """Have Ray Serve open on the loopback address what it would open on all.
+
+    Each replica listens for gRPC calls of other deployments, on all addresses of its node and without a setting for it,
+    although there are none: requests come as calls of the actor. To be called before the replica counts as made.
+
+    Raises:
+        UsageError: this version of Ray does it in another way.
+    """
+    from ray import __version__  # noqa: PLC0415 - an extra
+
+    replica: Any = import_module("ray.serve._private.replica")
+    listen: Callable[[Any, str], int] | None = getattr(replica, "add_port_to_grpc_server", None)
+    if listen is None:
+        raise UsageError(
+            f"replicas of Ray {__version__} may listen on all addresses of their node",
+            fix="install the version of Ray that requirements.lock names",
+        )
+    replica.add_port_to_grpc_server = lambda server, address: listen(server, address.replace("[::]", "127.0.0.1"))
 
 
 def by_requests(context: Any) -> tuple[float, dict[str, Any]]:

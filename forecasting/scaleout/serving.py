@@ -83,6 +83,7 @@ def _environment(settings: Settings) -> dict[str, str]:
     # Ray warns of settings of its own that may be named otherwise one day, in each process.
     return edge.environment(max_body_bytes=longest, send_timeout_s=settings.api.send_timeout_s) | {
         "RAY_SERVE_ENABLE_HA_PROXY": "0",
+        "RAY_SERVE_USE_GRPC_BY_DEFAULT": "0",
         "PYTHONSAFEPATH": "1",
         "PYTHONWARNINGS": "ignore::FutureWarning:ray.serve.config",
     }

@@ -257,6 +257,37 @@ def test_every_answer_is_that_of_graphtide_serve(
     assert statuses == {"all": {200, 404, 405, 422}, "oak": {200, 403, 404, 405, 422}, None: {200, 401}}[who]
 
 
+def test_nothing_of_it_listens_beyond_this_machine(url: str) -> None:
+    listening = {
+        connection.laddr.ip
+        for process in psutil.Process().children(recursive=True)
+        if process.status() != psutil.STATUS_ZOMBIE
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert {ip.removeprefix("::ffff:") for ip in listening} == {"127.0.0.1"}
+
+
+def test_a_graph_is_answered_by_one_replica(url: str, tokens: dict[str, str]) -> None:
+    headers = {"authorization": f"Bearer {tokens['all']}"}
+
+    def answered() -> set[float]:
+        """Return how many forecasts each replica has answered; a look goes to any of them."""
+        found = set()
+        for _ in range(40):
+            text = httpx.get(f"{url}/metrics", headers=headers).text
+            counted = re.findall(r'http_requests_total{.*route="/v1/graphs/{graph}/forecast".*} (\S+)', text)
+            found.add(sum(map(float, counted)))
+        return found
+
+    before = answered()
+    for _ in range(23):
+        assert httpx.get(f"{url}/v1/graphs/elm/forecast?horizon=24", headers=headers).status_code == 200
+    after = answered()
+    # The other one has answered none of them.
+    assert max(after - before) - 23 in before
+
+
 def test_long_bodies_are_refused_with_and_without_their_length(url: str, tokens: dict[str, str]) -> None:
     headers = {"authorization": f"Bearer {tokens['all']}"}
     for content in (b"x" * 70_000, iter([b"x" * 40_000] * 2)):
@@ -368,3 +399,9 @@ def test_a_command_that_was_killed_is_followed_by_the_next_which_ends_cleanly(
 def test_what_cannot_work_is_said(graphtide: Cli, flags: tuple[str, ...], told: str) -> None:
     ran = graphtide("serve", "--port", "0", *flags)
     assert (ran.code, told in ran.err) == (2, True), ran.err
+
+
+def test_more_replicas_than_cores_are_refused(graphtide: Cli, two_nodes: Any) -> None:
+    flags = ("--port", "0", "--ray-address", two_nodes.address, "--min-replicas", "9", "--max-replicas", "9")
+    ran = graphtide("serve", "--engine", "ray", *flags)
+    assert (ran.code, "9 replicas need a core each, and the Ray cluster has 4" in ran.err) == (2, True), ran.err
