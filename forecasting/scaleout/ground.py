@@ -105,8 +105,10 @@ def _files(settings: Settings) -> Iterator[tuple[str, Path]]:
     """Yield what only the processes of one host can share: SQLite locks its files by the memory of the host."""
     if settings.store.url.startswith(URL_PREFIX):
         yield "[store] url", path_of_url(settings.store.url)
-    if "postgres" not in str(settings.api.service_db).partition(":")[0]:
-        yield "[api] service_db", Path(settings.api.service_db)
+    # The address of a database is text.
+    books: Path | str = settings.api.service_db
+    if isinstance(books, Path):
+        yield "[api] service_db", books
     if settings.api.ingestion:
         yield "[spool] path", settings.spool.path
 

@@ -57,15 +57,16 @@ def test_files_are_for_one_host(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize(
-    ("sections", "place"),
+    ("api", "place"),
     [
         ({}, "[api] service_db"),
-        ({"api": {"service_db": "postgresql://me@db/x", "ingestion": True}}, "[spool] path"),
-        ({"api": {"service_db": "postgresql://me@db/x"}}, None),
+        ({"service_db": "postgresql://me@db/x", "ingestion": True}, "[spool] path"),
+        ({"service_db": "postgresql://me@db/x"}, None),
     ],
 )
-def test_each_file_is_named(tmp_path: Path, sections: dict[str, Any], place: str | None) -> None:
-    ground = Ground.of(settings_of(tmp_path, store={"url": "postgresql://me@db/x"}, **sections))
+def test_each_file_is_named(tmp_path: Path, api: dict[str, Any], place: str | None) -> None:
+    settings = settings_of(tmp_path, store={"url": "postgresql://me@db/x"})
+    ground = Ground.of(settings.model_copy(update={"api": settings.api.model_copy(update=api)}))
     if place is None:
         ground.refuse_hosts({"far"})
         return
