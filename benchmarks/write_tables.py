@@ -16,7 +16,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
 RESULTS = ROOT / "benchmarks" / "results"
-NAMES = ("rollout", "prefill", "ingest", "api", "service_faults")
+NAMES = ("rollout", "prefill", "ingest", "api", "service_faults", "report", "dashboard")
 
 
 def table(report: dict[str, Any]) -> str:
@@ -29,7 +29,7 @@ def table(report: dict[str, Any]) -> str:
     shown = [system for system in systems if any((case, system) in values for case in cases)]
     hardware, versions = report["hardware"], report["versions"]
     lines = [
-        f"`{report['command']}` on {hardware['cpu']} ({', '.join(hardware['features'])}), {_threads(hardware)}; "
+        f"`{report['command']}` on {_processor(hardware)}, {_threads(hardware)}; "
         + ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
         + ".",
         "",
@@ -48,8 +48,13 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _processor(hardware: dict[str, Any]) -> str:
+    features = hardware.get("features")
+    return f"{hardware['cpu']} ({', '.join(features)})" if features else str(hardware["cpu"])
+
+
 def _threads(hardware: dict[str, Any]) -> str:
-    threads = hardware.get("threads", 1)
+    threads = hardware.get("threads", hardware.get("cores", 1))
     return "one thread" if threads == 1 else f"{threads} cores"
 
 

@@ -91,6 +91,7 @@ class _Tracked:
     base_steps: int
     base_events: float
     base_hash: Any
+    tail: FloatArray = field(init=False)
     live: LiveState = field(init=False)
 
 
@@ -237,25 +238,28 @@ class LiveStates:
         if known.base_events + tail.values[:, _EVENTS].sum() != info.events:
             return False
         surplus = BLOCK_STEPS * max(0, len(tail) // BLOCK_STEPS - 1)
-        _move_base(known, tail.values[:surplus])
-        _finish(known, info, tail.values[surplus:])
+        has_grown = np.array_equal(tail.values[: len(known.tail)], known.tail)
+        earlier = known.live.state if has_grown else None
+        _move_base(known, tail.values[:surplus], earlier)
+        _finish(known, info, tail.values[surplus:], earlier)
         known.place = _Place.of(info)
         return True
 
 
-def _move_base(tracked: _Tracked, values: FloatArray) -> None:
+def _move_base(tracked: _Tracked, values: FloatArray, earlier: Any = None) -> None:
     """Advance the base over whole blocks: its bits do not depend on how they arrived."""
-    tracked.base_state = tracked.resolved.model.update(tracked.base_state, values)
+    tracked.base_state = tracked.resolved.model.update(tracked.base_state, values, earlier=earlier)
     tracked.base_hash.update(_bytes(values))
     tracked.base_events += float(values[:, _EVENTS].sum())
     tracked.base_steps += len(values)
 
 
-def _finish(tracked: _Tracked, info: GraphInfo, tail: FloatArray) -> _Tracked:
+def _finish(tracked: _Tracked, info: GraphInfo, tail: FloatArray, earlier: Any = None) -> _Tracked:
     resolved = tracked.resolved
     digest = tracked.base_hash.copy()
     digest.update(_bytes(tail))
     steps = tracked.base_steps + len(tail)
+    tracked.tail = tail.copy()
     tracked.live = LiveState(
         graph=info.name,
         step_us=info.step_us,
@@ -263,7 +267,7 @@ def _finish(tracked: _Tracked, info: GraphInfo, tail: FloatArray) -> _Tracked:
         snapshots=steps,
         digest=digest.hexdigest(),
         model=resolved.model,
-        state=resolved.model.update(tracked.base_state, tail),
+        state=resolved.model.update(tracked.base_state, tail, earlier=earlier),
         model_digest=resolved.digest,
         degraded_reason=resolved.reason,
         card=resolved.card,

@@ -5,6 +5,7 @@ All times are integer microseconds since 1970-01-01 UTC. Standard library only.
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from infra.errors import UsageError
 
@@ -52,6 +53,8 @@ def step_start_us(ts_us: int, step_us: int) -> int:
     return ts_us - (ts_us - origin) % step_us
 
 
+# The same few are written in every answer.
+@lru_cache(maxsize=256)
 def format_time(ts_us: int) -> str:
     """Return an ISO 8601 time in UTC, seconds only where that loses nothing: `2009-09-29T02:00:00Z`."""
     moment = _EPOCH + timedelta(microseconds=ts_us)

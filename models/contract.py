@@ -88,8 +88,14 @@ class Model(Protocol, Generic[State]):
         """Return the state before any observation of a graph whose first step starts at `start_us`."""
         ...
 
-    def update(self, state: State, values: FloatArray) -> State:
+    def update(self, state: State, values: FloatArray, *, earlier: State | None = None) -> State:
         """Return the state after observing `values` [T, M], the next T steps; T may be 0.
+
+        Args:
+            state: where the steps begin.
+            values: what was observed.
+            earlier: a state that was reached in whole blocks, over a history of which the one after this call is the
+                beginning, or the other way round. What was worked out for it may be taken; no bit changes by it.
 
         However the steps are cut into calls, the state is the same to float tolerance; to the last bit if all calls
         but the last are of whole blocks of `BLOCK_STEPS`.

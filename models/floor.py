@@ -71,12 +71,15 @@ class Floor(ABC):
         empty = np.zeros((0, len(METRIC_NAMES)))
         return FloorState(step_us, start_us, 0, np.zeros(len(METRIC_NAMES)), empty)
 
-    def update(self, state: FloorState, values: FloatArray) -> FloorState:
+    def update(self, state: FloorState, values: FloatArray, *, earlier: FloorState | None = None) -> FloorState:
         """Return the state after observing `values` [T, M]; however the steps are cut, it is the same.
+
+        `earlier` is as in `models.contract.Model.update`: it has nothing that is worth taking.
 
         Raises:
             ModelError: a value is not finite, or the shape is wrong.
         """
+        del earlier
         if values.ndim != 2 or values.shape[1] != len(METRIC_NAMES):
             raise ModelError(f"values have shape {values.shape}, a floor needs [T, {len(METRIC_NAMES)}]")
         if not np.isfinite(values).all():

@@ -40,7 +40,7 @@ from models.mamba2.kernels.registry import get_backend
 from models.mamba2.state import Mamba2State
 from models.paths import RankStructure, floored_mean
 from models.ranks import of_metric
-from models.recent_errors import RecentErrors
+from models.recent_errors import Note, RecentErrors
 from models.sample_paths import sample_paths
 
 LEVELS = np.array(QUANTILE_LEVELS)
@@ -247,8 +247,12 @@ class MambaForecaster:
             errors=RecentErrors(statistics.season),
         )
 
-    def update(self, state: ForecasterState, values: FloatArray) -> ForecasterState:
+    def update(
+        self, state: ForecasterState, values: FloatArray, *, earlier: ForecasterState | None = None
+    ) -> ForecasterState:
         """Return the state after observing `values` [T, M]; however the steps are cut, to float tolerance.
+
+        `earlier` is as in `models.contract.Model.update`; its notes are taken.
 
         Raises:
             ModelError: a value is not finite, or the shape is wrong.
@@ -262,14 +266,13 @@ class MambaForecaster:
             return state
         observed = state.statistics.observed
         marks = state.errors.marks(observed, len(values)) if self._follow_errors else []
-        errors = state.errors
+        errors, known = state.errors, {} if earlier is None else earlier.errors.by_step()
         for begin in range(0, len(values), ENCODE_STEPS):
             piece = values[begin : begin + ENCODE_STEPS]
-            # Notes are made beside the way and not on it: where they begin to be made changes no state after them.
-            aside, done = state, 0
+            # Notes are made beside the way and not on it: which are made, and which are known, changes no state.
             for mark in (mark - begin for mark in marks if begin < mark <= begin + len(piece)):
-                aside, done = self._observe(aside, piece[done:mark]), mark
-                errors = self._noted(errors, aside)
+                note = known.get(observed + begin + mark) or self._note(self._observe(state, piece[:mark]))
+                errors = errors.noted(note)
             state = self._observe(state, piece)
         errors = errors.observe(observed, transform(values[:, MODELLED]))
         return replace(state, errors=errors.settled(observed + len(values)))
@@ -281,10 +284,10 @@ class MambaForecaster:
             _, core = self._stack.prefill(torch.from_numpy(tokens.features)[None], state.core)
         return ForecasterState(statistics, core, piece[-1, _TOTALS], state.errors)
 
-    def _noted(self, errors: RecentErrors, state: ForecasterState) -> RecentErrors:
-        """Return the errors with a note of what the forecaster says of the steps after a state."""
-        residuals_LMQ, tokens, _ = self._residuals(state.statistics, state.core, 1, errors.reach)
-        return errors.noted(state.statistics.observed, residuals_LMQ, tokens.anchor, tokens.scale)
+    def _note(self, state: ForecasterState) -> Note:
+        """Return a note of what the forecaster says of the steps after a state."""
+        residuals_LMQ, tokens, _ = self._residuals(state.statistics, state.core, 1, state.errors.reach)
+        return state.errors.note(state.statistics.observed, residuals_LMQ, tokens.anchor, tokens.scale)
 
     def _residuals(
         self, statistics: CausalStatistics, core: Mamba2State, first: int, n: int

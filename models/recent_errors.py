@@ -58,7 +58,7 @@ def _grid(reach: int) -> _Grid:
 
 
 @dataclass(frozen=True, slots=True)
-class _Note:
+class Note:
     """What was said after `observed` steps: residual quantiles and the units that they are in; errors as they come."""
 
     observed: int
@@ -79,7 +79,7 @@ class RecentErrors:
     """
 
     season: int
-    notes: tuple[_Note, ...] = ()
+    notes: tuple[Note, ...] = ()
     moved: Calibration = field(default_factory=Calibration.none)
 
     @property
@@ -98,21 +98,25 @@ class RecentErrors:
         begin = -(-first // self.stride) * self.stride
         return [mark - observed for mark in range(begin, observed + n + 1, self.stride)]
 
-    def noted(
-        self, observed: int, residuals_LMQ: FloatArray, anchor_LM: FloatArray, scale_LM: FloatArray
-    ) -> "RecentErrors":
-        """Return the errors with a note of the forecast of the next `reach` steps, made after `observed` steps."""
+    def note(self, observed: int, residuals_LMQ: FloatArray, anchor_LM: FloatArray, scale_LM: FloatArray) -> Note:
+        """Return a note of the forecast of the next `reach` steps, made after `observed` steps."""
         at_D = _grid(self.reach).distance_D - 1
         quantiles_DMQ = residuals_LMQ[at_D].astype(np.float32)
-        unknown = np.full_like(quantiles_DMQ, np.nan)
-        note = _Note(observed, quantiles_DMQ, anchor_LM[at_D], scale_LM[at_D], unknown)
+        return Note(observed, quantiles_DMQ, anchor_LM[at_D], scale_LM[at_D], np.full_like(quantiles_DMQ, np.nan))
+
+    def noted(self, note: Note) -> "RecentErrors":
+        """Return the errors with one more note."""
         return replace(self, notes=(*self.notes, note)[-MAX_NOTES:])
+
+    def by_step(self) -> dict[int, Note]:
+        """Return the notes by the steps that were observed before each, as they were when they were made."""
+        return {note.observed: replace(note, error_DMQ=np.full_like(note.error_DMQ, np.nan)) for note in self.notes}
 
     def observe(self, observed: int, transformed_LM: FloatArray) -> "RecentErrors":
         """Return the errors after further steps with transformed values [L, M], of which `observed` came before."""
         return replace(self, notes=tuple(self._seen(note, observed, transformed_LM) for note in self.notes))
 
-    def _seen(self, note: _Note, observed: int, transformed_LM: FloatArray) -> _Note:
+    def _seen(self, note: Note, observed: int, transformed_LM: FloatArray) -> Note:
         row_D = note.observed + _grid(self.reach).distance_D - 1 - observed
         now = (row_D >= 0) & (row_D < len(transformed_LM))
         if not now.any():

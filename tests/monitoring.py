@@ -3,8 +3,10 @@
 import re
 from pathlib import Path
 
+import pynvml
 from prometheus_client import CollectorRegistry
 
+from forecasting.api.gpu_meters import GpuMeters
 from forecasting.api.scraped import Scraped
 from forecasting.api.telemetry import Telemetry
 from forecasting.service_file import ServiceFile
@@ -12,11 +14,11 @@ from stream.metrics import IngestMetrics
 
 FOLDER = Path(__file__).parents[1] / "infra" / "prometheus"
 RULES = sorted((FOLDER / "rules").glob("*.yml"))
-# Of Prometheus itself, and of NVIDIA's DCGM exporter.
-OF_OTHERS = {"up", "DCGM_FI_DEV_GPU_UTIL"}
+# Of Prometheus itself.
+OF_OTHERS = {"up"}
 _STRING = re.compile(r'"[^"]*"')
 _SELECTOR = re.compile(r"\{[^}]*\}")
-_NAME = re.compile(r"\b(?:graphtide[a-z0-9_]*(?::[a-z0-9_]+)*|DCGM_[A-Z_]+|up)\b")
+_NAME = re.compile(r"\b(?:graphtide[a-z0-9_]*(?::[a-z0-9_]+)*|up)\b")
 _SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
 
 
@@ -31,12 +33,14 @@ def names_of(registry: CollectorRegistry) -> set[str]:
 
 
 def exported_names(folder: Path) -> set[str]:
-    """Return the names of all series that the service, ingestion and the programs beside them export.
+    """Return the names of all series that the service and ingestion export.
 
     Args:
         folder: for a service's file.
     """
     scraped = CollectorRegistry()
+    # Without a GPU the series have names and no values.
+    scraped.register(GpuMeters(pynvml))
     with ServiceFile(folder / "service.db") as file:
         scraped.register(Scraped(dict, file))
         found = names_of(scraped)

@@ -5,8 +5,10 @@ Numbers are written from float32 where that is exact for whole numbers, which ha
 forecast say all that it knows. Rounding to float32 keeps the order of numbers, and with it every invariant.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -53,49 +55,92 @@ def compact(values: FloatArray) -> npt.NDArray[Any]:
     return np.ascontiguousarray(values if values.max(initial=0) > _EXACT_FLOAT32 else values.astype(np.float32))
 
 
-def _columns(
-    chunk: ForecastChunk, metrics: Sequence[str], levels: Sequence[float]
-) -> list[list[npt.NDArray[np.floating[Any]]]]:
-    """Return for each metric its mean and its quantiles over the steps, each as `compact` does; all at once, as a
-    hundred small arrays take longer to make than to write."""
-    of_metrics = [METRIC_INDEX[name] for name in metrics]
-    of_levels = [QUANTILE_LEVELS.index(level) for level in levels]
+def _columns(chunk: ForecastChunk, of_metrics: list[int], of_levels: list[int]) -> list[list[bytes]]:
+    """Return the numbers of each metric, its mean and then its quantiles over the steps, in the digits of `compact`.
+
+    All are written at once and cut apart: a hundred small arrays take longer to make than to write.
+    """
     both_LMC = np.concatenate(
         [chunk.mean[:, of_metrics, None], chunk.quantiles[:, of_metrics][:, :, of_levels]], axis=2
     )
-    exact_MCL = np.ascontiguousarray(both_LMC.transpose(1, 2, 0))
-    short_MCL = exact_MCL.astype(np.float32)
-    is_large_MC = exact_MCL.max(axis=2, initial=0) > _EXACT_FLOAT32
-    found = [list(columns) for columns in short_MCL]
-    for metric, column in np.argwhere(is_large_MC).tolist():
-        found[metric][column] = exact_MCL[metric, column]
-    return found
+    width = both_LMC.shape[2]
+    exact_NL = np.ascontiguousarray(both_LMC.reshape(len(both_LMC), -1).T)
+    columns = encode(exact_NL.astype(np.float32))[2:-2].split(b"],[")
+    for row in np.flatnonzero(exact_NL.max(axis=1, initial=0) > _EXACT_FLOAT32).tolist():
+        columns[row] = encode(exact_NL[row])[1:-1]
+    return [columns[begin : begin + width] for begin in range(0, len(columns), width)]
+
+
+class Digits:
+    """The numbers of the latest forecasts as text, written once for all answers that are parts of them.
+
+    For one thread.
+
+    Args:
+        keep: forecasts whose numbers are kept.
+    """
+
+    def __init__(self, keep: int) -> None:
+        self._keep = keep
+        # By identity: a chunk that is held here has its number to itself.
+        self._known: OrderedDict[int, tuple[ForecastChunk, list[list[bytes]]]] = OrderedDict()
+
+    def columns(self, chunk: ForecastChunk, of_metrics: list[int], of_levels: list[int]) -> list[list[bytes]]:
+        """Return for each metric the text of its mean and of its quantiles over the steps."""
+        if id(chunk) not in self._known:
+            whole = _columns(chunk, list(range(len(METRICS))), list(range(len(QUANTILE_LEVELS))))
+            self._known[id(chunk)] = chunk, whole
+            while len(self._known) > self._keep:
+                self._known.popitem(last=False)
+        _, whole = self._known[id(chunk)]
+        columns = [0, *(1 + level for level in of_levels)]
+        return [[whole[metric][column] for column in columns] for metric in of_metrics]
+
+
+@lru_cache(maxsize=1024)
+def _frame(name: str, start: str, frequency: str, levels: tuple[float, ...]) -> list[bytes]:
+    """Return what stands before, between and behind the numbers of a metric, its mean first."""
+    empty = {
+        "type": "time_series_forecast",
+        "name": name,
+        "start_timestamp": start,
+        "frequency": frequency,
+        "mean_forecast": [],
+        "quantiles": {f"{level:g}": [] for level in levels},
+    }
+    first, *between, last = orjson.dumps(empty).split(b"[]")
+    return [first + b"[", *(b"]" + text + b"[" for text in between), b"]" + last]
 
 
 def series(
-    chunk: ForecastChunk, *, first_step_us: int, step_us: int, metrics: Sequence[str], levels: Sequence[float]
-) -> list[dict[str, Any]]:
-    """Return one object a metric: `name, start_timestamp, frequency, mean_forecast, quantiles`.
+    chunk: ForecastChunk,
+    *,
+    first_step_us: int,
+    step_us: int,
+    metrics: Sequence[str],
+    levels: Sequence[float],
+    digits: Digits | None = None,
+) -> list[orjson.Fragment]:
+    """Return one object a metric: `name, start_timestamp, frequency, mean_forecast, quantiles`; for `encode`.
 
     Args:
-        chunk: the forecast steps.
+        chunk: the forecast steps, at least one.
         first_step_us: start of forecast step 0.
         step_us: step size in microseconds.
         metrics, levels: which of them.
+        digits: where numbers that were written already are found, and kept for the next call.
     """
     start, frequency = format_time(first_step_us + chunk.first_step * step_us), format_duration(step_us)
-    keys = [f"{level:g}" for level in levels]
-    return [
-        {
-            "type": "time_series_forecast",
-            "name": name,
-            "start_timestamp": start,
-            "frequency": frequency,
-            "mean_forecast": mean,
-            "quantiles": dict(zip(keys, quantiles, strict=True)),
-        }
-        for name, (mean, *quantiles) in zip(metrics, _columns(chunk, metrics, levels), strict=True)
-    ]
+    of_metrics = [METRIC_INDEX[name] for name in metrics]
+    of_levels = [QUANTILE_LEVELS.index(level) for level in levels]
+    columns = (digits.columns if digits is not None else _columns)(chunk, of_metrics, of_levels)
+    found = []
+    for name, numbers in zip(metrics, columns, strict=True):
+        parts = [b""] * (2 * len(numbers) + 1)
+        parts[::2] = _frame(name, start, frequency, tuple(levels))
+        parts[1::2] = numbers
+        found.append(orjson.Fragment(b"".join(parts)))
+    return found
 
 
 def path_series(values: FloatArray, metrics: Sequence[str]) -> dict[str, npt.NDArray[Any]]:
@@ -159,11 +204,12 @@ def forecast_body(
     metrics: Sequence[str],
     levels: Sequence[float],
     seed: int,
+    digits: Digits | None = None,
 ) -> bytes:
-    """Return the whole answer to a short-range request as JSON."""
+    """Return the whole answer to a short-range request as JSON; `digits` as for `series`."""
     head = {"graph": live.graph, "horizon": len(chunk), "provenance": provenance(live, seed=seed)}
     place = {"first_step_us": live.next_step_us, "step_us": live.step_us}
     if layout is Layout.SERIES:
-        body = {**head, "outputs": series(chunk.forecast, **place, metrics=metrics, levels=levels)}
+        body = {**head, "outputs": series(chunk.forecast, **place, metrics=metrics, levels=levels, digits=digits)}
         return encode(body | paths_member(chunk, metrics))
     return encode({**head, "rows": rows(chunk, graph=live.graph, **place, metrics=metrics, levels=levels)})

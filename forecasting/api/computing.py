@@ -241,4 +241,5 @@ class Computing:
 
 def entity_tag(body: bytes) -> str:
     """Return the entity tag of an answer: a digest of its bytes, in quotes."""
-    return f'"{hashlib.blake2b(body, digest_size=12).hexdigest()}"'
+    # Processors have instructions for this one.
+    return f'"{hashlib.sha256(body).hexdigest()[:24]}"'

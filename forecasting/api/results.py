@@ -97,7 +97,7 @@ def _json(jobs: Jobs, job: Job) -> Iterator[bytes]:
     )
     yield orjson.dumps(about(job))[:-1] + b',"outputs":['
     for number, name in enumerate(job.request.metrics):
-        (one,) = series(whole, **place(job), metrics=[name], levels=job.request.quantiles)
+        (one,) = series(whole, **place(job), metrics=[name], levels=job.request.quantiles, digits=None)
         yield (b"," if number else b"") + encode(one)
     yield b"]"
     if job.request.paths:

@@ -18,6 +18,7 @@ from uvicorn.supervisors import Multiprocess
 
 from forecasting import tracing
 from forecasting.api.app import build
+from forecasting.api.one_write import OneWriteProtocol
 from forecasting.api.open_mode import is_loopback
 from forecasting.api.redis_store import RedisStore
 from forecasting.job_processes import forecast_processes, report_processes
@@ -59,7 +60,7 @@ def serve(settings: Settings, *, log_level: int, on_ready: Callable[[str], None]
             factory=True,
             workers=api.workers,
             loop="uvloop",
-            http="httptools",
+            http=OneWriteProtocol,
             lifespan="on",
             log_config=None,
             access_log=False,

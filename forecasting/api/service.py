@@ -11,10 +11,12 @@ from forecasting.alerts.records import DELIVERIES as ALERT_DELIVERIES
 from forecasting.alerts.records import Alerts
 from forecasting.alerts.rulebook import RuleBook
 from forecasting.api.alert_meters import AlertMeters
+from forecasting.api.bodies import Digits
 from forecasting.api.cache import AnswerCache
 from forecasting.api.computing import Computing
 from forecasting.api.draining import told_of_the_end
 from forecasting.api.following import Following
+from forecasting.api.gpu_meters import GpuMeters, open_nvml
 from forecasting.api.problems import Problem, near_names, unavailable
 from forecasting.api.rates import Rates
 from forecasting.api.redis_store import RedisStore
@@ -105,11 +107,14 @@ class Service:
             on_look=self.subscriptions.looked,
         )
         self.telemetry.registry.register(Scraped(lambda: self.following.graphs, file))
+        if (nvml := open_nvml()) is not None:
+            self.telemetry.registry.register(GpuMeters(nvml))
         self.rollouts = Rollouts(
             block_steps=min(ROLLOUT_BLOCK_STEPS, api.short_max_steps),
             max_steps=api.short_max_steps,
             keep=KEPT_ROLLOUTS,
         )
+        self.digits = Digits(KEPT_ROLLOUTS)
 
     @classmethod
     @asynccontextmanager

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
 
-from forecasting.api.bodies import Layout, forecast_body
+from forecasting.api.bodies import Digits, Layout, forecast_body
 from forecasting.api.cache import Answer
 from forecasting.api.computing import WorkFailedError
 from forecasting.api.parameters import metric_names, quantile_levels, split, whole_number
@@ -136,7 +136,7 @@ async def short_forecast(
 
     async def compute(live: LiveState) -> tuple[LiveState, Answer]:
         def work(batch: int) -> bytes:
-            return forecast_bytes(live, service.rollouts, wanted, batch=batch, anew=anew)
+            return forecast_bytes(live, service.rollouts, wanted, digits=service.digits, batch=batch, anew=anew)
 
         # What was looked for above is not there; of a state that had to be encoded first, it may be.
         kept = None if anew or live is known else computing.kept(key(live))
@@ -158,13 +158,29 @@ async def short_forecast(
 
 
 def forecast_bytes(
-    live: LiveState, rollouts: Rollouts, wanted: ShortForecast, *, batch: int = 0, anew: bool = False
+    live: LiveState,
+    rollouts: Rollouts,
+    wanted: ShortForecast,
+    *,
+    digits: Digits | None = None,
+    batch: int = 0,
+    anew: bool = False,
 ) -> bytes:
     """Return the answer from a state; `wanted` names a seed, `batch` and `anew` are as for `Rollouts.steps`.
+
+    `digits` keeps what was written of a rollout, if it is given.
 
     Raises:
         ModelError: the model made no forecast.
     """
     seed = wanted.seed or 0
     chunk = rollouts.steps(live, wanted.steps, seed=seed, n_paths=wanted.n_paths, batch=batch, anew=anew)
-    return forecast_body(live, chunk, layout=wanted.layout, metrics=wanted.metrics, levels=wanted.levels, seed=seed)
+    return forecast_body(
+        live,
+        chunk,
+        layout=wanted.layout,
+        metrics=wanted.metrics,
+        levels=wanted.levels,
+        seed=seed,
+        digits=digits,
+    )

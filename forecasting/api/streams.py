@@ -68,7 +68,7 @@ async def events(
 
 def _document(job: Job, chunk: PathChunk) -> dict[str, Any]:
     metrics = job.request.metrics
-    outputs = series(chunk.forecast, **results.place(job), metrics=metrics, levels=job.request.quantiles)
+    outputs = series(chunk.forecast, **results.place(job), metrics=metrics, levels=job.request.quantiles, digits=None)
     head = {"graph": job.graph, "first_step": chunk.first_step, "steps": len(chunk), "outputs": outputs}
     return head | paths_member(chunk, metrics)
 

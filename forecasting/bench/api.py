@@ -26,7 +26,8 @@ from forecasting.bench.servers.base import Server
 TARGETS: dict[str, dict[str, float]] = {
     "short-p50": {"guide": 10},
     "short-p99": {"guide": 8},
-    "short-batched-saturation": {"litserve": 2, "bentoml": 5, "ray-serve": 7},
+    "short-batched-saturation": {"bentoml": 5},
+    "short-batched-saturation-two-processes": {"litserve": 2, "ray-serve": 7},
     "cached-saturation": {"target": 1},
     "cached-p99": {"target": 1},
     "long-36500": {"guide": 36.5 / 3},
@@ -49,9 +50,9 @@ _FIGURES = {
     ("ask-p99-beside-jobs", "target"): 200.0,
 }
 RATE, MS, CPU, SHARE = "requests/s", "ms", "us of CPU a request", "% of a core"
-PEERS = tuple(TARGETS["short-batched-saturation"])
-# LitServe's least is a worker and an HTTP process: ours with as many processes stands beside it.
-TWO = "graphtide-2-workers"
+_ONE, _TWO = "short-batched-saturation", "short-batched-saturation-two-processes"
+# A worker of LitServe or Ray Serve is a process with the model and one for HTTP: ours have as many there.
+PEERS = {"litserve": (_ONE, _TWO), "bentoml": (_ONE,), "ray-serve": (_ONE, _TWO)}
 # Requests a second of the open loops.
 SHORT_RATE, CACHED_RATE = 100.0, 4_000.0
 TURN_S = 4.0
@@ -160,9 +161,9 @@ def measure(*, command: str, budget_s: float, only: str = "", say: Say) -> Repor
         if any(row.case == case for row in report.rows):
             unit = next(row.unit for row in report.rows if row.case == case)
             report.add(Row(case, system, value, unit))
-    for case in dict.fromkeys(row.case for row in report.rows):
-        for peer in TARGETS.get(case, {}):
-            report.compare(case, peer, TARGETS[case][peer])
+    for row in list(report.rows):
+        if row.system != "graphtide" and not row.case.endswith("-load"):
+            report.compare(row.case, row.system, TARGETS.get(row.case, {}).get(row.system))
     for package in ("fastapi", "uvicorn", "orjson", "numpy", "torch"):
         report.versions[package] = version(package)
     return report
@@ -188,21 +189,32 @@ def _short(bench: Bench) -> None:
         bench.figures.add("short-load", "generator", 100 * result.cpu_s / result.seconds, SHARE)
 
 
+@dataclass(frozen=True, slots=True)
+class _Lane:
+    """A server that is measured in turns, and the cases that it stands in."""
+
+    server: Server
+    request: str
+    cases: tuple[str, ...]
+    system: str
+
+
 def _saturation(bench: Bench) -> None:
-    """As much as each can, uncached, worker for worker."""
-    case = "short-batched-saturation"
+    """As much as each can, uncached, process for process."""
     status, expected = once(bench.service.port, bench.service.short())
     if status != 200:
         raise PeerError(f"the service answers {status}")
     with ExitStack() as stack:
-        lanes: dict[str, tuple[Server, str]] = {"graphtide": (bench.service, bench.service.short())}
-        pair = BenchService(bench.folder / TWO, bench.store_url, workers=2)
+        pair = BenchService(bench.folder / "pair", bench.store_url, workers=2)
         stack.enter_context(_running(pair))
         # Both of them read the history before they are measured.
         load(Plan(pair.port, (pair.short(),), 1.0, _LANES))
         pair.pause()
-        lanes[TWO] = pair, pair.short()
-        for peer in PEERS:
+        lanes = [
+            _Lane(bench.service, bench.service.short(), (_ONE,), "graphtide"),
+            _Lane(pair, pair.short(), (_TWO,), "graphtide"),
+        ]
+        for peer, cases in PEERS.items():
             bench.say(f"  {peer} …")
             try:
                 started_peer = PeerServer(peer, bench.folder / peer, bench.store_url, bench.say)
@@ -210,26 +222,31 @@ def _saturation(bench: Bench) -> None:
                 if once(started_peer.port, started_peer.request) != (200, expected):
                     raise PeerError("it answers other bytes")
             except PeerError as error:
-                bench.missing.append(Missing(case, peer, str(error)))
+                bench.missing += [Missing(case, peer, str(error)) for case in cases]
                 continue
             started_peer.pause()
-            lanes[peer] = started_peer, started_peer.request
+            lanes.append(_Lane(started_peer, started_peer.request, cases, peer))
         for _ in bench.rounds():
-            for name, (server, request) in list(lanes.items()):
-                server.resume()
+            for lane in list(lanes):
                 try:
-                    result, used_s = bench.turn(server, Plan(server.port, (request,), TURN_S, _LANES))
+                    _turn_at(bench, lane)
                 except PeerError as error:
-                    del lanes[name]
-                    bench.missing.append(Missing(case, name, str(error)))
-                    continue
-                finally:
-                    if name != "graphtide":
-                        server.pause()
-                bench.figures.add(case, name, result.per_s, RATE)
-                bench.figures.add(f"{case}-cpu", name, 1e6 * used_s, CPU)
-                if name == "graphtide":
-                    bench.figures.add(f"{case}-load", "generator", 100 * result.cpu_s / result.seconds, SHARE)
+                    lanes.remove(lane)
+                    bench.missing += [Missing(case, lane.system, str(error)) for case in lane.cases]
+
+
+def _turn_at(bench: Bench, lane: _Lane) -> None:
+    lane.server.resume()
+    try:
+        result, used_s = bench.turn(lane.server, Plan(lane.server.port, (lane.request,), TURN_S, _LANES))
+    finally:
+        if lane.server is not bench.service:
+            lane.server.pause()
+    for case in lane.cases:
+        bench.figures.add(case, lane.system, result.per_s, RATE)
+        bench.figures.add(f"{case}-cpu", lane.system, 1e6 * used_s, CPU)
+    if lane.server is bench.service:
+        bench.figures.add(f"{_ONE}-load", "generator", 100 * result.cpu_s / result.seconds, SHARE)
 
 
 def _cached(bench: Bench) -> None:
@@ -283,5 +300,5 @@ GROUPS: tuple[tuple[tuple[str, ...], Group], ...] = (
     (("cached-saturation", "cached-p99"), _cached),
     (("long-36500", "long-36500-first-chunk"), _long),
     (("short-p99-beside-jobs", "ask-p50-beside-jobs", "ask-p99-beside-jobs"), _beside),
-    (("short-batched-saturation",), _saturation),
+    ((_ONE, _TWO), _saturation),
 )

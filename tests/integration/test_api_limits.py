@@ -1,6 +1,8 @@
 """Requests that go no further than the gate, and answers as they travel."""
 
 import gzip
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -86,3 +88,17 @@ def test_whoever_asks_too_often_is_told_when_to_come_again(toy_store: str, tmp_p
         assert 1 <= int(answers[3].headers["retry-after"]) <= 100
         assert answers[3].json()["type"] == "urn:graphtide:problem:too-many-requests"
         assert client.get("/readyz").status_code == 200
+
+
+def test_a_client_that_hangs_up_inside_its_body_is_no_failure_of_ours(
+    client: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = "POST /v1/graphs/toy/forecasts HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", client.base_url.port or 0)) as connection:
+        connection.sendall(head.encode() + b'{"horizon": ')
+    counted = 'graphtide_http_requests_total{method="POST",route="/v1/graphs/{graph}/forecasts",status="499"} 1.0'
+    deadline_s = time.monotonic() + 20
+    while counted not in client.get("/metrics").text:
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+    assert [record for record in caplog.records if record.exc_info] == []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from forecasting.api.bodies import Layout, forecast_body
+from forecasting.api.bodies import Digits, Layout, forecast_body
 from forecasting.live import LiveStates
 from infra.schema import METRIC_NAMES
 from models.futures import roll_out
@@ -43,5 +43,5 @@ class Work:
         """Return the answers to requests that came together: one call of the model, and the bytes of each."""
         live = self._live
         chunk = next(iter(roll_out(live.model, live.state, STEPS, n_paths=0, chunk_steps=STEPS, seed=0)))
-        asked = {"layout": Layout.SERIES, "metrics": METRIC_NAMES, "levels": LEVELS, "seed": 0}
+        asked = {"layout": Layout.SERIES, "metrics": METRIC_NAMES, "levels": LEVELS, "seed": 0, "digits": Digits(1)}
         return [forecast_body(live, chunk, **asked) for _ in range(count)]  # type: ignore[arg-type]

@@ -106,7 +106,18 @@ def test_growing_equals_encoding_anew(models: Path, tmp_path: Path, with_model: 
     folder = models if with_model else tmp_path / "none"
     store = FakeStore(ALL[:1])
     followed = states_of(store, folder)
-    for steps in (1, 5, BLOCK_STEPS - 1, BLOCK_STEPS, 2 * BLOCK_STEPS, 2 * BLOCK_STEPS + 1, 4 * BLOCK_STEPS):
+    for steps in (
+        1,
+        5,
+        BLOCK_STEPS - 1,
+        BLOCK_STEPS,
+        2 * BLOCK_STEPS,
+        2 * BLOCK_STEPS + 1,
+        700,
+        701,
+        800,
+        4 * BLOCK_STEPS,
+    ):
         store.values = ALL[:steps]
         live = followed.state_of("g")
         assert_same(live, states_of(FakeStore(ALL[:steps]), folder).state_of("g"))

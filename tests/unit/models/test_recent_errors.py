@@ -27,7 +27,7 @@ def observed(errors: np.ndarray, *, season: int = SEASON) -> RecentErrors:
         if mark < len(errors):
             said = np.zeros((found.reach, N_MODELLED, len(LEVELS)))
             unit = np.ones((found.reach, N_MODELLED))
-            found = found.noted(mark, said, 0 * unit, unit)
+            found = found.noted(found.note(mark, said, 0 * unit, unit))
         begin = mark
     return found.settled(len(errors))
 
@@ -92,6 +92,21 @@ def test_whole_blocks_lead_to_one_state_to_the_last_bit(blocks: list[int]) -> No
     whole = quantiles(forecaster(), history, [])
     cuts = [block * BLOCK_STEPS for block in blocks]
     np.testing.assert_array_equal(quantiles(forecaster(), history, cuts), whole)
+
+
+@settings(max_examples=10)
+@given(before=st.integers(0, 400), after=st.integers(0, 400))
+def test_what_was_worked_out_before_changes_no_bit(before: int, after: int) -> None:
+    history, model = weekly_history(3 * BLOCK_STEPS + 400), forecaster()
+    base = model.update(model.start(history.step_us, history.start_us), history.values[: 3 * BLOCK_STEPS])
+    tails = [history.values[3 * BLOCK_STEPS :][:steps] for steps in (before, after)]
+    earlier = model.update(base, tails[0])
+    states = [model.update(base, tails[1], earlier=known) for known in (None, earlier)]
+    one, other = (next(model.rollout(state, 30)).quantiles for state in states)
+    np.testing.assert_array_equal(one, other)
+    for fresh, taken in zip(*(state.errors.notes for state in states), strict=True):
+        assert fresh.observed == taken.observed
+        np.testing.assert_array_equal(fresh.error_DMQ, taken.error_DMQ)
 
 
 def test_a_level_that_falls_is_followed() -> None:
