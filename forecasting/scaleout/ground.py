@@ -9,6 +9,7 @@ from typing import Any, Self
 
 from pydantic import BaseModel
 
+from forecasting.scaleout.source import Source
 from forecasting.scaleout.versions import made_of, refuse_others
 from infra.errors import StoreError, UsageError
 from infra.settings import Settings
@@ -83,11 +84,8 @@ class Ground:
 def from_anywhere(settings: Settings) -> Settings:
     """Return settings whose paths do not depend on the working directory."""
     changed: Settings = _absolute(settings)
-    url = settings.store.url
-    if url.startswith(URL_PREFIX):
-        url = f"{URL_PREFIX}{path_of_url(url).absolute()}"
-        changed = changed.model_copy(update={"store": changed.store.model_copy(update={"url": url})})
-    return changed
+    store = changed.store.model_copy(update={"url": Source.of(settings).url})
+    return changed.model_copy(update={"store": store})
 
 
 def _absolute(section: Any) -> Any:

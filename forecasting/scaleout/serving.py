@@ -19,7 +19,8 @@ from forecasting.scaleout.alone import alone_on_the_cluster
 from forecasting.scaleout.cluster import Cluster, connected, nodes, require_ray
 from forecasting.scaleout.ground import Ground
 from forecasting.scaleout.replica import HEALTH_PERIOD_S, UNASKED_S, Replica, by_requests
-from infra.errors import GraphtideError, UsageError
+from forecasting.scaleout.source import Source
+from infra.errors import GraphtideError, StoreError, UsageError
 from infra.settings import ApiSettings, Settings
 
 APPLICATION = "graphtide"
@@ -31,6 +32,8 @@ START_TRIES = 3
 METRICS_PERIOD_S = 1.0
 LOOK_BACK_S = 5.0
 _WATCH_S = 0.5
+# Ray Serve's controller may die; Ray begins it again, and the replicas go on meanwhile.
+UNKNOWN_S = 30.0
 # Requests beside streams and queue that a replica takes before Ray asks another one: the service itself says what is
 # too much, so this has to be more.
 _ROOM = 64
@@ -105,12 +108,29 @@ def _reserved(api: ApiSettings) -> Iterator[tuple[str, int, str]]:
 def _check_cluster(cluster: Cluster, ground: Ground, replicas: int) -> None:
     ground.refuse_hosts({node["NodeManagerHostname"] for node in nodes()})
     cluster.on_each_node(Ground.check, ground)
+    source = Source.of(ground.settings)
+    # A store that is away here too is waited for, as `graphtide serve` does.
+    if _is_there(source):
+        cluster.on_each_node(_look_at, source)
     if cluster.cores() < replicas:
         raise UsageError(
             f"{replicas} replicas need a core each, and the Ray cluster has {cluster.cores()}",
             place="[ray_serve] min_replicas (--min-replicas)",
             fix="make it smaller, add nodes, or set [ray] workers for a cluster that is started here",
         )
+
+
+def _is_there(source: Source) -> bool:
+    try:
+        _look_at(source)
+    except StoreError:
+        return False
+    return True
+
+
+def _look_at(source: Source) -> None:
+    with source.open() as reader:
+        reader.graphs()
 
 
 @contextmanager
@@ -191,42 +211,45 @@ def _watch(on_ready: Callable[[], None]) -> None:
     """Follow the application until an exception ends this; say what becomes of it.
 
     Raises:
-        GraphtideError: it cannot be started, or nobody knows it any more.
+        GraphtideError: it cannot be started, or nobody knows it for `UNKNOWN_S`.
     """
-    before: Any = None
+    before = ""
     is_ready = False
+    known_s = time.monotonic()
     while True:
         found = _application()
-        if found.status == "DEPLOY_FAILED":
+        status = "unknown to Ray Serve" if found is None else str(found.status.value)
+        if found is not None:
+            known_s = time.monotonic()
+            if status == "DEPLOY_FAILED" and not is_ready:
+                raise GraphtideError(
+                    f"the replicas cannot be started: {_last_line(_messages(found))}", fix="the log above says more"
+                )
+        elif time.monotonic() - known_s > UNKNOWN_S:
             raise GraphtideError(
-                f"the replicas cannot be started: {_last_line(_messages(found))}", fix="the log above says more"
+                "the Ray cluster is gone, or someone else ended what was served there",
+                place="[ray] address (--ray-address)",
+                fix="look at its head node, and serve again: nothing is lost",
             )
-        if found.status == "RUNNING" and not is_ready:
+        if status == "RUNNING" and not is_ready:
             is_ready = True
             on_ready()
-        if is_ready and found.status != before:
-            _log.log(
-                logging.INFO if found.status == "RUNNING" else logging.WARNING, "the replicas are %s", found.status
-            )
-        before = found.status
+        elif is_ready and status != before:
+            _log.log(logging.INFO if status == "RUNNING" else logging.WARNING, "the replicas are %s", status)
+        before = status
         time.sleep(_WATCH_S)
 
 
 def _application() -> Any:
+    """Return what Ray Serve says of the application; None while it says nothing."""
     from ray import serve  # noqa: PLC0415
     from ray.exceptions import RayError  # noqa: PLC0415
+    from ray.serve.exceptions import RayServeException  # noqa: PLC0415
 
     try:
-        found = serve.status().applications.get(APPLICATION)
-    except (RayError, RuntimeError, ConnectionError) as error:
-        raise GraphtideError(
-            f"the Ray cluster does not answer any more: {_last_line(str(error))}",
-            place="[ray] address (--ray-address)",
-            fix="look at its head node; nothing is lost, so serve again when it is back",
-        ) from error
-    if found is None:
-        raise GraphtideError("Ray Serve was ended by someone else", fix="serve again; nothing is lost")
-    return found
+        return serve.status().applications.get(APPLICATION)
+    except (RayError, RayServeException, ConnectionError, TimeoutError):
+        return None
 
 
 def _messages(application: Any) -> str:

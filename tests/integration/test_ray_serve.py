@@ -315,7 +315,7 @@ def test_jobs_and_their_streams_are_those_of_graphtide_serve(
     assert found[0].status_code == 200
 
 
-def test_no_answer_is_lost_with_a_replica_or_a_node(
+def test_no_answer_is_lost_with_a_replica_the_controller_or_a_node(
     url: str, tokens: dict[str, str], expected: dict[str, Any], two_nodes: Any
 ) -> None:
     with Load(url, tokens["all"], expected, clients=4) as load:
@@ -324,6 +324,12 @@ def test_no_answer_is_lost_with_a_replica_or_a_node(
         lost = min(before)
         os.kill(lost, signal.SIGKILL)
         wait_for("the replica was not replaced", lambda: len(rays(REPLICA) - {lost}) >= 2)
+        answered = load.answers
+        wait_for("it did not go on", lambda: load.answers > answered + 50)
+
+        (controller,) = rays(CONTROLLER)
+        os.kill(controller, signal.SIGKILL)
+        wait_for("the controller was not replaced", lambda: bool(rays(CONTROLLER) - {controller}))
         answered = load.answers
         wait_for("it did not go on", lambda: load.answers > answered + 50)
 
