@@ -145,13 +145,18 @@ def bind(api: ApiSettings) -> socket.socket:
 
 def _application(settings: Settings, log_level: int) -> ASGIApp:
     # Runs in each serving process, which has no logging of its own yet.
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    begin_process(log_level)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    return build(settings)
+
+
+def begin_process(log_level: int) -> None:
+    """Set up a process that answers requests: its turns between threads, and what it logs."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     configure_logging(log_level)
     logging.getLogger("graphtide.audit").setLevel(logging.INFO)
-    return build(settings)
 
 
 def _end_with(parent: BaseProcess) -> None:

@@ -41,8 +41,8 @@ def serve(
 ) -> None:
     """Answer forecasts over HTTP: short ones at once from the live state, long ones as jobs.
 
-    Follows the store while an ingest process writes it. Ctrl-C or SIGTERM end it after the requests under way. With
-    --engine ray, replicas on the nodes of a Ray cluster answer, more of them while more is asked.
+    Follows the store while an ingest process writes it. Ctrl-C or SIGTERM end it after the requests under way.
+    Replicas on the nodes of a Ray cluster answer with --engine ray, more of them while more is asked.
 
     Example: graphtide serve --port 8080
               graphtide serve --engine ray --ray-address head:6379 --min-replicas 2 --max-replicas 16

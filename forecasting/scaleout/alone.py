@@ -6,7 +6,7 @@ It imports neither torch nor the service: the actor that says so shall be a smal
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from infra.errors import UsageError
@@ -30,6 +30,7 @@ def alone_on_the_cluster(application: str) -> Iterator[None]:
     """
     import ray  # noqa: PLC0415 - an extra
     from ray import serve  # noqa: PLC0415
+    from ray.exceptions import RayError  # noqa: PLC0415
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415
 
     # It tells each of its steps otherwise.
@@ -44,7 +45,9 @@ def alone_on_the_cluster(application: str) -> Iterator[None]:
         serve.shutdown()
         yield
     finally:
-        ray.kill(running)
+        # It ends with this process anyway.
+        with suppress(RayError):
+            ray.kill(running)
 
 
 def _claimed(actor: Any) -> Any:

@@ -1,8 +1,6 @@
 """One replica of the forecast service on Ray Serve: the same application as that of `graphtide serve`."""
 
 import asyncio
-import logging
-import sys
 import time
 from collections.abc import Callable
 from importlib import import_module
@@ -11,18 +9,16 @@ from typing import Any
 from starlette.types import ASGIApp
 
 from forecasting.api.app import application, gated
+from forecasting.api.server import begin_process
 from forecasting.api.service import Service
 from forecasting.scaleout.ground import Ground
+from forecasting.scaleout.scaling import STREAMS
 from infra.errors import UsageError
-from infra.telemetry import configure_logging
 
-# The event loop waits no longer for the thread that computes: Python's own 5 ms would be most of a short answer.
-SWITCH_INTERVAL_S = 0.0005
 HEALTH_PERIOD_S = 1.0
 # Ray asks a replica for its health until it stops it, and says nothing then: after so long without a question, streams
 # end, so that their readers go elsewhere. Where it was the controller that was away, new streams begin as it is back.
 UNASKED_S = 3.0
-_STREAMS = "streams"
 
 
 class Replica:
@@ -39,9 +35,7 @@ class Replica:
     def __init__(self, ground: Ground, log_level: int) -> None:
         ground.check()
         _listen_here_alone()
-        sys.setswitchinterval(SWITCH_INTERVAL_S)
-        configure_logging(log_level)
-        logging.getLogger("graphtide.audit").setLevel(logging.INFO)
+        begin_process(log_level)
         self._app = application(ground.settings)
         self._settings = ground.settings
         self._asked_s: float | None = None
@@ -62,7 +56,7 @@ class Replica:
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
         """Return how many streams are open, which Ray counts as requests."""
-        return {_STREAMS: float(self._service.subscriptions.count)}
+        return {STREAMS: float(self._service.subscriptions.count)}
 
     @property
     def _service(self) -> Service:
@@ -95,17 +89,3 @@ def _listen_here_alone() -> None:
             fix="install the version of Ray that requirements.lock names",
         )
     replica.add_port_to_grpc_server = lambda server, address: listen(server, address.replace("[::]", "127.0.0.1"))
-
-
-def by_requests(context: Any) -> tuple[float, dict[str, Any]]:
-    """Return how many replicas are wanted: by the requests that wait or run, without streams, which cost little.
-
-    Args:
-        context: of Ray's autoscaler.
-
-    Returns:
-        The number of replicas, which Ray bounds and delays; and nothing to remember.
-    """
-    streams = sum((context.aggregated_metrics or {}).get(_STREAMS, {}).values())
-    requests = max(0.0, context.total_num_requests - streams)
-    return requests / context.config.get_target_ongoing_requests(), {}

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from forecasting.api.server import address_of, bind, prepare
@@ -18,7 +19,8 @@ from forecasting.scaleout import edge
 from forecasting.scaleout.alone import alone_on_the_cluster
 from forecasting.scaleout.cluster import Cluster, connected, nodes, require_ray
 from forecasting.scaleout.ground import Ground
-from forecasting.scaleout.replica import HEALTH_PERIOD_S, UNASKED_S, Replica, by_requests
+from forecasting.scaleout.replica import HEALTH_PERIOD_S, UNASKED_S, Replica
+from forecasting.scaleout.scaling import by_requests
 from forecasting.scaleout.source import Source
 from infra.errors import GraphtideError, StoreError, UsageError
 from infra.settings import ApiSettings, Settings
@@ -74,6 +76,10 @@ def serve_on_ray(settings: Settings, *, log_level: int, on_ready: Callable[[str]
         cluster = stack.enter_context(connected(settings.ray, shows_logs=True))
         ground = Ground.of(settings)
         _check_cluster(cluster, ground, chosen.min_replicas)
+        if not settings.ray.address:
+            # No node will join.
+            chosen = chosen.model_copy(update={"max_replicas": min(chosen.max_replicas, cluster.cores())})
+            ground = replace(ground, settings=ground.settings.model_copy(update={"ray_serve": chosen}))
         stack.enter_context(alone_on_the_cluster(APPLICATION))
         stack.enter_context(forecast_processes(settings, log_level=log_level))
         stack.enter_context(report_processes(settings, log_level=log_level))

@@ -7,12 +7,8 @@ The commands are those of docs/scale-out.md.
 import os
 import re
 import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -30,12 +26,11 @@ from stream.simulation.config import SimulationConfig
 from stream.sources.simulate import SimulatedSource
 from tests.conftest import Ran, lacking
 from tests.integration import ray_nodes
+from tests.integration.ray_command import CONTROLLER, REPLICA, Command, begin, rays, wait_for
 from tests.integration.serving import save_model, served, service_settings
 
 GRAPHS = ("ash", "elm", "oak", "yew")
 CORES = 2
-REPLICA, CONTROLLER = "ray::ServeReplica:graphtide", "ray::ServeController"
-START_S = 120.0
 # What belongs to a connection or to the moment, and not to the answer.
 OF_THE_MOMENT = {"date", "server", "x-request-id", "graphtide-data-age"}
 _NONCE = re.compile(r'nonce(?:="|-)[\w+/=-]+')
@@ -76,60 +71,6 @@ def tokens(settings: Settings) -> dict[str, str]:
         }
 
 
-@dataclass
-class Command:
-    """A `graphtide serve` that runs."""
-
-    process: "subprocess.Popen[bytes]"
-    log: Path
-
-    def address(self) -> str:
-        until_s = time.monotonic() + START_S
-        while time.monotonic() < until_s:
-            for line in self.log.read_text().splitlines():
-                if line.startswith("Serving "):
-                    return line.partition(" on ")[2].partition(";")[0]
-            assert self.process.poll() is None, self.log.read_text()
-            time.sleep(0.1)
-        pytest.fail(f"it did not start: {self.log.read_text()}")
-
-
-def begin(settings: Settings, nodes: Any, log: Path) -> Command:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GRAPHTIDE_")}
-    chosen = {
-        "STORE__URL": settings.store.url,
-        "MODELS__DIRECTORY": settings.models.directory,
-        "API__SERVICE_DB": settings.api.service_db,
-        "API__POLL_INTERVAL_S": settings.api.poll_interval_s,
-        "API__DEADLINE_S": settings.api.deadline_s,
-        "API__PORT": 0,
-        "JOBS__WORKERS": 1,
-        "RAY_SERVE__REQUESTS": 2,
-        "RAY_SERVE__SCALE_OUT_S": 0,
-        "RAY_SERVE__SCALE_IN_S": 2,
-    }
-    flags = ("--ray-address", nodes.address, "--min-replicas", "2", "--max-replicas", "3")
-    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    with log.open("wb") as written:
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                f"{code}\nfrom forecasting.cli import main; main()",
-                "serve",
-                "--engine",
-                "ray",
-                *flags,
-            ],
-            cwd=log.parent,
-            env=environment | {f"GRAPHTIDE_{name}": str(value) for name, value in chosen.items()},
-            stdin=subprocess.DEVNULL,
-            stdout=written,
-            stderr=written,
-        )
-    return Command(process, log)
-
-
 @pytest.fixture(scope="module")
 def command(
     settings: Settings, tokens: dict[str, str], two_nodes: Any, tmp_path_factory: pytest.TempPathFactory
@@ -151,25 +92,6 @@ def here(settings: Settings, tokens: dict[str, str]) -> Iterator[httpx.Client]:
     """Return a client of `graphtide serve` without Ray, on the same store, models and keys."""
     with served(settings) as client:
         yield client
-
-
-def rays(title: str) -> set[int]:
-    """Return the processes of the cluster that call themselves so."""
-    found = set()
-    for process in psutil.Process().children(recursive=True):
-        try:
-            if " ".join(process.cmdline()).startswith(title):
-                found.add(process.pid)
-        except psutil.Error:
-            continue
-    return found
-
-
-def wait_for(what: str, is_so: Callable[[], bool], timeout_s: float = 90.0) -> None:
-    until_s = time.monotonic() + timeout_s
-    while not is_so():
-        assert time.monotonic() < until_s, what
-        time.sleep(0.1)
 
 
 class Load:

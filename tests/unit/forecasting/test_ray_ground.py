@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from forecasting.scaleout.ground import Ground, from_anywhere
-from forecasting.scaleout.replica import by_requests
+from forecasting.scaleout.scaling import by_requests
 from infra.errors import StoreError, UsageError
 from infra.settings import Settings
 
