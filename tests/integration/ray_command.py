@@ -4,10 +4,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -36,7 +35,7 @@ class Command:
         pytest.fail(f"it did not start: {self.log.read_text()}")
 
 
-def begin(settings: Settings, nodes: Any, log: Path) -> Command:
+def begin(settings: Settings, log: Path, flags: Sequence[str]) -> Command:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GRAPHTIDE_")}
     chosen = {
         "STORE__URL": settings.store.url,
@@ -46,11 +45,11 @@ def begin(settings: Settings, nodes: Any, log: Path) -> Command:
         "API__DEADLINE_S": settings.api.deadline_s,
         "API__PORT": 0,
         "JOBS__WORKERS": 1,
+        "RAY__OBJECT_STORE_MB": 80,
         "RAY_SERVE__REQUESTS": 2,
         "RAY_SERVE__SCALE_OUT_S": 0,
         "RAY_SERVE__SCALE_IN_S": 2,
     }
-    flags = ("--ray-address", nodes.address, "--min-replicas", "2", "--max-replicas", "3")
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
     with log.open("wb") as written:
         process = subprocess.Popen(
@@ -75,10 +74,10 @@ def begin(settings: Settings, nodes: Any, log: Path) -> Command:
     return Command(process, log)
 
 
-def rays(title: str) -> set[int]:
-    """Return the processes of the cluster that call themselves so."""
+def rays(title: str, under: int | None = None) -> set[int]:
+    """Return the processes of the cluster that call themselves so, or of that of a command."""
     found = set()
-    for process in psutil.Process().children(recursive=True):
+    for process in psutil.Process(under).children(recursive=True):
         try:
             if " ".join(process.cmdline()).startswith(title):
                 found.add(process.pid)

@@ -7,6 +7,7 @@ The commands are those of docs/scale-out.md.
 import os
 import re
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
@@ -71,11 +72,15 @@ def tokens(settings: Settings) -> dict[str, str]:
         }
 
 
+def on(nodes: Any) -> tuple[str, ...]:
+    return ("--ray-address", nodes.address, "--min-replicas", "2", "--max-replicas", "3")
+
+
 @pytest.fixture(scope="module")
 def command(
     settings: Settings, tokens: dict[str, str], two_nodes: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Command]:
-    begun = begin(settings, two_nodes, tmp_path_factory.mktemp("command") / "log")
+    begun = begin(settings, tmp_path_factory.mktemp("command") / "log", on(two_nodes))
     yield begun
     if begun.process.poll() is None:
         begun.process.terminate()
@@ -288,7 +293,7 @@ def test_there_are_more_replicas_while_more_is_asked(url: str, tokens: dict[str,
 def test_a_command_that_was_killed_is_followed_by_the_next_which_ends_cleanly(
     settings: Settings, command: Command, url: str, tokens: dict[str, str], two_nodes: Any, tmp_path: Path
 ) -> None:
-    second = begin(settings, two_nodes, tmp_path / "second")
+    second = begin(settings, tmp_path / "second", on(two_nodes))
     assert second.process.wait(60) == 2
     assert "another `graphtide serve` serves on this Ray cluster already" in second.log.read_text()
     assert httpx.get(f"{url}/livez").status_code == 200
@@ -296,7 +301,7 @@ def test_a_command_that_was_killed_is_followed_by_the_next_which_ends_cleanly(
     command.process.kill()
     command.process.wait()
     left = rays(REPLICA)
-    third = begin(settings, two_nodes, tmp_path / "third")
+    third = begin(settings, tmp_path / "third", on(two_nodes))
     address = third.address()
     assert not left & rays(REPLICA)
     lines: list[str] = []
@@ -312,6 +317,20 @@ def test_a_command_that_was_killed_is_followed_by_the_next_which_ends_cleanly(
     wait_for("something was left", lambda: not rays(REPLICA) | rays(CONTROLLER), 10)
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{address}/livez")
+
+
+def test_a_cluster_of_its_own_goes_with_the_command(settings: Settings, tokens: dict[str, str]) -> None:
+    # Not below pytest's folder: the paths of Ray's sockets have to be short.
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
+        alone = begin(settings, Path(folder) / "log", ())
+        answer = httpx.get(f"{alone.address()}/v1/graphs", headers={"authorization": f"Bearer {tokens['oak']}"})
+        assert [graph["graph"] for graph in answer.json()["graphs"]] == ["oak"]
+        started = psutil.Process(alone.process.pid).children(recursive=True)
+        assert rays(REPLICA, alone.process.pid)
+        alone.process.send_signal(signal.SIGINT)
+        assert alone.process.wait(60) == 130, alone.log.read_text()
+        assert psutil.wait_procs(started, timeout=10)[1] == []
+        assert "Traceback" not in alone.log.read_text()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from forecasting.scaleout import cluster
 from forecasting.scaleout.ground import Ground, from_anywhere
 from forecasting.scaleout.scaling import by_requests
 from infra.errors import StoreError, UsageError
@@ -101,3 +102,11 @@ def test_streams_are_no_load(requests: float, streams: dict[str, float], wanted:
         aggregated_metrics={"streams": streams} if streams else None, total_num_requests=requests, config=config
     )
     assert by_requests(context) == (wanted, {})
+
+
+@pytest.mark.parametrize(("missing", "told"), [("ray", "needs Ray,"), ("mmh3", "needs mmh3,")])
+def test_what_is_not_installed_is_named(missing: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "find_spec", lambda name: None if name == missing else name)
+    with pytest.raises(UsageError, match=told) as refused:
+        cluster.require_ray("grpc", "mmh3")
+    assert "graphtide[ray]" in str(refused.value.fix)
