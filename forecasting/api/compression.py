@@ -4,6 +4,7 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any
 
 import zstandard
@@ -24,6 +25,8 @@ class Coding(StrEnum):
     GZIP = "gzip"
 
 
+# Clients send the same few headers again and again.
+@lru_cache(maxsize=64)
 def accepted_coding(header: str | None) -> Coding | None:
     """Return the coding that an `Accept-Encoding` prefers of ours; None for an answer as it is."""
     weights = dict(weighted(header or ""))

@@ -65,8 +65,8 @@ class Gate:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 given = message.get("headers", ())
-                named = {name for name, _ in given}
                 # A page has a policy of its own.
+                named = {name for name, _ in given}
                 added = [header for header in SECURITY_HEADERS if header[0] not in named]
                 message = {**message, "headers": [*given, (b"x-request-id", request_id.encode()), *added]}
             await send(message)
@@ -136,8 +136,7 @@ class Gate:
         route = _route(scope)
         method = scope["method"] if scope["method"] in _READS | {"POST", "PUT", "DELETE", "PATCH"} else "other"
         if service is not None:
-            service.telemetry.requests.labels(route, method, str(status)).inc()
-            service.telemetry.latency.labels(route).observe(elapsed_s)
+            service.telemetry.answered(route, method, str(status), elapsed_s)
         if scope["method"] not in _READS:
             caller = scope.get("graphtide.caller")
             who = f"{caller.id or '-'} ({caller.name})" if caller is not None else "nobody"

@@ -69,6 +69,18 @@ class Telemetry:
             registry=registry,
         )
 
+        self._children: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
+
+    def answered(self, route: str, method: str, status: str, elapsed_s: float) -> None:
+        """Count an answer and its time."""
+        key = route, method, status
+        # Finding a child by its labels takes longer than to count.
+        if key not in self._children:
+            self._children[key] = self.requests.labels(*key), self.latency.labels(route)
+        requests, latency = self._children[key]
+        requests.inc()
+        latency.observe(elapsed_s)
+
     def exposition(self) -> bytes:
         """Return all meters in Prometheus' text format."""
         return generate_latest(self.registry)

@@ -359,6 +359,13 @@ def test_a_bad_call_is_refused_before_any_kernel_runs(backend, spoil, message):
             method(inputs, state)
 
 
+def test_large_values_are_finite_though_their_sum_is_not(backend):
+    weights = make_weights(PLAIN)
+    inputs = torch.full_like(make_inputs(weights, 1, 2), 3e38)
+    assert not torch.isfinite(inputs.sum())
+    backend.pack(weights).prefill(inputs, make_state(PLAIN, 1))
+
+
 def test_bad_options_of_a_rollout_are_refused(backend):
     closed = make_weights(PLAIN, feeds_back=True)
     inputs, state = make_inputs(closed, 2, 4), make_state(PLAIN, 2)
