@@ -165,7 +165,8 @@ def test_a_backtest_survives_the_loss_of_a_node(two_nodes: Any, cluster: Cluster
     assert again.reused[0] == again.reused[1] > 0
     assert again.trained == ()
     kept = [
-        {path.relative_to(root) for path in root.rglob("*.npz")} for root in (tmp_path / "here", tmp_path / "there")
+        {path.relative_to(root) for path in root.rglob("*.safetensors.zst")}
+        for root in (tmp_path / "here", tmp_path / "there")
     ]
     assert kept[0] == kept[1]
 

@@ -1,6 +1,5 @@
 """What goes wrong in a fault run, one thing at a time, each undone before the next."""
 
-import random
 import socket
 import threading
 from collections.abc import Callable
@@ -103,12 +102,20 @@ def _kill(processes: list[psutil.Process], kind: str, ledger: Ledger) -> None:
     if not processes:
         ledger.fault(kind, skipped="it is not up at the moment")
         return
-    victim = random.choice(processes)
+    # The oldest of several lives on: only a process that was there for long tells whether memory stands still.
+    victim = max(processes, key=_begun_s)
     ledger.fault(kind, pid=victim.pid)
     if kind.startswith("serving"):
         ledger.excuse()
     with suppress(psutil.NoSuchProcess):
         victim.kill()
+
+
+def _begun_s(process: psutil.Process) -> float:
+    try:
+        return float(process.create_time())
+    except psutil.NoSuchProcess:
+        return 0.0
 
 
 FAULTS: tuple[Fault, ...] = (

@@ -20,7 +20,7 @@ PLAN = make_plan(HISTORY, horizons=(1, 7), origins=4)
 
 
 def tasks(folder: Path, *names: str) -> list[Task]:
-    paths = {name: {n: folder / f"{name}-{n}.npz" for n in range(4)} for name in names}
+    paths = {name: {n: folder / f"{name}-{n}.safetensors.zst" for n in range(4)} for name in names}
     return [Task("g", HISTORY, PLAN, Entrant(name, ""), paths[name]) for name in names]
 
 
@@ -58,8 +58,8 @@ def test_what_was_finished_before_an_end_is_kept(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         run_tasks(tasks(tmp_path, "drift"), 1, stop)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["drift-0.npz", "drift-1.npz"]
-    assert read(tmp_path / "drift-1.npz") is not None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["drift-0.safetensors.zst", "drift-1.safetensors.zst"]
+    assert read(tmp_path / "drift-1.safetensors.zst") is not None
 
 
 def test_a_model_that_fails_is_named_with_its_graph(tmp_path: Path) -> None:
@@ -86,16 +86,16 @@ def test_names_change_with_all_that_a_part_depends_on(tmp_path: Path) -> None:
 def test_a_damaged_part_is_made_again_and_old_ones_are_swept(tmp_path: Path) -> None:
     parts: list[Part] = []
     run_parts(HISTORY, SeasonalNaive(), PLAN, [0], lambda number, part: parts.append(part))
-    path = tmp_path / "a.npz"
+    path = tmp_path / "a.safetensors.zst"
     keep(path, parts[0])
     assert scores(read(path)) == scores(parts[0])
     whole = path.read_bytes()
     for damaged in (b"", whole[: len(whole) // 2], b"x" * 50):
         path.write_bytes(damaged)
         assert read(path) is None
-    assert read(tmp_path / "none.npz") is None
-    old = tmp_path / "old.npz"
+    assert read(tmp_path / "none.safetensors.zst") is None
+    old = tmp_path / "old.safetensors.zst"
     old.write_bytes(whole)
     os.utime(old, (0, 0))
     KeptParts(tmp_path).sweep()
-    assert [found.name for found in tmp_path.iterdir()] == ["a.npz"]
+    assert [found.name for found in tmp_path.iterdir()] == ["a.safetensors.zst"]
