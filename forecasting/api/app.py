@@ -77,7 +77,11 @@ def application(settings: Settings) -> FastAPI:
 
 def build(settings: Settings) -> ASGIApp:
     """Return the ASGI application of the forecast service."""
-    app = application(settings)
+    return gated(application(settings), settings)
+
+
+def gated(app: FastAPI, settings: Settings) -> ASGIApp:
+    """Return an application with all that stands before its routes."""
     return Gate(
         ShortPath(app, state=app.state),
         state=app.state,

@@ -10,7 +10,8 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from forecasting.api.open_mode import refuse_strangers
-from forecasting.api.problems import Problem, unavailable
+from forecasting.api.problems import Problem, too_large, unavailable
+from forecasting.api.security_headers import SECURITY_HEADERS
 from forecasting.api.service import Service
 from forecasting.keys import ANYONE, Key
 from forecasting.tracing import NO_TRACING, Span
@@ -21,13 +22,6 @@ OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/health"})
 # The shells of the dashboard and their files, which hold no data: a browser sends no key with a page that it opens.
 _OPEN_PREFIXES = ("/graphs/", "/assets/")
 _READS = frozenset({"GET", "HEAD", "OPTIONS"})
-_SECURITY_HEADERS = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-)
 _log = logging.getLogger(__name__)
 _audit = logging.getLogger("graphtide.audit")
 
@@ -73,7 +67,7 @@ class Gate:
                 given = message.get("headers", ())
                 # A page has a policy of its own.
                 named = {name for name, _ in given}
-                added = [header for header in _SECURITY_HEADERS if header[0] not in named]
+                added = [header for header in SECURITY_HEADERS if header[0] not in named]
                 message = {**message, "headers": [*given, (b"x-request-id", request_id.encode()), *added]}
             await send(message)
             is_answered = message["type"] == "http.response.body" and not message.get("more_body", False)
@@ -101,7 +95,7 @@ class Gate:
         try:
             length, most = headers.get("content-length", "0"), self._most(scope)
             if not (length.isascii() and length.isdigit() and len(length) < 16 and int(length) <= most):
-                raise _too_large(most)
+                raise too_large(most)
             if scope["path"] not in OPEN_PATHS and not scope["path"].startswith(_OPEN_PREFIXES):
                 scope["graphtide.caller"] = self._admitted(headers)
         except Problem as problem:
@@ -159,10 +153,6 @@ def _token(headers: Headers) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else headers.get("x-api-key")
 
 
-def _too_large(max_bytes: int) -> Problem:
-    return Problem(413, "too-large", f"a body has at most {max_bytes} bytes", maximum_bytes=max_bytes)
-
-
 class _Bounded:
     """What is received, up to a limit: a body may come without its length."""
 
@@ -174,5 +164,5 @@ class _Bounded:
         message = await self._receive()
         self._left -= len(message.get("body", b""))
         if self._left < 0:
-            raise _too_large(self._max_bytes)
+            raise too_large(self._max_bytes)
         return message

@@ -96,6 +96,11 @@ def unavailable(kind: str, detail: str, *, retry_after_s: int = 1) -> Problem:
     return Problem(503, kind, detail, headers={"Retry-After": str(retry_after_s)}, retry_after_s=retry_after_s)
 
 
+def too_large(max_bytes: int) -> Problem:
+    """Return what is said of a body that is too long."""
+    return Problem(413, "too-large", f"a body has at most {max_bytes} bytes", maximum_bytes=max_bytes)
+
+
 def failed() -> Problem:
     """Return what is said of a failure of ours: nothing but where to look."""
     return Problem(500, "internal", "the service failed; its log has more under the X-Request-Id")

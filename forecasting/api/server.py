@@ -50,21 +50,11 @@ def serve(settings: Settings, *, log_level: int, on_ready: Callable[[str], None]
         UsageError: the address cannot be bound, lies open to others without keys, or a backend cannot run here.
         StoreError: the service's file cannot be used.
     """
+    prepare(settings)
     api = settings.api
-    try:
-        get_backend()
-    except BackendUnavailableError as error:
-        raise UsageError(str(error), fix="unset it, or see `graphtide doctor` for what can run here") from error
-    tracing.check(settings.tracing)
-    if settings.cache.redis_url:
-        # Made to be refused here, and not in each process: nothing is connected yet.
-        RedisStore(settings.cache)
-    take_schedules(settings)
-    with ServiceFile(api.service_db) as file:
-        refuse_exposure(api, has_keys=Keys(file).exist())
     with ExitStack() as stack:
-        bound = stack.enter_context(_bind(api))
-        address = f"http://{f'[{api.host}]' if ':' in api.host else api.host}:{bound.getsockname()[1]}"
+        bound = stack.enter_context(bind(api))
+        address = address_of(api, bound)
         config = uvicorn.Config(
             partial(_application, settings, log_level),
             factory=True,
@@ -92,6 +82,31 @@ def serve(settings: Settings, *, log_level: int, on_ready: Callable[[str], None]
             raise GraphtideError("the service could not start", fix="its log above says why")
 
 
+def prepare(settings: Settings) -> None:
+    """Check what can be checked before anything is started, and make the service's file with the settings' schedules.
+
+    Raises:
+        UsageError: the address lies open to others without keys, or something that is set cannot work here.
+        StoreError: the service's file cannot be used.
+    """
+    try:
+        get_backend()
+    except BackendUnavailableError as error:
+        raise UsageError(str(error), fix="unset it, or see `graphtide doctor` for what can run here") from error
+    tracing.check(settings.tracing)
+    if settings.cache.redis_url:
+        # Made to be refused here, and not in each process: nothing is connected yet.
+        RedisStore(settings.cache)
+    take_schedules(settings)
+    with ServiceFile(settings.api.service_db) as file:
+        refuse_exposure(settings.api, has_keys=Keys(file).exist())
+
+
+def address_of(api: ApiSettings, bound: socket.socket) -> str:
+    """Return the address of the service that listens on a socket."""
+    return f"http://{f'[{api.host}]' if ':' in api.host else api.host}:{bound.getsockname()[1]}"
+
+
 def refuse_exposure(api: ApiSettings, *, has_keys: bool) -> None:
     """Refuse to listen beyond this machine without keys, unless the settings say so.
 
@@ -107,7 +122,12 @@ def refuse_exposure(api: ApiSettings, *, has_keys: bool) -> None:
     )
 
 
-def _bind(api: ApiSettings) -> socket.socket:
+def bind(api: ApiSettings) -> socket.socket:
+    """Return a socket that listens where the settings say.
+
+    Raises:
+        UsageError: it cannot.
+    """
     try:
         family = socket.getaddrinfo(api.host, api.port, type=socket.SOCK_STREAM)[0][0]
         bound = socket.create_server((api.host, api.port), family=family, backlog=BACKLOG)
@@ -125,13 +145,18 @@ def _bind(api: ApiSettings) -> socket.socket:
 
 def _application(settings: Settings, log_level: int) -> ASGIApp:
     # Runs in each serving process, which has no logging of its own yet.
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    begin_process(log_level)
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    return build(settings)
+
+
+def begin_process(log_level: int) -> None:
+    """Set up a process that answers requests: its turns between threads, and what it logs."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     configure_logging(log_level)
     logging.getLogger("graphtide.audit").setLevel(logging.INFO)
-    return build(settings)
 
 
 def _end_with(parent: BaseProcess) -> None:

@@ -128,6 +128,11 @@ class Subscriptions:
             del self._of_key[key_id]
         self._telemetry.subscribers.set(self._of_key.total())
 
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self._of_key.total()
+
     def looked(self, graphs: Collection[str]) -> None:
         """Be told of the graphs that a look at the store found: all who wait see whether there is news for them."""
         for gone in set(self._views).difference(graphs):

@@ -8,15 +8,14 @@ import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import islice
 from typing import Any, TypeVar
 
 import torch
 
-from forecasting.backtests.kept import code_digest
 from forecasting.backtests.workers import usable_cores
+from forecasting.scaleout.versions import made_of, refuse_others
 from infra.errors import GraphtideError, UsageError
 from infra.settings import RaySettings
 
@@ -30,6 +29,8 @@ CONNECT_TIMEOUT_S = 5.0
 # Ray phones home unless it is told not to. A cluster of its own stays on the loopback address, which Ray itself does
 # on the systems that this variable is named for; that every process needs a token is Ray's default for such a cluster.
 _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+# Ray leaves out lines that several workers write, and colours names.
+_ALL_LINES = {"RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0"}
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
@@ -86,12 +87,12 @@ class Cluster:
             raise UsageError("no node of the Ray cluster has a GPU", fix="set [training] device to cpu or auto")
         task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=self._retries)(_work)
         waiting, running = iter(items), dict[Any, Item]()
-        made_of = _made_of()
+        expected = made_of()
         try:
             while True:
                 room = IN_FLIGHT_A_CORE * self.cores() - len(running)
                 for item in islice(waiting, max(0, room)):
-                    running[task.remote(made_of, function, item, *shared)] = item
+                    running[task.remote(expected, function, item, *shared)] = item
                 if not running:
                     return
                 finished, _ = ray.wait(list(running), num_returns=1, timeout=POLL_S)
@@ -103,10 +104,40 @@ class Cluster:
                 ray.cancel(reference, force=True)
             raise
 
+    def on_each_node(self, function: Callable[[Item], Any], item: Item) -> None:
+        """Call `function(item)` once on each node that has cores; all are waited for.
+
+        Raises:
+            GraphtideError: what `function` raised.
+        """
+        import ray  # noqa: PLC0415
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy  # noqa: PLC0415
+
+        task, expected = ray.remote(num_cpus=0, max_retries=0)(_work), made_of()
+        running = {
+            task.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)).remote(
+                expected, function, item
+            ): node["NodeManagerHostname"]
+            for node in nodes()
+        }
+        for reference, host in running.items():
+            _result(reference, f"the look at the node {host}", 0)
+
+
+def nodes() -> list[dict[str, Any]]:
+    """Return what Ray tells of the nodes that have cores now."""
+    import ray  # noqa: PLC0415
+
+    return [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) >= 1]
+
 
 @contextmanager
-def connected(settings: RaySettings) -> Iterator[Cluster]:
+def connected(settings: RaySettings, *, shows_logs: bool = False) -> Iterator[Cluster]:
     """Yield a cluster: that of `[ray] address`, else one that is started here and ended with the context.
+
+    Args:
+        settings: which cluster.
+        shows_logs: what the workers write to their standard error comes out at that of this process, line by line.
 
     Raises:
         UsageError: Ray is not installed, or no cluster answers at the address.
@@ -114,6 +145,8 @@ def connected(settings: RaySettings) -> Iterator[Cluster]:
     """
     require_ray()
     os.environ.update(_QUIET)
+    if shows_logs:
+        os.environ.update(_ALL_LINES)
     if settings.address:
         _knock(settings.address)
     if not settings.address or _is_here(settings.address):
@@ -126,7 +159,7 @@ def connected(settings: RaySettings) -> Iterator[Cluster]:
         try:
             # Workers look for modules where their driver stood: there must be no `models.py` of the user's.
             with contextlib.chdir("/"):
-                _begin(settings, folder)
+                _begin(settings, folder, shows_logs=shows_logs)
             # In a main thread Ray puts a handler of its own in the place of ours.
             if signal.getsignal(signal.SIGTERM) is not before:
                 signal.signal(signal.SIGTERM, before)
@@ -137,16 +170,21 @@ def connected(settings: RaySettings) -> Iterator[Cluster]:
             ray.shutdown()
 
 
-def require_ray() -> None:
+def require_ray(*also: str) -> None:
     """Check that Ray is installed.
 
+    Args:
+        also: modules that are needed besides.
+
     Raises:
-        UsageError: it is not.
+        UsageError: one of them is not.
     """
-    if find_spec("ray") is None:
-        raise UsageError(
-            "--engine ray needs Ray, which is not installed", fix='install the extra: pip install "graphtide[ray]"'
-        )
+    for name in ("ray", *also):
+        if find_spec(name) is None:
+            raise UsageError(
+                f"--engine ray needs {name.capitalize() if name == 'ray' else name}, which is not installed",
+                fix='install the extra: pip install "graphtide[ray]"',
+            )
 
 
 def _knock(address: str) -> None:
@@ -178,12 +216,12 @@ def _no_cluster(address: str, error: Exception) -> UsageError:
     )
 
 
-def _begin(settings: RaySettings, folder: str) -> None:
+def _begin(settings: RaySettings, folder: str, *, shows_logs: bool) -> None:
     import ray  # noqa: PLC0415
 
     # Ray tells lost nodes on the standard output, where a program reads ours, and has no public switch for it.
-    ray._private.worker._worker_logs_enabled = False
-    common: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "namespace": "graphtide"}
+    ray._private.worker._worker_logs_enabled = shows_logs
+    common: dict[str, Any] = {"log_to_driver": shows_logs, "logging_level": "ERROR", "namespace": "graphtide"}
     if settings.address:
         try:
             ray.init(address=settings.address, **common)
@@ -209,26 +247,15 @@ def _begin(settings: RaySettings, folder: str) -> None:
         ) from error
 
 
-def _work(made_of: dict[str, str], function: Callable[..., Result], item: Any, *shared: Any) -> Result:
+def _work(expected: dict[str, str], function: Callable[..., Result], item: Any, *shared: Any) -> Result:
     """Run in a worker."""
-    ours = _made_of()
-    if ours != made_of:
-        differ = ", ".join(f"{name} {ours[name]}, not {made_of[name]}" for name in ours if ours[name] != made_of[name])
-        raise UsageError(
-            f"the worker on {socket.gethostname()} would give other answers: it has {differ}",
-            fix="install the same versions on every node of the cluster",
-        )
+    refuse_others(expected)
     torch.set_num_threads(1)
     try:
         return function(item, *shared)
     except GraphtideError as error:
         error.place = f"{error.place}, on {socket.gethostname()}" if error.place else f"on {socket.gethostname()}"
         raise
-
-
-def _made_of() -> dict[str, str]:
-    """Return what all processes must share to give the same answers."""
-    return {"graphtide": version("graphtide"), "its code": code_digest()[:12], "torch": torch.__version__}
 
 
 def _result(reference: Any, name: str, retries: int) -> Any:

@@ -17,6 +17,7 @@ from infra.settings.models import (
     ForecasterSettings,
     ForecastSettings,
     ModelSettings,
+    RayServeSettings,
     RaySettings,
     TrainingSettings,
 )
@@ -66,6 +67,7 @@ __all__ = [
     "MetricSettings",
     "ModelSettings",
     "OptionValue",
+    "RayServeSettings",
     "RaySettings",
     "ReportSettings",
     "ScheduleSettings",
@@ -95,6 +97,7 @@ class Settings(BaseSettings):
     training: TrainingSettings = TrainingSettings()
     backtest: BacktestSettings = BacktestSettings()
     ray: RaySettings = RaySettings()
+    ray_serve: RayServeSettings = RayServeSettings()
     data: DataSettings = DataSettings()
     kafka: KafkaSettings = KafkaSettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()

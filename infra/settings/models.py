@@ -80,6 +80,16 @@ class RaySettings(Section):
     object_store_mb: int = Field(default=256, ge=80)
 
 
+class RayServeSettings(Section):
+    """The service on a Ray cluster: how many replicas there are, and when there are more."""
+
+    min_replicas: int = Field(default=1, ge=1, le=1000)
+    max_replicas: int = Field(default=4, ge=1, le=1000)
+    requests: float = Field(default=8.0, gt=0)
+    scale_out_s: float = Field(default=10.0, ge=0, le=3600)
+    scale_in_s: float = Field(default=300.0, ge=0, le=86_400)
+
+
 class DataSettings(Section):
     """Where the public data sets are found."""
 

@@ -30,6 +30,7 @@ from stream.simulation.config import SimulationConfig
 from stream.sources.simulate import SimulatedSource
 from stream.store import open_reader
 from tests.conftest import Ran, lacking
+from tests.integration import ray_nodes
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,19 +60,12 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def two_nodes() -> Iterator[Any]:
-    """Return a cluster of two nodes on this machine; a test that removes one adds another."""
-    os.environ.update({"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"})
-    os.environ["RAY_AUTH_MODE"] = "token"
-    from ray import cloudpickle  # noqa: PLC0415 - reads the environment
-    from ray.cluster_utils import Cluster as Nodes  # noqa: PLC0415
+    with ray_nodes.two_nodes(cores=1) as nodes:
+        from ray import cloudpickle  # noqa: PLC0415 - reads the environment
 
-    # Workers have no module of tests.
-    cloudpickle.register_pickle_by_value(sys.modules[__name__])
-
-    nodes = Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 80 << 20})
-    nodes.add_node(num_cpus=1, object_store_memory=80 << 20)
-    yield nodes
-    nodes.shutdown()
+        # Workers have no module of tests.
+        cloudpickle.register_pickle_by_value(sys.modules[__name__])
+        yield nodes
 
 
 @pytest.fixture
@@ -158,8 +152,8 @@ def test_a_backtest_survives_the_loss_of_a_node(two_nodes: Any, cluster: Cluster
     def lose_a_node(done: int, total: int) -> None:
         if done < total and not lost.is_set():
             lost.set()
-            two_nodes.remove_node(next(iter(two_nodes.worker_nodes)), allow_graceful=False)
-            two_nodes.add_node(num_cpus=1, object_store_memory=80 << 20)
+            ray_nodes.lose_a_node(two_nodes)
+            ray_nodes.add_node(two_nodes, cores=1)
 
     engine = RayEngine(cluster, Source.of(elsewhere), lambda done, total: trained.append(done))
     there = evaluate(histories, elsewhere, engine=engine, on_progress=lose_a_node)

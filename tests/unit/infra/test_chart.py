@@ -189,6 +189,21 @@ def test_settings_are_known_and_secrets_come_by_reference(
     assert loaded.store.url.startswith("postgresql://")
 
 
+@pytest.mark.parametrize(("values", "service"), [("scaled", "service"), ("shared", "api")])
+def test_the_shared_cache_is_named_to_what_answers_with_its_password_by_reference(values: str, service: str) -> None:
+    given = {
+        name: variable["valueFrom"]
+        for name, container in containers(values)
+        for variable in container.get("env", ())
+        if variable["name"] == "GRAPHTIDE_CACHE__REDIS_PASSWORD"
+    }
+    reference = {"secretKeyRef": {"name": "redis", "key": "password"}}
+    assert given == {f"town-graphtide-{service}/api": reference, "town-graphtide-readers/api": reference}
+    settings = of_kind("ConfigMap", values)["town-graphtide"]["data"]
+    assert settings["GRAPHTIDE_CACHE__REDIS_URL"] == "redis://redis:6380/0"
+    assert "GRAPHTIDE_CACHE__REDIS_URL" not in of_kind("ConfigMap", "small")["town-graphtide"]["data"]
+
+
 def test_pods_may_be_moved_one_at_a_time() -> None:
     budgets = of_kind("PodDisruptionBudget", "scaled")
     assert set(budgets) == {"town-graphtide-ingest", "town-graphtide-service", "town-graphtide-readers"}
@@ -259,7 +274,9 @@ def test_the_network_lets_in_callers_and_prometheus_and_out_what_is_needed() -> 
         allowed = {port["port"] for rule in spec["ingress"] for port in rule["ports"]}
         assert allowed == ({"metrics"} if name.endswith("ingest") else {"http"})
         assert all(rule["from"] for rule in spec["ingress"]), "an empty list lets in everyone"
-        assert {port["port"] for rule in spec["egress"] for port in rule["ports"]} == {53, 9092, 5432, 8086}
+        # Only what answers requests has answers to share.
+        cache = set() if name.endswith("ingest") else {6380}
+        assert {port["port"] for rule in spec["egress"] for port in rule["ports"]} == {53, 9092, 5432, 8086} | cache
     service = policies["town-graphtide-service"]["spec"]["ingress"]
     assert service[0]["from"] == [{"namespaceSelector": {"matchLabels": {"team": "dashboards"}}}]
     for document in of_kind("NetworkPolicy").values():
@@ -310,6 +327,7 @@ def test_rules_and_dashboards_are_those_of_the_repository() -> None:
         "settings.GRAPHTIDE_INFLUXDB__TOKEN=secret",
         "store.url=postgresql://user:password@host/database",
         "store.url=sqlite:///x",
+        "cache.url=redis://:secret@redis:6379/0",
         "ingest.replicas=0",
         "service.port=80",
         "service.database.url=postgresql://user:password@host/database",

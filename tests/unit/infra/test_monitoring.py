@@ -27,16 +27,38 @@ ALERTS = {rule["alert"]: rule for rule in rules() if "alert" in rule}
 
 
 def promtool(*arguments: object) -> None:
-    program = shutil.which("promtool")
+    tool("promtool", *arguments)
+
+
+def tool(name: str, *arguments: object) -> str:
+    program = shutil.which(name)
     if program is None:
-        lacking("promtool", "promtool is not on the PATH: .ci/servers installs it with prometheus")
+        lacking(name, f"{name} is not on the PATH: .ci/servers installs it")
     done = subprocess.run([program, *map(str, arguments)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.strip()
 
 
 def test_promtool_takes_the_configuration_and_the_rules() -> None:
     promtool("check", "config", "--syntax-only", FOLDER / "prometheus.yml")
     promtool("check", "rules", "--lint-fatal", *RULES)
+
+
+def test_alertmanager_takes_its_example_and_sends_each_severity_its_way() -> None:
+    path = FOLDER / "alertmanager.yml"
+    tool("amtool", "check-config", path)
+    for severity, receiver in (("page", "pages"), ("ticket", "tickets")):
+        found = tool("amtool", "config", "routes", "test", f"--config.file={path}", f"severity={severity}")
+        assert found == receiver
+    assert {severity for alert in ALERTS.values() for severity in [alert["labels"]["severity"]]} == SEVERITIES
+
+
+def test_what_the_example_inhibits_is_there() -> None:
+    for rule in yaml.safe_load((FOLDER / "alertmanager.yml").read_text())["inhibit_rules"]:
+        for matcher in (*rule["source_matchers"], *rule["target_matchers"]):
+            (pattern,) = re.findall(r'alertname =~? "([^"]+)"', matcher)
+            for part in re.split(r"\|(?![^(]*\))", pattern):
+                assert [name for name in ALERTS if re.fullmatch(part, name)], part
 
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)

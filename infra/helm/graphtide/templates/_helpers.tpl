@@ -111,6 +111,14 @@ spec:
     matchLabels: {{- include "graphtide.selector" . | nindent 6 }}
 {{- end -}}
 
+{{/* The password of the shared cache, for what answers requests. */}}
+{{- define "graphtide.cachePassword" -}}
+{{- if .Values.cache.url }}{{ with .Values.cache.passwordSecret }}
+- name: GRAPHTIDE_CACHE__REDIS_PASSWORD
+  valueFrom: { secretKeyRef: { name: {{ .name }}, key: {{ .key }} } }
+{{- end }}{{ end }}
+{{- end -}}
+
 {{- define "graphtide.resources" -}}
 {{- $root := index . 0 }}{{ $resources := deepCopy (index . 1) -}}
 {{- if $root.Values.gpu.enabled }}{{ $_ := set $resources.limits "nvidia.com/gpu" $root.Values.gpu.count }}{{ end -}}

@@ -1,0 +1,33 @@
+"""A Ray cluster of two nodes on this machine, for tests."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+MEMORY = 80 << 20
+
+
+@contextmanager
+def two_nodes(cores: int) -> Iterator[Any]:
+    """Yield a cluster whose nodes have so many cores each, on paper; a test that removes one adds another."""
+    os.environ.update({"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"})
+    os.environ["RAY_AUTH_MODE"] = "token"
+    from ray.cluster_utils import Cluster  # noqa: PLC0415 - reads the environment
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": cores, "object_store_memory": MEMORY})
+    try:
+        add_node(nodes, cores)
+        yield nodes
+    finally:
+        nodes.shutdown()
+
+
+def add_node(nodes: Any, cores: int) -> None:
+    """Add a node to the cluster."""
+    nodes.add_node(num_cpus=cores, object_store_memory=MEMORY)
+
+
+def lose_a_node(nodes: Any) -> None:
+    """Kill a node that is not the head."""
+    nodes.remove_node(next(iter(nodes.worker_nodes)), allow_graceful=False)
