@@ -20,7 +20,7 @@ from stream.store.influx.points import snapshot_lines
 from stream.store.influx.reader import InfluxSnapshots
 from stream.store.influx.writer import InfluxWriter
 from stream.store.projector import Projector
-from tests.integration.conftest import _running
+from tests.conftest import running_server
 from tests.servers.influxdb import InfluxDatabase, InfluxDBServer
 from tests.unit.stream.projection_cases import START_US, MemoryStore, some_snapshots
 
@@ -286,7 +286,7 @@ class GuardedInfluxDBServer(InfluxDBServer):
 @pytest.fixture
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluxDatabase]:
     """Return a database of a server that lets only `admin` in."""
-    for server in _running(GuardedInfluxDBServer, tmp_path_factory):
+    for server in running_server(GuardedInfluxDBServer, tmp_path_factory):
         make_user = "CREATE USER admin WITH PASSWORD 'right' WITH ALL PRIVILEGES"
         httpx.post(f"{server.url}/query", data={"q": make_user}, trust_env=False).raise_for_status()
         make_database = {"q": "CREATE DATABASE graphs"}
