@@ -89,7 +89,9 @@ class Process:
         try:
             self._ingest.resume()
         except GraphtideError as error:
-            self._trace.note(self.name, f"ends: {error.message}")
+            # Where the store lies differs from run to run.
+            message = error.message.replace(str(self._disk.path), self._disk.path.name)
+            self._trace.note(self.name, f"ends: {message}")
         if self._ingest.ended:
             self._end()
 
