@@ -18,6 +18,8 @@ from stream.store.writer import StoreWriter
 # Bounds of working memory: snapshots and edges that are computed and written at once.
 _CHUNK_STEPS = 8192
 _CHUNK_EDGES = 131_072
+# First sights from which on it pays to start a thread that writes them.
+_THREAD_KEYS = 1000
 _DST_MASK = 2**PAIR_BITS - 1
 
 
@@ -76,7 +78,8 @@ def close_steps(writer: StoreWriter, spans: Sequence[Span], rows: EdgeRows, limi
     nodes_before = np.array([span.graph.total_nodes for span in spans]) - np.searchsorted(node_at, layout.offset)
     edges_before = np.array([span.graph.total_edges for span in spans]) - np.searchsorted(edge_at, layout.offset)
 
-    with _beside(lambda: writer.set_first_steps(*first_steps)) as written:
+    alone = len(node) + len(edge) < _THREAD_KEYS
+    with _beside(lambda: writer.set_first_steps(*first_steps), alone=alone) as written:
         for begin, end in _chunks(at, layout.n_steps):
             index = np.arange(begin, end)
             low, high = np.searchsorted(at, (begin, end))
@@ -103,11 +106,15 @@ def close_steps(writer: StoreWriter, spans: Sequence[Span], rows: EdgeRows, limi
 
 
 @contextmanager
-def _beside(work: Callable[[], None]) -> Iterator[Callable[[], None]]:
-    """Run `work` in a thread of its own; yield what waits for its end and raises what it raised.
+def _beside(work: Callable[[], None], *, alone: bool) -> Iterator[Callable[[], None]]:
+    """Run `work` in a thread of its own, or `alone` at once; yield what waits for its end and raises what it raised.
 
     Databases write while the metrics are computed. Nothing else may use the writer before the wait is over.
     """
+    if alone:
+        work()
+        yield lambda: None
+        return
     with ThreadPoolExecutor(1) as thread:
         done = thread.submit(work)
         yield done.result

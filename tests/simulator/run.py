@@ -1,5 +1,6 @@
 """One seed from its plan to the verdict."""
 
+import gc
 import random
 import tempfile
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from tests.simulator.sink import simulated_connections
 from tests.simulator.world import World
 
 _MEMORY = Path("/dev/shm")  # a store that is lost with the machine is all that a simulation needs
+# New objects until Python looks for cycles among them: about those of five worlds.
+_GARBAGE_OBJECTS = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +96,15 @@ class Simulator:
         )
 
     def __enter__(self) -> Self:
+        # What was imported stays; to look through it again and again for cycles took a tenth of the time.
+        self._thresholds = gc.get_threshold()
+        gc.freeze()
+        gc.set_threshold(_GARBAGE_OBJECTS, *self._thresholds[1:])
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        gc.set_threshold(*self._thresholds)
+        gc.unfreeze()
         self._folder.cleanup()

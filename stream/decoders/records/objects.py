@@ -116,9 +116,16 @@ def _all_lines(texts: Sequence[bytes], shape: ObjectShape) -> Objects:
 
 
 def _one_by_one(texts: Sequence[bytes], layout: Layout, shape: ObjectShape) -> Objects:
-    shaped = [_shaped(text, layout, shape) for text in texts]
-    parsed = {at: parse(texts[at], layout) for at, objects in enumerate(shaped) if objects is None}
-    if shape.learn(key for each in parsed.values() for fields in each.objects for key in fields):
+    shaped: list[list[Any] | None] = []
+    parsed: dict[int, Parsed] = {}
+    learned = False
+    for at, text in enumerate(texts):
+        shaped.append(_shaped(text, layout, shape))
+        if shaped[-1] is None:
+            parsed[at] = parse(text, layout)
+            # At once, so that few of the texts that follow have to be parsed.
+            learned |= shape.learn(key for fields in parsed[at].objects for key in fields)
+    if learned:
         return _one_by_one(texts, layout, shape)  # at most once: now it knows the keys of all objects
     objects = Objects()
     for at, plain in enumerate(shaped):
