@@ -39,6 +39,8 @@ _MAX_UNION_ROWS = 1 << 18
 _MAX_TRIANGLE_PRODUCTS = 1 << 22
 _PEEL_ROUNDS = 8
 _MAX_TABLE_PER_ROW = 32
+# Up to so many edges a loop takes less time than making matrices of them.
+_FEW_EDGES = 500
 
 
 def step_metrics(step: IntArray, src: IntArray, dst: IntArray, count: IntArray, n_steps: int) -> dict[str, FloatArray]:
@@ -230,9 +232,7 @@ def _gini(union: _Union, degree: IntArray) -> FloatArray:
 
 
 def _component_metrics(union: _Union) -> dict[str, FloatArray | IntArray]:
-    n_nodes = len(union.node_step)
-    links = coo_array((np.ones(len(union.low), dtype=np.int8), (union.low, union.high)), shape=(n_nodes, n_nodes))
-    n_components, label = connected_components(links, directed=False)
+    n_components, label = _components(union)
     component_step = np.empty(n_components, dtype=np.int64)
     component_step[label] = union.node_step
     largest = np.zeros(union.n_steps, dtype=np.int64)
@@ -241,6 +241,29 @@ def _component_metrics(union: _Union) -> dict[str, FloatArray | IntArray]:
         "components": np.bincount(component_step, minlength=union.n_steps),
         "giant_component_share": _share(largest, union.active),
     }
+
+
+def _components(union: _Union) -> tuple[int, IntArray]:
+    """Return how many connected components there are, and the number of that of each node [N]."""
+    n_nodes = len(union.node_step)
+    if len(union.low) > _FEW_EDGES:
+        links = coo_array((np.ones(len(union.low), dtype=np.int8), (union.low, union.high)), shape=(n_nodes, n_nodes))
+        n_components, label = connected_components(links, directed=False)
+        return int(n_components), label
+    # Each node leads to a smaller one of its component, or is the smallest.
+    up = list(range(n_nodes))
+    for low, high in zip(union.low.tolist(), union.high.tolist(), strict=True):
+        one, other = low, high
+        while up[one] != one:
+            up[one] = one = up[up[one]]
+        while up[other] != other:
+            up[other] = other = up[up[other]]
+        up[max(one, other)] = min(one, other)
+    for node, smaller in enumerate(up):
+        up[node] = up[smaller]
+    root = np.array(up, dtype=np.int64)
+    number = np.cumsum(root == np.arange(n_nodes)) - 1
+    return int(number[-1]) + 1, number[root]
 
 
 def _cohesion(union: _Union) -> dict[str, FloatArray | IntArray]:
@@ -300,6 +323,13 @@ def _triangles(inner: _Inner) -> IntArray:
     upward = inner.degree[inner.low] <= inner.degree[inner.high]
     tail = np.where(upward, inner.low, inner.high)
     head = np.where(upward, inner.high, inner.low)
+    if len(tail) <= _FEW_EDGES:
+        heads: dict[int, set[int]] = {}
+        for one, other in zip(tail.tolist(), head.tolist(), strict=True):
+            heads.setdefault(one, set()).add(other)
+        for one, others in heads.items():
+            closed[one] = sum(len(others & heads[other]) for other in others if other in heads)
+        return closed
     links = csr_array((np.ones(len(tail), dtype=np.int64), (tail, head)), shape=(n_nodes, n_nodes))
     out_degree = np.bincount(tail, minlength=n_nodes)
     products = np.cumsum(np.bincount(tail, weights=out_degree[head], minlength=n_nodes))

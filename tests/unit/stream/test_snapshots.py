@@ -180,6 +180,18 @@ def test_cutting_the_union_changes_nothing(rows: int, monkeypatch: pytest.Monkey
         np.testing.assert_array_equal(cut[name], whole[name], err_msg=name)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_loop_over_few_edges_counts_what_matrices_count(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    n_rows = 1 + seed * 37
+    arguments = (*random_rows(seed, 1 + seed % 7, n_rows, 3 + seed * 5), 8)
+    found = []
+    for few in (-1, n_rows):
+        monkeypatch.setattr(snapshots, "_FEW_EDGES", few)
+        found.append(step_metrics(*arguments))
+    for name in STEP_METRICS:
+        np.testing.assert_array_equal(found[0][name], found[1][name], err_msg=name)
+
+
 def test_row_order_and_repeated_rows_do_not_matter() -> None:
     step, src, dst, count = random_rows(3, 20, 1500, 25)
     shuffled = np.random.default_rng(4).permutation(len(step))
