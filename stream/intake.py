@@ -26,6 +26,8 @@ class Verdict(IntEnum):
     DUPLICATE = 5
 
 
+# By verdict.
+_TOO_LATE = np.isin(np.arange(len(Verdict)), (Verdict.LATE, Verdict.FINAL, Verdict.EDGES_GONE))
 # Stages of rejects, beside those of the record decoders: when an event met event time.
 LATE_STAGE = "EVENT_TIME"
 
@@ -90,7 +92,7 @@ def count_verdicts(
 
 def is_too_late(verdict: npt.NDArray[np.int8]) -> BoolArray:
     """Return which verdicts count as late."""
-    late: BoolArray = (verdict == Verdict.LATE) | (verdict == Verdict.FINAL) | (verdict == Verdict.EDGES_GONE)
+    late: BoolArray = _TOO_LATE[verdict]
     return late
 
 

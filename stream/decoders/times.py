@@ -126,8 +126,11 @@ class TimeReader:
             raise InvalidEventError(f"time {_short(number)} is negative")
         if number > self._max_number:
             raise InvalidEventError(self._too_late(number))
-        exact = _EXACT.multiply(Decimal(number), self._unit_us)
-        ts_us = int(exact.to_integral_value(ROUND_HALF_EVEN, _EXACT))
+        if isinstance(number, int) and self._digits >= 0:
+            ts_us = number * 10**self._digits
+        else:
+            exact = _EXACT.multiply(Decimal(number), self._unit_us)
+            ts_us = int(exact.to_integral_value(ROUND_HALF_EVEN, _EXACT))
         if self._rules.min_ts_us <= ts_us < self._min_us:
             raise InvalidEventError(
                 f"time {number} would be {format_time(ts_us)} in {UNIT_WORDS[self.unit]}, the unit detected from the "
@@ -223,7 +226,7 @@ class AnyUnitReader(TimeReader):
         if not len(whole):
             return whole
         unit = _unit_of(int(whole[0]))
-        same = whole[(whole > _smallest(unit)) & (whole <= _largest(unit))]
+        same = whole[(whole > _smallest(unit)) & (whole <= _LARGEST[unit])]
         if len(same) == len(whole):
             return self._by_unit[unit].column(whole, typed=typed)
         return np.fromiter(map(self.value, whole.tolist()), dtype=np.int64, count=len(whole))
@@ -232,18 +235,17 @@ class AnyUnitReader(TimeReader):
         return self._by_unit[_unit_of(number)]._number(number)
 
 
-def _largest(unit: str) -> int:
-    return int(_PLAUSIBLE_US / UNIT_US[unit])
+_LARGEST = {unit: int(_PLAUSIBLE_US / unit_us) for unit, unit_us in UNIT_US.items()}
 
 
 def _smallest(unit: str) -> int:
     """Return the number above which a coarser unit would lie beyond 2200."""
     finer = list(UNIT_US)
-    return _largest(finer[finer.index(unit) - 1]) if unit != "s" else -(2**63)
+    return _LARGEST[finer[finer.index(unit) - 1]] if unit != "s" else -(2**63)
 
 
 def _unit_of(number: int | Decimal) -> str:
-    return next((unit for unit in UNIT_US if number <= _largest(unit)), "ns")
+    return next((unit for unit, largest in _LARGEST.items() if number <= largest), "ns")
 
 
 def _short(number: int | Decimal) -> str:
