@@ -2,9 +2,11 @@
 
 import gc
 import random
+import signal
 import tempfile
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -21,6 +23,12 @@ from tests.simulator.world import World
 _MEMORY = Path("/dev/shm")  # a store that is lost with the machine is all that a simulation needs
 # New objects until Python looks for cycles among them: about those of five worlds.
 _GARBAGE_OBJECTS = 100_000
+# No code under test waits for real, so a run that takes this long hangs.
+_HANG_S = 60.0
+
+
+class HangingError(BaseException):
+    """A run does not go on; no handler of errors in the code under test takes it for one of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +85,12 @@ class Simulator:
         world = World(plan, histories, store)
         problem = None
         try:
-            with simulated_connections(), self._bug():
+            with simulated_connections(), self._bug(), _noticing_hangs():
                 world.run()
             expected = oracle.judge(plan, histories)
             metrics = oracle.undisturbed(plan, expected.events, undisturbed)
             oracle.check(expected, metrics, store, world.sink)
-        except Exception as error:  # noqa: BLE001 - whatever escapes the code under test is a finding
+        except (Exception, HangingError) as error:  # noqa: BLE001 - whatever escapes the code under test is a finding
             problem = f"{type(error).__name__}: {error}"
             world.trace.note("verdict", problem)
         return Outcome(
@@ -108,3 +116,22 @@ class Simulator:
         gc.set_threshold(*self._thresholds)
         gc.unfreeze()
         self._folder.cleanup()
+
+
+@contextmanager
+def _noticing_hangs() -> Iterator[None]:
+    """End what waits for something outside the simulation, unless somebody else has set the alarm for that."""
+    if threading.current_thread() is not threading.main_thread() or signal.getitimer(signal.ITIMER_REAL)[0]:
+        yield
+        return
+
+    def hangs(number: int, frame: object) -> None:
+        raise HangingError("a simulated process waits for something outside the simulation")
+
+    before = signal.signal(signal.SIGALRM, hangs)
+    signal.setitimer(signal.ITIMER_REAL, _HANG_S)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -129,6 +129,8 @@ class SimulatedProjector(Projector):
         super().__init__(open_outbox, open_reader, address)
         self._pause_fiber = address.pause
         self._stop = _StopEvent(address.pause)
+        # All fibers are one thread, which a lock of the usual kind would let in twice.
+        self._changed = threading.Condition(threading.Lock())
 
     def live(self) -> None:
         """Project for ever; what the thread does."""

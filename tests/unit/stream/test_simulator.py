@@ -1,11 +1,15 @@
 """The simulator of faulty ingestion: its runs pass, repeat exactly, and find bugs that are planted."""
 
+import threading
+
 import pytest
 
+from tests.simulator import run
 from tests.simulator.batch import outcomes
 from tests.simulator.bugs import BUGS
 from tests.simulator.faults import MIN_EVENTS, MIN_FAULTS
 from tests.simulator.run import Simulator
+from tests.simulator.sink import Sink
 
 # Around the first seed that finds each bug, with a margin since any change of the log or the schedule moves it.
 SEEDS_OF_BUGS = {
@@ -47,6 +51,14 @@ def test_a_seed_repeats_its_run_exactly() -> None:
     with Simulator() as one, Simulator() as other:
         for seed in (1, 3):
             assert one.run(seed).digest == other.run(seed).digest
+
+
+@pytest.mark.timeout(0)  # it would use the same alarm
+def test_a_run_that_waits_for_something_outside_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_HANG_S", 0.5)
+    monkeypatch.setattr(Sink, "write", lambda *_: threading.Event().wait())
+    with Simulator() as simulator:
+        assert (simulator.run(1).problem or "").startswith("HangingError: a simulated process waits")
 
 
 def test_runs_are_as_large_and_as_faulty_as_promised() -> None:
