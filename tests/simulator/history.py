@@ -1,17 +1,17 @@
 """The log of a run: what producers send to each partition, when, and what each record is meant to be."""
 
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from operator import itemgetter
 from typing import NamedTuple
 
 import numpy as np
 
 from infra.steps import DAY_US
 from stream.decoders.records.base import Record
-from stream.events import Event, IntArray
+from stream.events import IntArray
 from tests.simulator.faults import N_PARTITIONS, PRODUCTION_US, Plan
 
 TOPIC = "events"
@@ -43,12 +43,33 @@ class Meaning(IntEnum):
     TOMBSTONE = 3
 
 
+class Deed(NamedTuple):
+    """An event as its producer means it; it takes a tenth of the time that a `stream.events.Event` takes to make."""
+
+    graph: str
+    src: str
+    dst: str
+    ts_us: int
+    type: str
+    id: str | None
+
+
 class Sent(NamedTuple):
     """A record, and what its producer meant by it; `event` is None where it is none."""
 
     record: Record
     meaning: Meaning
-    event: Event | None
+    event: Deed | None
+
+
+class _Draft(NamedTuple):
+    """A record before its log is in order; `order` tells those of the same time apart."""
+
+    at_us: int
+    order: int
+    value: bytes | None
+    meaning: Meaning
+    event: Deed | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,10 +107,12 @@ def make_histories(plan: Plan) -> list[History]:
     # Producers send in the order of arrival, spread over the time of production.
     at_us = np.empty(len(events), dtype=np.int64)
     at_us[order] = (np.arange(len(events)) * (0.95 * PRODUCTION_US) / len(events)).astype(np.int64)
-    own: list[list[tuple[int, int, Sent]]] = [[] for _ in range(N_PARTITIONS)]
+    own: list[list[_Draft]] = [[] for _ in range(N_PARTITIONS)]
     letters = random.Random(f"records {plan.seed}")
-    for index in order.tolist():
-        own[partition[index]].append((int(at_us[index]), len(own[partition[index]]), _sent(events[index])))
+    meant = Meaning.EVENT
+    for index, when_us in zip(order.tolist(), at_us[order].tolist(), strict=True):
+        event, rows = events[index], own[partition[index]]
+        rows.append(_Draft(when_us, len(rows), _value(event), meant, event))
     for number in range(N_PARTITIONS):
         own[number] += _copies(plan, letters, own[number])
         own[number] += _others(plan, letters, len(own[number]))
@@ -98,7 +121,7 @@ def make_histories(plan: Plan) -> list[History]:
     return [_history(plan, number, rows) for number, rows in enumerate(own)]
 
 
-def _events(plan: Plan, draw: np.random.Generator) -> tuple[list[Event], list[int], IntArray]:
+def _events(plan: Plan, draw: np.random.Generator) -> tuple[list[Deed], list[int], IntArray]:
     """Return the events, their partitions, and the event time [n] that it is when each is sent."""
     n, span_us = plan.n_events, plan.n_steps * plan.step_us
     # Half of the time is busier than the other, and a stretch of it is silent.
@@ -125,8 +148,10 @@ def _events(plan: Plan, draw: np.random.Generator) -> tuple[list[Event], list[in
     id_of[old[far & same]] = earlier[far & same]
     _part_ids(id_of, ts_us, plan.dedup_window_us)
 
+    graphs = [f"g{number}" for number in range(plan.n_graphs)]
+    nodes = [f"n{number}" for number in range(n_nodes)]
     events = [
-        Event(f"n{s}", f"n{d}", t, graph=f"g{g}", type=_TYPES[k], id=f"e{i}" if known else None)
+        Deed(graphs[g], nodes[s], nodes[d], t, _TYPES[k], f"e{i}" if known else None)
         for s, d, t, g, k, i, known in zip(
             src, dst, ts_us.tolist(), graph.tolist(), types, id_of.tolist(), has_id, strict=True
         )
@@ -144,71 +169,70 @@ def _part_ids(id_of: IntArray, ts_us: IntArray, window_us: int) -> None:
             id_of[index] = len(id_of) + index
 
 
-def _sent(event: Event) -> Sent:
-    type_ = f', "type": "{event.type}"' if event.type else ""
-    id_ = "" if event.id is None else f', "id": "{event.id}"'
-    value = f'{{"graph": "{event.graph}", "src": "{event.src}", "dst": "{event.dst}", "ts": {event.ts_us}{type_}{id_}}}'
-    return Sent(Record(value.encode(), topic=TOPIC), Meaning.EVENT, event)
+def _value(event: Deed) -> bytes:
+    graph, src, dst, ts_us, type_, id_ = event
+    tail = f', "type": "{type_}"' if type_ else ""
+    if id_ is not None:
+        tail += f', "id": "{id_}"'
+    return f'{{"graph": "{graph}", "src": "{src}", "dst": "{dst}", "ts": {ts_us}{tail}}}'.encode()
 
 
-def _copies(plan: Plan, draw: random.Random, rows: Sequence[tuple[int, int, Sent]]) -> list[tuple[int, int, Sent]]:
+def _copies(plan: Plan, draw: random.Random, rows: Sequence[_Draft]) -> list[_Draft]:
     """Return what a producer sends again because it never heard of the first time."""
     copies = []
-    for at_us, number, sent in rows:
-        if sent.event is not None and sent.event.id is not None and draw.random() < plan.duplicate_share:
+    for row in rows:
+        if row.event is not None and row.event.id is not None and draw.random() < plan.duplicate_share:
             wait_us = draw.choice((0, 300_000, 5_000_000, 20_000_000))
-            copies.append((min(at_us + wait_us, PRODUCTION_US), number, sent))
+            copies.append(row._replace(at_us=min(row.at_us + wait_us, PRODUCTION_US)))
     return copies
 
 
-def _stray_copies(draw: random.Random, own: list[list[tuple[int, int, Sent]]]) -> None:
+def _stray_copies(draw: random.Random, own: list[list[_Draft]]) -> None:
     """Send some events again, to another partition."""
     for number, rows in enumerate(list(map(list, own))):
-        for at_us, order, sent in rows:
-            if sent.event is not None and sent.event.id is not None and draw.random() < 0.004:
+        for row in rows:
+            if row.event is not None and row.event.id is not None and draw.random() < 0.004:
                 other = (number + draw.randint(1, N_PARTITIONS - 1)) % N_PARTITIONS
-                own[other].append((min(at_us + draw.choice((0, 4_000_000)), PRODUCTION_US), order, sent))
+                own[other].append(row._replace(at_us=min(row.at_us + draw.choice((0, 4_000_000)), PRODUCTION_US)))
 
 
-def _others(plan: Plan, draw: random.Random, n_rows: int) -> list[tuple[int, int, Sent]]:
+def _others(plan: Plan, draw: random.Random, n_rows: int) -> list[_Draft]:
     """Return records that are no event, or from the future."""
     others = []
     for row in range(n_rows):
         chance = draw.random()
+        value: bytes | None
+        event = None
         if chance < plan.malformed_share:
-            sent = Sent(Record(draw.choice(_MALFORMED), topic=TOPIC), Meaning.MALFORMED, None)
+            value, meaning = draw.choice(_MALFORMED), Meaning.MALFORMED
         elif chance < plan.malformed_share + plan.future_share:
             ahead_us = now_us_at_begin(plan) + draw.randint(300, 900) * DAY_US
-            event = Event("n0", "n1", ahead_us, graph="g0", id=f"f{row}")
-            sent = Sent(_sent(event).record, Meaning.FUTURE, event)
+            event = Deed("g0", "n0", "n1", ahead_us, "", f"f{row}")
+            value, meaning = _value(event), Meaning.FUTURE
         elif chance > 0.998:
-            sent = Sent(Record(None, topic=TOPIC), Meaning.TOMBSTONE, None)
+            value, meaning = None, Meaning.TOMBSTONE
         else:
             continue
-        others.append((draw.randint(0, PRODUCTION_US), row, sent))
+        others.append(_Draft(draw.randint(0, PRODUCTION_US), row, value, meaning, event))
     return others
 
 
-def _history(plan: Plan, number: int, rows: list[tuple[int, int, Sent]]) -> History:
-    rows.sort(key=lambda row: row[:2])
-    at_us = np.array([row[0] for row in rows], dtype=np.int64)
+def _history(plan: Plan, number: int, rows: list[_Draft]) -> History:
+    rows.sort(key=itemgetter(0, 1))
+    at_us = np.array([row.at_us for row in rows], dtype=np.int64)
     for partition, begin_us, silent_until_us in plan.silences:
         if partition == number:
             at_us[(at_us >= begin_us) & (at_us < silent_until_us)] = silent_until_us
     at_us = np.append(np.maximum.accumulate(at_us), max(PRODUCTION_US, int(at_us.max(initial=0))))
-    last = _sent(Event("n0", "n1", end_us(plan), graph=f"g{number}" if plan.keyed else "g0"))
+    last = Deed(f"g{number}" if plan.keyed else "g0", "n0", "n1", end_us(plan), "", None)
+    rows.append(_Draft(int(at_us[-1]), len(rows), _value(last), Meaning.EVENT, last))
     draw = np.random.default_rng([plan.seed, 2, number])
     jumps = np.where(draw.random(len(at_us)) < plan.gap_share, draw.integers(2, 20, len(at_us)), 1)
     offset = np.cumsum(jumps) - 1
     sent = [
-        Sent(Record(each.record.value, topic=TOPIC, partition=number, offset=at, ts_us=when), each.meaning, each.event)
-        for each, at, when in zip(
-            [*(row[2] for row in rows), last], offset.tolist(), (at_us + BEGIN_US).tolist(), strict=True
+        Sent(Record(value, None, (), TOPIC, number, at, when), meaning, event)
+        for (_, _, value, meaning, event), at, when in zip(
+            rows, offset.tolist(), (at_us + BEGIN_US).tolist(), strict=True
         )
     ]
     return History(sent, at_us, offset, int(offset[-1]) + 1)
-
-
-def to_json(event: Event) -> str:
-    """Return an event as a trace shows it."""
-    return json.dumps([event.graph, event.src, event.dst, event.ts_us, event.id])

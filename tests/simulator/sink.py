@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from unittest.mock import patch
 
 from stream.store.influx.address import InfluxAddress
-from stream.store.influx.points import SNAPSHOTS
 from stream.store.influx.unavailable import UnavailableError
 from stream.store.influx.writer import StoppedError
 from stream.store.outbox import Outbox
@@ -24,7 +23,7 @@ class Sink:
     """The points, and what is about to go wrong.
 
     Attributes:
-        points: measurement with tags, and time, to fields.
+        points: measurement with tags, and time, to fields as line protocol has them.
         down_until_us: until then nothing answers.
         partial: so many requests are written in part, and fail.
         lost_acks: so many requests are written, and seem to fail.
@@ -33,7 +32,7 @@ class Sink:
 
     clock: Clock
     trace: Trace
-    points: dict[tuple[str, int], dict[str, str]] = field(default_factory=dict)
+    points: dict[tuple[str, int], str] = field(default_factory=dict)
     down_until_us: int = 0
     partial: int = 0
     lost_acks: int = 0
@@ -62,16 +61,21 @@ class Sink:
             self.trace.note("sink", "its answer is lost")
             raise _unavailable("no answer came")
 
-    def snapshots(self) -> dict[tuple[str, int], dict[str, str]]:
-        """Return the points that are snapshots."""
-        return {key: fields for key, fields in self.points.items() if key[0].startswith(SNAPSHOTS)}
-
     def _add(self, lines: list[str]) -> None:
         for line in lines:
             series, fields, time_us = line.split(" ")
-            point = self.points.setdefault((series, int(time_us)), {})
-            # InfluxDB merges: a field that is not written keeps its old value.
-            point.update(part.split("=", 1) for part in fields.split(","))  # type: ignore[arg-type]
+            key = series, int(time_us)
+            before = self.points.get(key)
+            if before is not None and before != fields:
+                # InfluxDB merges: a field that is not written keeps its old value.
+                fields = ",".join(f"{name}={value}" for name, value in (fields_of(before) | fields_of(fields)).items())
+            self.points[key] = fields
+
+
+def fields_of(text: str) -> dict[str, str]:
+    """Return the values of fields in line protocol, by name."""
+    pairs = (part.split("=", 1) for part in text.split(","))
+    return dict(pairs)
 
 
 def _unavailable(why: str) -> UnavailableError:
