@@ -19,7 +19,7 @@ from stream.store.writer import StoreWriter
 _CHUNK_STEPS = 8192
 _CHUNK_EDGES = 131_072
 # First sights from which on it pays to start a thread that writes them.
-_THREAD_KEYS = 1000
+_THREAD_KEYS = 4000
 _DST_MASK = 2**PAIR_BITS - 1
 
 

@@ -213,6 +213,7 @@ class AnyUnitReader(TimeReader):
     def __init__(self, rules: EventRules) -> None:
         super().__init__("s", rules)
         self._by_unit = {unit: TimeReader(unit, rules) for unit in UNIT_US}
+        self._whole = [(_LARGEST[unit], int(unit_us)) for unit, unit_us in UNIT_US.items() if unit_us >= 1]
 
     def column(self, raws: Sequence[Any] | IntArray, *, typed: bool) -> IntArray:
         """Return raw times [n] as microseconds [n]; raises as `TimeReader.column` does."""
@@ -230,6 +231,17 @@ class AnyUnitReader(TimeReader):
         if len(same) == len(whole):
             return self._by_unit[unit].column(whole, typed=typed)
         return np.fromiter(map(self.value, whole.tolist()), dtype=np.int64, count=len(whole))
+
+    def value(self, raw: Any) -> int:
+        """Return one raw time as microseconds; raises as `TimeReader.value` does."""
+        if type(raw) is int and raw >= 0:
+            for largest, unit_us in self._whole:
+                if raw <= largest:
+                    ts_us = raw * unit_us
+                    if self._rules.min_ts_us <= ts_us <= self._rules.max_ts_us:
+                        return ts_us
+                    break
+        return super().value(raw)
 
     def _number(self, number: int | Decimal) -> int:
         return self._by_unit[_unit_of(number)]._number(number)

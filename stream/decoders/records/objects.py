@@ -120,6 +120,12 @@ def _one_by_one(texts: Sequence[bytes], layout: Layout, shape: ObjectShape) -> O
     parsed: dict[int, Parsed] = {}
     learned = False
     for at, text in enumerate(texts):
+        if layout != "lines":
+            try:
+                shaped.append([shape.one(text)])
+                continue
+            except JSON_ERRORS:
+                pass  # an array, several objects, or none
         shaped.append(_shaped(text, layout, shape))
         if shaped[-1] is None:
             parsed[at] = parse(text, layout)
