@@ -77,15 +77,25 @@ class EdgeBlobs:
         Raises:
             ValueError: a blob is damaged.
         """
-        none = np.zeros(0, dtype=np.int64)
-        parts = [self._decode(blob) for blob in blobs]
-        return (
-            np.concatenate([none, *(pairs for pairs, _ in parts)]),
-            np.concatenate([none, *(events for _, events in parts)]),
-            np.array([len(pairs) for pairs, _ in parts], dtype=np.int64),
-        )
+        if not blobs:
+            none = np.zeros(0, dtype=np.int64)
+            return none, none, none
+        headers, columns = zip(*map(self._columns, blobs), strict=True)
+        counts, first_src = np.array(headers, dtype=np.int64).T
+        src_delta, dst_delta, extra = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+        starts = np.cumsum(counts) - counts
+        # A running sum that starts anew with every blob, and one that also does with every src.
+        src = np.cumsum(src_delta)
+        src += np.repeat(first_src - src[starts] + src_delta[starts], counts)
+        is_new = src_delta != 0
+        is_new[starts] = True
+        new = np.flatnonzero(is_new)
+        dst = np.cumsum(dst_delta)
+        dst -= np.repeat(dst[new] - dst_delta[new], np.diff(new, append=len(dst)))
+        return src << PAIR_BITS | dst, extra + 1, counts
 
-    def _decode(self, blob: bytes) -> tuple[IntArray, IntArray]:
+    def _columns(self, blob: bytes) -> tuple[tuple[int, int], list[IntArray]]:
+        """Return how many edges a blob has and its first src, and its three columns."""
         try:
             kind, widths, n, first_src = _HEADER.unpack_from(blob)
             body: bytes = blob[_HEADER.size :]
@@ -98,19 +108,11 @@ class EdgeBlobs:
                 width = _WIDTHS[widths >> 4 * number & 15]
                 columns.append(_read(body[at : at + width * n], width, n))
                 at += width * n
-            if at != len(body):
+            if not n or at != len(body):
                 raise ValueError("wrong length")
         except (struct.error, zstandard.ZstdError, IndexError, ValueError) as error:
             raise ValueError(f"the edges of a step are damaged: {error}") from error
-        src_delta, dst_delta, extra = columns
-        src = np.cumsum(src_delta) + first_src
-        # A running sum that starts anew with every src.
-        dst = np.cumsum(dst_delta)
-        new = np.flatnonzero(src_delta)
-        if len(new):
-            lengths = np.diff(np.concatenate((new, [n])))
-            dst[new[0] :] -= np.repeat(dst[new - 1], lengths)
-        return src << PAIR_BITS | dst, extra + 1
+        return (n, first_src), columns
 
 
 class _Column:
@@ -135,5 +137,7 @@ class _Column:
 def _read(body: bytes, width: int, n: int) -> IntArray:
     if not width:
         return np.zeros(n, dtype=np.int64)
+    if width == 1:
+        return np.frombuffer(body, np.uint8).astype(np.int64)
     grouped = np.frombuffer(body, np.uint8).reshape(width, n)
     return np.frombuffer(grouped.T.tobytes(), f"<u{width}").astype(np.int64)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 
 from infra.errors import StoreError
 from infra.sqlite_copy import OnPages, copy_database
@@ -54,7 +55,7 @@ class SqliteReadDatabase:
 
     def fetch_in(self, sql: str, parameters: Sequence[object], keys: IntArray) -> list[Row]:
         """Run a query with a condition on many integers."""
-        return self.fetch(sql.format(keys=_IN_KEYS), (*parameters, json.dumps(keys.tolist())))
+        return self.fetch(sql.format(keys=_IN_KEYS), (*parameters, _json(keys)))
 
     def pages(self, sql: str, parameters: Sequence[object], size: int = 8192) -> Iterator[list[Row]]:
         """Yield the rows of a query in lists of at most `size`."""
@@ -176,7 +177,7 @@ class SqliteDatabase(SqliteReadDatabase):
         sql = f"INSERT INTO {table} ({name}, {other}) SELECT value, ? FROM json_each(?) WHERE true"
         sql += on_conflict(columns, key, instead=None)
         for value in distinct.tolist():
-            self.fetch(sql, (value, json.dumps(keys[values == value].tolist())))
+            self.fetch(sql, (value, _json(keys[values == value])))
         return True
 
     def find_names(self, graph_id: int, names: Sequence[str]) -> IntArray:
@@ -233,6 +234,10 @@ class SqliteDatabase(SqliteReadDatabase):
 
 def _insert(table: str, columns: Mapping[str, Column]) -> str:
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+
+
+def _json(keys: IntArray) -> str:
+    return orjson.dumps(keys.tolist()).decode()
 
 
 def _listed(column: Column) -> Sequence[Any]:

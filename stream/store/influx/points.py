@@ -4,11 +4,12 @@ A point is known by its measurement, tags and time, so writing it again replaces
 versions; every field is written every time, so that nothing of an older revision stays.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 from urllib.parse import quote, unquote
+
+import numpy as np
 
 from infra.errors import StoreError
 from infra.schema import METRIC_NAMES, METRICS, SCHEMA_VERSION, Kind
@@ -25,6 +26,10 @@ NO_TIME_US = -(2**62)
 # The largest count that a float64, which is what readers get, holds exactly.
 MAX_COUNT = 2**53
 
+_COUNTS = np.array([metric.kind is not Kind.SHARE for metric in METRICS])
+# Python writes the shortest text that reads back as the same number.
+_FIELDS = ",".join(f"{metric.name}=%{'r' if metric.kind is Kind.SHARE else 'di'}" for metric in METRICS)
+_FIELDS += ",revision=%di %d"
 _TAG_ESCAPES = str.maketrans({",": r"\,", "=": r"\=", " ": r"\ "})
 _PLAIN_ASCII = frozenset(map(chr, range(0x20, 0x7F))) - {"%", "\\"}
 
@@ -58,12 +63,18 @@ def snapshot_lines(table: SnapshotTable) -> Iterator[str]:
     """
     if table.metrics != METRIC_NAMES:
         raise ValueError("all metrics have to be written at once")
-    head = f"{SNAPSHOTS},graph={_tag(table.graph)},schema={SCHEMA_VERSION},step={format_duration(table.step_us)}"
-    writes = [(f"{metric.name}=", _share if metric.kind is Kind.SHARE else _count) for metric in METRICS]
-    rows = zip(table.step_start_us.tolist(), table.revision.tolist(), table.values.tolist(), strict=True)
-    for start_us, revision, values in rows:
-        fields = ",".join([name + write(value) for (name, write), value in zip(writes, values, strict=True)])
-        yield f"{head} {fields},revision={revision}i {start_us}"
+    head = f"{SNAPSHOTS},graph={_tag(table.graph)},schema={SCHEMA_VERSION},step={format_duration(table.step_us)} "
+    counts, shares = table.values[:, _COUNTS], table.values[:, ~_COUNTS]
+    for bad in counts[(counts != np.trunc(counts)) | ~(np.abs(counts) <= MAX_COUNT)][:1].tolist():
+        raise StoreError(f"a count of {bad!r} cannot be kept exactly", fix="this should not happen: please report it")
+    for bad in shares[~np.isfinite(shares)][:1].tolist():
+        raise StoreError(f"a share of {bad!r} cannot be kept", fix="this should not happen: please report it")
+    columns = [
+        (values.astype(np.int64) if is_count else values).tolist()
+        for values, is_count in zip(table.values.T, _COUNTS.tolist(), strict=True)
+    ]
+    for row in zip(*columns, table.revision.tolist(), table.step_start_us.tolist(), strict=True):
+        yield head + _FIELDS % row
 
 
 def facts_line(info: GraphInfo) -> str:
@@ -85,16 +96,3 @@ def _tag(graph: str) -> str:
 
 def _is_plain(char: str) -> bool:
     return char in _PLAIN_ASCII or (char > "\x7f" and char <= "\uffff" and char.isalnum())
-
-
-def _count(value: float) -> str:
-    if not value.is_integer() or abs(value) > MAX_COUNT:
-        raise StoreError(f"a count of {value!r} cannot be kept exactly", fix="this should not happen: please report it")
-    return f"{int(value)}i"
-
-
-def _share(value: float) -> str:
-    if not math.isfinite(value):
-        raise StoreError(f"a share of {value!r} cannot be kept", fix="this should not happen: please report it")
-    # Python writes the shortest text that reads back as the same number.
-    return repr(value)

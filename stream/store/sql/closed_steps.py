@@ -20,6 +20,7 @@ CLOSED_FROM = (
 )
 EDGES_OF_STEPS = "SELECT step_start_us, edges FROM step_edges WHERE graph_id = ? AND step_start_us {keys}"
 NOTE = "INSERT INTO outbox (projection, graph_id, first_step_us, last_step_us) VALUES (?, ?, ?, ?)"
+_IS_SHARE = tuple((metric.name, metric.kind is Kind.SHARE) for metric in METRICS)
 EDGES_BEFORE = "DELETE FROM step_edges WHERE graph_id = ? AND step_start_us < ?"
 
 
@@ -171,8 +172,5 @@ class ClosedSteps(Part):
 
 def _metric_columns(metrics: Mapping[str, FloatArray]) -> dict[str, Column]:
     return {
-        metric.name: metrics[metric.name]
-        if metric.kind is Kind.SHARE
-        else np.asarray(metrics[metric.name]).astype(np.int64)
-        for metric in METRICS
+        name: metrics[name] if is_share else np.asarray(metrics[name]).astype(np.int64) for name, is_share in _IS_SHARE
     }
