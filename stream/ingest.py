@@ -288,16 +288,24 @@ class Ingest:
         none = np.zeros(0, dtype=np.int64)
         graph_ids, chosen, revising = [none], [none], [none.astype(np.bool_)]
         graphs: dict[int, GraphState] = {}
-        for members in of_graphs:
-            graph = self._graphs.get(
+        fed = [
+            self._graphs.get(
                 members,
                 batch.parts,
                 first_us=int(step_us[members.rows[0]]),
                 first_is_late=bool(verdict[members.rows[0]] == Verdict.LATE),
             )
-            own = self._judge_graph(graph, members, events, step_us, verdict[members.rows])
-            if members.whole:
-                verdict[members.rows] = own
+            for members in of_graphs
+        ]
+        whole = [(graph, members.rows) for graph, members in zip(fed, of_graphs, strict=True) if members.whole]
+        for graph, rows in whole:
+            verdict[rows] = self._judge_steps(graph, step_us[rows], verdict[rows])
+        if self._options.dedup_window_us:
+            self._judge_ids(whole, events, verdict)
+        for graph, members in zip(fed, of_graphs, strict=True):
+            own = verdict[members.rows]
+            if not members.whole:
+                own = self._judge_steps(graph, step_us[members.rows], own)
             late = int(is_too_late(own).sum())
             if late:
                 graph.late += late
@@ -316,37 +324,49 @@ class Ingest:
         ends = np.stack((events.src[at], events.dst[at]), axis=1).reshape(-1)
         node = self._writer.node_ids(np.repeat(graph_id, 2), ends, events.interner.names).reshape(-1, 2)
         pair = (node[:, 0] << PAIR_BITS) | node[:, 1]
-        rows = EdgeRows(graph_id, step_us[at], pair, np.ones(len(at), dtype=np.int64))
+        edges = EdgeRows(graph_id, step_us[at], pair, np.ones(len(at), dtype=np.int64))
         if not revises.any():
-            return EdgeRows.merge([rows]), []
-        closed = EdgeRows.merge([rows.where(revises)])
-        return EdgeRows.merge([rows.where(~revises)]), [
+            return EdgeRows.merge([edges]), []
+        closed = EdgeRows.merge([edges.where(revises)])
+        return EdgeRows.merge([edges.where(~revises)]), [
             (graph, closed.where(closed.graph_id == key))
             for key, graph in sorted(graphs.items())
             if (closed.graph_id == key).any()
         ]
 
-    def _judge_graph(
-        self, graph: GraphState, members: Members, events: EventBatch, step_us: IntArray, verdict: npt.NDArray[np.int8]
-    ) -> npt.NDArray[np.int8]:
-        """Return the verdicts of a graph's events, those that only its steps and ids can tell included."""
+    def _judge_steps(self, graph: GraphState, step_us: IntArray, verdict: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+        """Return the verdicts [n] of a graph's events, those included that only its closed steps can tell.
+
+        Args:
+            graph: the graph.
+            step_us: [n] the start of each event's step.
+            verdict: [n] what is known; it may be changed.
+        """
         next_us = NEVER_US if graph.next_step_us is None else graph.next_step_us
-        closed = np.flatnonzero((verdict == Verdict.COUNTS) & (step_us[members.rows] < next_us))
+        closed = np.flatnonzero((verdict == Verdict.COUNTS) & (step_us < next_us))
         if len(closed):
-            steps = step_us[members.rows[closed]]
+            steps = step_us[closed]
             if graph.final_us is not None and not self._options.backfill:
                 final = steps < graph.final_us
                 verdict[closed[final]] = Verdict.FINAL
                 closed, steps = closed[~final], steps[~final]
             verdict[closed[~can_revise(self._writer, graph, steps)]] = Verdict.EDGES_GONE
-        if members.whole and self._options.dedup_window_us:
-            rows, ids = rows_with_ids(events, members.rows[verdict == Verdict.COUNTS])
-            if len(rows):
-                seen = self._writer.remember_ids(
-                    np.full(len(rows), graph.id, dtype=np.int64),
-                    ids,
-                    events.ts_us[rows],
-                    window_us=self._options.dedup_window_us,
-                )
-                verdict[np.searchsorted(members.rows, rows[seen])] = Verdict.DUPLICATE
         return verdict
+
+    def _judge_ids(
+        self, graphs: Sequence[tuple[GraphState, IntArray]], events: EventBatch, verdict: npt.NDArray[np.int8]
+    ) -> None:
+        """Set the verdicts of duplicates among the rows of graphs that count so far."""
+        rows, ids, graph_id = [], [], []
+        for graph, of_graph in graphs:
+            own, names = rows_with_ids(events, of_graph[verdict[of_graph] == Verdict.COUNTS])
+            rows.append(own)
+            ids += names
+            graph_id.append(np.full(len(own), graph.id, dtype=np.int64))
+        if not ids:
+            return
+        at = np.concatenate(rows)
+        seen = self._writer.remember_ids(
+            np.concatenate(graph_id), ids, events.ts_us[at], window_us=self._options.dedup_window_us
+        )
+        verdict[at[seen]] = Verdict.DUPLICATE

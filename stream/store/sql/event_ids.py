@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from hashlib import blake2b
+from itertools import pairwise
 
 import numpy as np
 
@@ -28,20 +29,21 @@ class EventIds(Part):
         digests = b"".join([blake2b(id_.encode(), digest_size=16).digest() for id_ in ids])
         high, low = np.frombuffer(digests, dtype="<i8").reshape(-1, 2).astype(np.int64).T
         order = np.lexsort((low, high, graph_id))
+        graphs, highs, lows = graph_id[order], high[order], low[order]
         held: dict[_Key, list[int]] = {}
-        for graph in np.unique(graph_id).tolist():
-            asked = np.unique(high[graph_id == graph])
-            for same_high, same_low, same_us in self.database.fetch_in(SAME_IDS, (graph,), asked):
+        borders = [0, *(np.flatnonzero(graphs[1:] != graphs[:-1]) + 1).tolist(), len(graphs)]
+        for begin, end in pairwise(borders):
+            graph = int(graphs[begin])
+            for same_high, same_low, same_us in self.database.fetch_in(SAME_IDS, (graph,), highs[begin:end]):
                 held.setdefault((graph, same_high, same_low), []).append(same_us)
         # Only ids that are held, or come more than once, can have been seen: few, and the order among them matters.
-        keys = np.stack((graph_id, high, low), axis=1)[order]
-        repeats = np.zeros(len(keys), dtype=np.bool_)
-        equal = (keys[1:] == keys[:-1]).all(axis=1)
+        repeats = np.zeros(len(order), dtype=np.bool_)
+        equal = (lows[1:] == lows[:-1]) & (highs[1:] == highs[:-1]) & (graphs[1:] == graphs[:-1])
         repeats[1:] |= equal
         repeats[:-1] |= equal
         if held:
-            repeats |= np.isin(keys[:, 1], np.array([key[1] for key in held], dtype=np.int64))
-        seen = np.zeros(len(keys), dtype=np.bool_)
+            repeats |= np.isin(highs, np.array([key[1] for key in held], dtype=np.int64))
+        seen = np.zeros(len(order), dtype=np.bool_)
         for index in np.sort(order[repeats]).tolist():
             times = held.setdefault((int(graph_id[index]), int(high[index]), int(low[index])), [])
             at_us = int(ts_us[index])
