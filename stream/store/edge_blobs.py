@@ -51,10 +51,12 @@ class EdgeBlobs:
         if not len(starts):
             return []
         src, dst = pairs >> PAIR_BITS, pairs & _DST_MASK
-        src_delta = np.diff(src, prepend=src[:1])
+        src_delta, dst_delta = np.zeros_like(src), dst.copy()
+        src_delta[1:] = src[1:] - src[:-1]
         src_delta[starts] = 0
-        dst_delta = np.where(src_delta == 0, np.diff(dst, prepend=dst[:1]), dst)
-        dst_delta[starts] = dst[starts]
+        same = src_delta == 0
+        same[starts] = False
+        dst_delta[1:] -= np.where(same[1:], dst[:-1], 0)
         columns = [_Column(values, starts) for values in (src_delta, dst_delta, events - 1)]
         blobs = []
         ends = [*starts[1:].tolist(), len(pairs)]

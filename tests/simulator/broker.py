@@ -58,13 +58,13 @@ class Broker:
 
 
 def _chunk(history: History, number: int, begin: int, end: int) -> Chunk:
-    sent = history.sent[begin:end]
+    records = [each.record for each in history.sent[begin:end]]
     return Chunk(
         partition=Partition(TOPIC, number),
-        values=[each.record.value for each in sent],
+        values=[record.value for record in records],
         next_offset=int(history.offset[end - 1]) + 1,
         has_headers=False,
-        record=lambda at: sent[at].record,
+        record=records.__getitem__,
     )
 
 

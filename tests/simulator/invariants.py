@@ -30,8 +30,10 @@ class Invariants:
         self.waiting = 0
         self._epoch = 0
         self._partitions: dict[str, _Row] = {}
-        self._graphs: dict[int, _Row] = {}
-        self._snapshots: dict[tuple[int, int], _Row] = {}
+        self._graphs: dict[int, list[Any]] = {}
+        self._snapshots: set[_Row] = set()
+        # Graph to how many snapshots it has, and their events.
+        self._sums: dict[int, list[int]] = {}
 
     def check(self, database: SimulatedDatabase) -> str:
         """Compare; return in words what the commit did.
@@ -60,13 +62,17 @@ class Invariants:
         self._epoch = epoch
 
     def _check_partitions(self, database: SimulatedDatabase) -> None:
-        for name, owner, position, *counts in database.peek(_PARTITIONS):
+        for row in database.peek(_PARTITIONS):
+            name, owner, position, *counts = row
             before = self._partitions.get(name)
-            self._partitions[name] = (owner, position, *counts)
+            now = (owner, position, *counts)
+            if now == before:
+                continue
+            self._partitions[name] = now
             offset = 0 if position is None else int(json.loads(position)["offset"])
             number = int(name.rpartition("/")[2])
             if before is not None:
-                if before[1:] != (position, *counts) and not database.exclusive and before[0] != database.number:
+                if before[1:] != now[1:] and not database.exclusive and before[0] != database.number:
                     raise BrokenInvariantError(
                         f"writer {database.number} moved partition {name}, which writer {before[0]} had claimed"
                     )
@@ -74,43 +80,44 @@ class Invariants:
                     raise BrokenInvariantError(
                         f"the offset of partition {name} went back from {self.offsets[number]} to {offset}"
                     )
-                if any(now < then for now, then in zip(counts, before[2:], strict=True)):
+                if any(count < then for count, then in zip(counts, before[2:], strict=True)):
                     raise BrokenInvariantError(f"counters of partition {name} fell: {before[2:]} to {tuple(counts)}")
             self.offsets[number] = offset
 
     def _check_graphs(self, database: SimulatedDatabase) -> None:
         for graph_id, *row in database.peek(_GRAPHS):
             before = self._graphs.get(graph_id)
+            if before == row:
+                continue
             if before is not None and any(
                 then is not None and (now is None or now < then) for now, then in zip(row, before, strict=True)
             ):
-                raise BrokenInvariantError(f"graph {graph_id} went back: {before} to {tuple(row)}")
-            self._graphs[graph_id] = tuple(row)
+                raise BrokenInvariantError(f"graph {graph_id} went back: {before} to {row}")
+            self._graphs[graph_id] = row
 
     def _check_snapshots(self, database: SimulatedDatabase) -> int:
-        held, revised = self._snapshots, 0
-        sums: dict[int, list[int]] = {graph_id: [0, 0] for graph_id in self._graphs}
-        rows = database.peek(_SNAPSHOTS)
-        for graph_id, step_us, *row in rows:
-            before = held.get((graph_id, step_us))
-            of_graph = sums[graph_id]
-            of_graph[0] += 1
-            of_graph[1] += row[1]
-            if before == row:
+        revised = 0
+        rows = set(database.peek(_SNAPSHOTS))
+        gone = {row[:2]: row for row in self._snapshots - rows}
+        for row in rows - self._snapshots:
+            graph_id, step_us, revision, events = row[:4]
+            of_graph = self._sums.setdefault(graph_id, [0, 0])
+            before = gone.pop(row[:2], None)
+            if before is None:
+                of_graph[0] += 1
+                of_graph[1] += events
                 continue
-            if before is not None:
-                revised += 1
-                if row[0] <= before[0]:
-                    raise BrokenInvariantError(
-                        f"graph {graph_id}, step {step_us}: {before} became {row} without a higher revision"
-                    )
-            held[graph_id, step_us] = row
-        if len(rows) != len(held):
-            raise BrokenInvariantError(f"{len(held) - len(rows)} snapshots are gone")
-        for graph_id, (snapshots, events) in sums.items():
-            told = self._graphs[graph_id][2:4]
-            if told != (snapshots, events):
+            of_graph[1] += events - before[3]
+            revised += 1
+            if revision <= before[2]:
                 raise BrokenInvariantError(
-                    f"graph {graph_id} tells of {told} snapshots and events, and has {(snapshots, events)}"
+                    f"graph {graph_id}, step {step_us}: {before} became {row} without a higher revision"
                 )
+        if gone:
+            raise BrokenInvariantError(f"{len(gone)} snapshots are gone")
+        self._snapshots = rows
+        for graph_id, graph in self._graphs.items():
+            told, have = graph[2:4], self._sums.get(graph_id, [0, 0])
+            if told != have:
+                raise BrokenInvariantError(f"graph {graph_id} tells of {told} snapshots and events, and has {have}")
         return revised

@@ -7,7 +7,7 @@ import numpy as np
 from stream.decoders.builder import DecodeOptions
 from stream.decoders.records.base import Record
 from stream.decoders.records.formats import record_decoder
-from stream.events import EventBatch, Interner, Reject
+from stream.events import Interner, Reject
 from stream.sources.base import Claims, Part, PartitionedBatch
 from stream.sources.kafka.client import Chunk, KafkaClient, Partition, UnavailableError
 from tests.simulator.clock import Clock
@@ -33,9 +33,8 @@ class GroupSource:
         self._next: dict[Partition, int] = {}
         self._heard_us: dict[Partition, int] = {}
         self._idle: set[Partition] = set()
-        interner = Interner()
-        self._none = EventBatch.from_events([], interner)
-        self._decoder = record_decoder(DecodeOptions(format="json"), interner=interner)
+        self._decoder = record_decoder(DecodeOptions(format="json"), interner=Interner())
+        self._nothing = self._decoder.decode([])
 
     @property
     def name(self) -> str:
@@ -72,11 +71,11 @@ class GroupSource:
         begins: list[int] = []
         for chunk in chunks:
             begins.append(len(records))
-            records += [chunk.record(at) for at in range(len(chunk.values))]
+            records += map(chunk.record, range(len(chunk.values)))
             self._next[chunk.partition] = chunk.next_offset
             self._heard_us[chunk.partition] = self._clock.elapsed_us
             self._idle.discard(chunk.partition)
-        decoded = self._decoder.decode(records)
+        decoded = self._decoder.decode(records) if records else self._nothing
         rejects = [_reject(records[bad.record], bad.reason, bad.stage) for bad in decoded.bad]
         bad_at = np.array([bad.record for bad in decoded.bad], dtype=np.int64)
         parts = []
