@@ -357,7 +357,9 @@ class Ingest:
         self, graphs: Sequence[tuple[GraphState, IntArray]], events: EventBatch, verdict: npt.NDArray[np.int8]
     ) -> None:
         """Set the verdicts of duplicates among the rows of graphs that count so far."""
-        rows, ids, graph_id = [], [], []
+        rows: list[IntArray] = []
+        ids: list[str] = []
+        graph_id: list[IntArray] = []
         for graph, of_graph in graphs:
             own, names = rows_with_ids(events, of_graph[verdict[of_graph] == Verdict.COUNTS])
             rows.append(own)

@@ -58,7 +58,7 @@ class Broker:
 
 
 def _chunk(history: History, number: int, begin: int, end: int) -> Chunk:
-    records = [each.record for each in history.sent[begin:end]]
+    records = history.records[begin:end]
     return Chunk(
         partition=Partition(TOPIC, number),
         values=[record.value for record in records],

@@ -54,14 +54,6 @@ class Deed(NamedTuple):
     id: str | None
 
 
-class Sent(NamedTuple):
-    """A record, and what its producer meant by it; `event` is None where it is none."""
-
-    record: Record
-    meaning: Meaning
-    event: Deed | None
-
-
 class _Draft(NamedTuple):
     """A record before its log is in order; `order` tells those of the same time apart."""
 
@@ -77,13 +69,17 @@ class History:
     """What is sent to one partition.
 
     Attributes:
-        sent: in the order of the log.
+        records: [n] in the order of the log.
+        meanings: [n] what each is.
+        events: [n] the event that its producer means; None where it is none.
         at_us: [n] when each is in the log, in simulated time; never falls.
         offset: [n] their offsets, ascending.
         end: the offset after the last.
     """
 
-    sent: Sequence[Sent]
+    records: list[Record]
+    meanings: Sequence[Meaning]
+    events: Sequence[Deed | None]
     at_us: IntArray
     offset: IntArray
     end: int
@@ -229,10 +225,9 @@ def _history(plan: Plan, number: int, rows: list[_Draft]) -> History:
     draw = np.random.default_rng([plan.seed, 2, number])
     jumps = np.where(draw.random(len(at_us)) < plan.gap_share, draw.integers(2, 20, len(at_us)), 1)
     offset = np.cumsum(jumps) - 1
-    sent = [
-        Sent(Record(value, None, (), TOPIC, number, at, when), meaning, event)
-        for (_, _, value, meaning, event), at, when in zip(
-            rows, offset.tolist(), (at_us + BEGIN_US).tolist(), strict=True
-        )
+    _, _, values, meanings, events = zip(*rows, strict=True)
+    records = [
+        Record(value, None, (), TOPIC, number, at, when)
+        for value, at, when in zip(values, offset.tolist(), (at_us + BEGIN_US).tolist(), strict=True)
     ]
-    return History(sent, at_us, offset, int(offset[-1]) + 1)
+    return History(records, meanings, events, at_us, offset, int(offset[-1]) + 1)

@@ -79,17 +79,15 @@ class Simulator:
         plan = Plan.of(seed)
         random.seed(seed)  # waits between retries are drawn from the module's own generator
         histories = make_histories(plan)
-        store, undisturbed = self._root / "store.db", self._root / "undisturbed.db"
+        store = self._root / "store.db"
         copy_template(self._root / "template.db", store)
-        copy_template(self._root / "template.db", undisturbed)
         world = World(plan, histories, store)
         problem = None
         try:
             with simulated_connections(), self._bug(), _noticing_hangs():
                 world.run()
             expected = oracle.judge(plan, histories)
-            metrics = oracle.undisturbed(plan, expected.events, undisturbed)
-            oracle.check(expected, metrics, store, world.sink)
+            oracle.check(expected, oracle.snapshots_of(plan, expected.events), store, world.sink)
         except (Exception, HangingError) as error:  # noqa: BLE001 - whatever escapes the code under test is a finding
             problem = f"{type(error).__name__}: {error}"
             world.trace.note("verdict", problem)
@@ -97,7 +95,7 @@ class Simulator:
             seed,
             problem,
             world.trace.digest(),
-            sum(len(history.sent) for history in histories),
+            sum(len(history.records) for history in histories),
             len(world.struck),
             world.invariants.commits,
             world.trace.lines,

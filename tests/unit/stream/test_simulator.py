@@ -1,13 +1,21 @@
 """The simulator of faulty ingestion: its runs pass, repeat exactly, and find bugs that are planted."""
 
 import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
-from tests.simulator import run
+from stream.events import Event, EventBatch, Interner
+from stream.ingest import Ingest, IngestOptions
+from stream.sources.base import Claims, Part, PartitionedBatch
+from stream.store.sql.writer import SqlWriter
+from stream.store.sqlite import SqliteDatabase
+from tests.simulator import oracle, run
 from tests.simulator.batch import outcomes
 from tests.simulator.bugs import BUGS
-from tests.simulator.faults import MIN_EVENTS, MIN_FAULTS
+from tests.simulator.faults import MIN_EVENTS, MIN_FAULTS, Plan
+from tests.simulator.history import Deed, make_histories
 from tests.simulator.run import Simulator
 from tests.simulator.sink import Sink
 
@@ -51,6 +59,38 @@ def test_a_seed_repeats_its_run_exactly() -> None:
     with Simulator() as one, Simulator() as other:
         for seed in (1, 3):
             assert one.run(seed).digest == other.run(seed).digest
+
+
+class OneBatch:
+    """All events at once, sorted; a `PartitionedSource`."""
+
+    name = "undisturbed"
+
+    def __init__(self, deeds: Sequence[Deed]) -> None:
+        self._events = [
+            Event(deed.src, deed.dst, deed.ts_us, graph=deed.graph, type=deed.type)
+            for deed in sorted(deeds, key=lambda deed: deed.ts_us)
+        ]
+
+    def batches(self, claims: Claims) -> Iterator[PartitionedBatch]:
+        claims.claim(("0",))
+        batch = EventBatch.from_events(self._events, Interner())
+        yield PartitionedBatch(batch, (Part("0", 0, len(batch), {"offset": len(batch)}),))
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_what_must_come_out_is_what_an_undisturbed_ingestion_gives(seed: int, tmp_path: Path) -> None:
+    plan = Plan.of(seed)
+    events = oracle.judge(plan, make_histories(plan)).events
+    options = IngestOptions(
+        step_us=plan.step_us,
+        out_of_orderness_us=plan.out_of_orderness_us,
+        dedup_window_us=0,
+        split_by_type=plan.split_by_type,
+    )
+    with SqlWriter(SqliteDatabase(tmp_path / "store.db")) as writer:
+        Ingest(OneBatch(events), writer, options).run()
+        assert oracle.metrics_of(writer.database) == oracle.snapshots_of(plan, events)
 
 
 @pytest.mark.timeout(0)  # it would use the same alarm
