@@ -16,7 +16,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "benchmarks.md"
 RESULTS = ROOT / "benchmarks" / "results"
-NAMES = ("rollout", "prefill", "ingest", "api", "service_faults", "report", "dashboard")
+NAMES = ("rollout", "prefill", "ingest", "api", "service_faults", "simulator", "report", "dashboard")
 
 
 def table(report: dict[str, Any]) -> str:

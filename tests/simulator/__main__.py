@@ -2,11 +2,11 @@
 
 import argparse
 import sys
-import time
 from collections.abc import Sequence
 
 from tests.simulator.batch import outcomes
 from tests.simulator.bugs import BUGS
+from tests.simulator.tally import Tally
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,20 +20,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--stop", action="store_true", help="stop at the first seed that fails")
     given = parser.parse_args(arguments)
     first, end = (given.seed, given.seed + 1) if given.seed is not None else map(int, given.seeds.split(":"))
-    began_s = time.monotonic()
-    runs = failed = faults = events = 0
+    tally = Tally()
     for outcome in outcomes(range(first, end), processes=given.processes, bug=given.bug):
-        runs, faults, events = runs + 1, faults + outcome.faults, events + outcome.events
+        tally.add(outcome)
         if given.trace:
             print(*outcome.trace, f"trace {outcome.digest}", sep="\n")
         if outcome.problem is not None:
-            failed += 1
             print(f"seed {outcome.seed}: {outcome.problem}\n    {outcome.replay}", flush=True)
             if given.stop:
                 break
-    seconds = time.monotonic() - began_s
-    print(f"{runs} runs, {failed} failed; {events:,} records, {faults:,} faults; {seconds:.1f} s")
-    return 1 if failed else 0
+    print(tally.text())
+    return 1 if tally.failed else 0
 
 
 if __name__ == "__main__":

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 
 from tests.simulator.run import Outcome, Simulator
 
-# Seeds that a worker takes at once.
-_CHUNK = 10
+# Seeds that a worker takes at once; for each chunk it makes the tables of an empty store.
+_CHUNK = 40
 
 
 def outcomes(seeds: Sequence[int], *, processes: int = 1, bug: str | None = None) -> Iterator[Outcome]:

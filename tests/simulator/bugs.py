@@ -119,6 +119,9 @@ def split_graphs_kept() -> Iterator[None]:
         yield
 
 
+# How the problem of a run that has found one begins; that a run breaks down in another way proves nothing.
+FOUND_BY = ("WrongResultError", "BrokenInvariantError", "StuckError")
+
 BUGS: Mapping[str, Callable[[], AbstractContextManager[object]]] = {
     "positions-apart": positions_apart,
     "lateness-by-all": lateness_by_all,

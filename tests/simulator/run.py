@@ -15,7 +15,7 @@ from typing import Self
 from tests.simulator import oracle
 from tests.simulator.bugs import BUGS
 from tests.simulator.disk import copy_template, make_template
-from tests.simulator.faults import Plan
+from tests.simulator.faults import Kind, Plan
 from tests.simulator.history import make_histories
 from tests.simulator.sink import simulated_connections
 from tests.simulator.world import World
@@ -40,7 +40,7 @@ class Outcome:
         problem: what was wrong, None if nothing was.
         digest: of the trace.
         events: records in the logs.
-        faults: how many faults struck.
+        struck: the faults that struck.
         commits: how many transactions took effect.
         trace: what happened.
     """
@@ -49,9 +49,14 @@ class Outcome:
     problem: str | None
     digest: str
     events: int
-    faults: int
+    struck: tuple[Kind, ...]
     commits: int
     trace: list[str] = field(repr=False)
+
+    @property
+    def faults(self) -> int:
+        """How many faults struck."""
+        return len(self.struck)
 
     @property
     def replay(self) -> str:
@@ -96,7 +101,7 @@ class Simulator:
             problem,
             world.trace.digest(),
             sum(len(history.records) for history in histories),
-            len(world.struck),
+            tuple(fault.kind for fault in world.struck),
             world.invariants.commits,
             world.trace.lines,
         )

@@ -13,7 +13,7 @@ from stream.store.sql.writer import SqlWriter
 from stream.store.sqlite import SqliteDatabase
 from tests.simulator import oracle, run
 from tests.simulator.batch import outcomes
-from tests.simulator.bugs import BUGS
+from tests.simulator.bugs import BUGS, FOUND_BY
 from tests.simulator.faults import MIN_EVENTS, MIN_FAULTS, Plan
 from tests.simulator.history import Deed, make_histories
 from tests.simulator.run import Simulator
@@ -41,9 +41,8 @@ def failures(seeds: range, processes: int = 1) -> list[str]:
 
 
 def found_by(bug: str, seeds: range) -> int | None:
-    """Return the first seed whose run comes to something wrong; that it breaks down in another way proves nothing."""
-    verdicts = ("WrongResultError", "BrokenInvariantError", "StuckError")
-    return next((each.seed for each in outcomes(seeds, bug=bug) if (each.problem or "").startswith(verdicts)), None)
+    """Return the first seed whose run comes to something wrong."""
+    return next((each.seed for each in outcomes(seeds, bug=bug) if (each.problem or "").startswith(FOUND_BY)), None)
 
 
 def test_runs_end_as_an_undisturbed_one() -> None:
