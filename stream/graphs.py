@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -305,5 +306,6 @@ def _groups(codes: IntArray) -> list[tuple[int, IntArray]]:
     if int(codes.min()) == int(codes.max()):
         return [(int(codes[0]), np.arange(len(codes)))]
     order = np.argsort(codes, kind="stable")
-    starts = np.flatnonzero(np.diff(codes[order])) + 1
-    return [(int(codes[group[0]]), group) for group in np.split(order, starts)]
+    ordered = codes[order]
+    borders = [0, *(np.flatnonzero(ordered[1:] != ordered[:-1]) + 1).tolist(), len(codes)]
+    return [(int(ordered[begin]), order[begin:end]) for begin, end in pairwise(borders)]

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.events import Reject
-from stream.intake import Verdict, is_too_late
+from stream.intake import Verdict
 from stream.sources.base import PartitionedBatch
 from stream.store.records import GraphState
 from stream.windows import NEVER_US
@@ -117,12 +117,13 @@ class Meter:
     ) -> IngestProgress:
         """Return the progress that a batch makes once it is committed."""
         before = self.progress
-        future, duplicates = int((verdict == Verdict.FUTURE).sum()), int((verdict == Verdict.DUPLICATE).sum())
+        counts = np.bincount(verdict, minlength=len(Verdict)).tolist()
+        future = counts[Verdict.FUTURE]
         return IngestProgress(
             events=before.events + len(verdict) - future,
             rejected=before.rejected + sum(part.rejected for part in batch.parts) + future,
-            late=before.late + int(is_too_late(verdict).sum()),
-            duplicates=before.duplicates + duplicates,
+            late=before.late + counts[Verdict.LATE] + counts[Verdict.FINAL] + counts[Verdict.EDGES_GONE],
+            duplicates=before.duplicates + counts[Verdict.DUPLICATE],
             snapshots=before.snapshots + snapshots,
             revisions=before.revisions + revisions,
             event_time_us=None if event_time_us == NEVER_US else event_time_us,

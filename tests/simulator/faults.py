@@ -123,7 +123,7 @@ class Plan:
             split=shared and random.Random(f"split {seed}").random() < _SPLIT_SHARE,
             n_processes=draw.choice((2, 3)) if shared else 1,
             n_graphs=draw.randint(4, 5) if shared else draw.randint(2, 4),
-            n_events=draw.randint(MIN_EVENTS, MIN_EVENTS + 50),
+            n_events=draw.randint(MIN_EVENTS, MIN_EVENTS + 10),
             n_steps=draw.randint(12, 40),
             step_us=step_us,
             out_of_orderness_us=int(step_us * draw.choice((0, 0, 0.3, 1, 2.5))),

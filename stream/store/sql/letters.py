@@ -58,7 +58,9 @@ class Letters(Part):
             self.database.fetch(f"UPDATE dead_letters SET {column} = ? WHERE id = ?", (now_us, number))
 
     def _add_letters(self, source: SourceState, rejects: list[Reject]) -> None:
-        now_us = self._now_us() if rejects else 0
+        if not rejects:
+            return
+        now_us = self._now_us()
         rows = [(reject, reject.record_of) for reject in rejects if reject.record_of is not None]
         self.database.insert(
             "dead_letters",

@@ -149,7 +149,7 @@ def damaged(name: str, error: ValueError) -> StoreError:
 
 def _in_order(rows: EdgeRows) -> EdgeRows:
     """Return rows in order of graph, step and pair, each once."""
-    graph, step, pair = (np.diff(column) for column in (rows.graph_id, rows.step_start_us, rows.pair))
+    graph, step, pair = (column[1:] - column[:-1] for column in (rows.graph_id, rows.step_start_us, rows.pair))
     ordered = (graph > 0) | (graph == 0) & ((step > 0) | (step == 0) & (pair > 0))
     return rows if ordered.all() else EdgeRows.merge([rows])
 

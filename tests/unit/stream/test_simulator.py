@@ -23,7 +23,7 @@ from tests.simulator.sink import Sink
 SEEDS_OF_BUGS = {
     "positions-apart": range(4),
     "lateness-by-all": range(4),
-    "outbox-emptied-early": range(40, 60),
+    "outbox-emptied-early": range(68, 90),
     "first-seen-stays": range(8),
     "ids-in-memory": range(4),
     "claims-unchecked": range(12),
