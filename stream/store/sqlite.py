@@ -4,6 +4,7 @@ import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,7 @@ class SqliteDatabase(SqliteReadDatabase):
 
     def insert(self, table: str, columns: Mapping[str, Column]) -> None:
         """Insert rows given as columns."""
-        self._many(_insert(table, columns), columns)
+        self._many(_insert(table, tuple(columns)), columns)
 
     def upsert(
         self, table: str, columns: Mapping[str, Column], key: Sequence[str], instead: Mapping[str, str] | None = None
@@ -158,7 +159,8 @@ class SqliteDatabase(SqliteReadDatabase):
         """Insert rows whose `key` columns are new, and overwrite the other columns of those that are there."""
         if instead is None and self._upsert_alike(table, columns, key):
             return
-        self._many(_insert(table, columns) + on_conflict(columns, key, instead), columns)
+        sql = _upsert(table, tuple(columns), tuple(key), tuple((instead or {}).items()))
+        self._many(sql, columns)
 
     def _upsert_alike(self, table: str, columns: Mapping[str, Column], key: Sequence[str]) -> bool:
         """Upsert pairs of whole numbers where few values belong to many keys; return whether these are such.
@@ -232,8 +234,14 @@ class SqliteDatabase(SqliteReadDatabase):
             raise explain(error, self._path) from error
 
 
-def _insert(table: str, columns: Mapping[str, Column]) -> str:
+@cache
+def _insert(table: str, columns: tuple[str, ...]) -> str:
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+
+
+@cache
+def _upsert(table: str, columns: tuple[str, ...], key: tuple[str, ...], instead: tuple[tuple[str, str], ...]) -> str:
+    return _insert(table, columns) + on_conflict(columns, key, dict(instead))
 
 
 def _json(keys: IntArray) -> str:

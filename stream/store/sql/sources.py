@@ -3,6 +3,7 @@
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple
+from operator import attrgetter
 
 from infra.errors import StoreError
 from stream.store.records import Feeder, GraphState, PartitionState, SourceState
@@ -15,6 +16,7 @@ _GRAPH = (
     " snapshots, events, total_nodes, total_edges, late"
 )
 _SAVED = [column for column in _GRAPH.split(", ") if column not in ("id", "name", "step_us")]
+_saved = attrgetter(*_SAVED)
 
 
 class Sources(Part):
@@ -197,11 +199,8 @@ class Sources(Part):
 
     def save_graphs(self, graphs: Iterable[GraphState]) -> None:
         """Write everything of graphs but id, name and step size."""
-        changes = ", ".join(f"{column} = ?" for column in _SAVED)
         for graph in graphs:
-            self.database.fetch(
-                f"UPDATE graphs SET {changes} WHERE id = ?", (*(getattr(graph, column) for column in _SAVED), graph.id)
-            )
+            self.database.fetch(SAVE_GRAPH, (*_saved(graph), graph.id))
 
     def link(self, source: SourceState, partition: str, graph: GraphState) -> None:
         """Note that a partition has events of a graph; nothing changes if that was noted before.
@@ -225,6 +224,7 @@ ADD_GRAPH = (
     "INSERT INTO graphs (name, step_us, snapshots, events, total_nodes, total_edges, late)"
     " VALUES (?, ?, 0, 0, 0, 0, 0) ON CONFLICT (name) DO NOTHING RETURNING id"
 )
+SAVE_GRAPH = f"UPDATE graphs SET {', '.join(f'{column} = ?' for column in _SAVED)} WHERE id = ?"
 HANDS = "SELECT name, watermark_us, max_ts_us, idle, owner FROM partitions WHERE source_id = ?"
 OWNED = "SELECT source_id, name FROM partitions WHERE owner = ? ORDER BY source_id, name FOR UPDATE"
 NOTED = (
