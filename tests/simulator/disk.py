@@ -16,8 +16,6 @@ from stream.store.sql.writer import SqlWriter
 from stream.store.sqlite import SqliteDatabase, SqliteReadDatabase
 from tests.simulator.fiber import Killed
 
-_PAGE_BYTES = 2048
-
 
 @dataclass
 class Trouble:
@@ -198,11 +196,6 @@ def make_template(path: Path) -> None:
     database.begin()
     database.commit()
     database.fetch("PRAGMA wal_checkpoint(TRUNCATE)")
-    # Every commit writes whole pages, with a checksum over each: small ones make the same commits cheaper.
-    for pragma in ("journal_mode = DELETE", f"page_size = {_PAGE_BYTES}"):
-        database.fetch(f"PRAGMA {pragma}")
-    database.fetch("VACUUM")
-    database.fetch("PRAGMA journal_mode = WAL")
     database.close()
 
 

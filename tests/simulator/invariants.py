@@ -116,8 +116,8 @@ class Invariants:
         if gone:
             raise BrokenInvariantError(f"{len(gone)} snapshots are gone")
         self._snapshots = rows
-        for graph_id, graph in self._graphs.items():
-            told, have = graph[2:4], self._sums.get(graph_id, [0, 0])
+        for graph_id in self._graphs.keys() | self._sums.keys():
+            told, have = self._graphs.get(graph_id, [])[2:4], self._sums.get(graph_id, [0, 0])
             if told != have:
                 raise BrokenInvariantError(f"graph {graph_id} tells of {told} snapshots and events, and has {have}")
         return revised

@@ -21,7 +21,7 @@ from tests.simulator.sink import simulated_connections
 from tests.simulator.world import World
 
 _MEMORY = Path("/dev/shm")  # a store that is lost with the machine is all that a simulation needs
-# New objects until Python looks for cycles among them: about those of five worlds.
+# New objects until Python looks for cycles among them: more than a world makes and keeps.
 _GARBAGE_OBJECTS = 100_000
 # No code under test waits for real, so a run that takes this long hangs.
 _HANG_S = 60.0
@@ -107,7 +107,7 @@ class Simulator:
         )
 
     def __enter__(self) -> Self:
-        # What was imported stays; to look through it again and again for cycles took a tenth of the time.
+        # What was imported stays: to look through it for cycles again and again takes time and finds nothing.
         self._thresholds = gc.get_threshold()
         gc.freeze()
         gc.set_threshold(_GARBAGE_OBJECTS, *self._thresholds[1:])
