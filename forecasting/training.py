@@ -52,6 +52,7 @@ def forecaster_of(found: checkpoint.Checkpoint) -> MambaForecaster:
         ranks_season=int(card["season_steps"]),
         calibration=Calibration.from_json(card["calibration"]),
         name=str(card["name"]),
+        precision=found.precision,
     )
 
 
