@@ -84,6 +84,7 @@ def save(folder: Path, net: ForecasterNet, card: dict[str, Any], *, precision: s
         "weights": name,
         "digest": digest,
     }
+    full.pop("precision", None)
     if precision != "fp32":
         full["precision"] = precision
     try:
