@@ -300,5 +300,5 @@ def compress(
 
         by_graph, windows = scores(forecaster_of(one), parts, most=most_windows, seed=seed, on_windows=report)
         found.append(by_graph)
-    said = verdict(*found, windows, tolerance)
+    said = verdict(found[0], found[1], windows, tolerance)
     return said, lambda target: made(full, method, trained, target, backtest=said.to_json())

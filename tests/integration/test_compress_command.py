@@ -1,4 +1,7 @@
-"""`graphtide compress`: a smaller form takes the place of a model where it forecasts as well, and forecasts say so."""
+"""`graphtide compress`: a smaller form takes the place of a model where it forecasts as well, and forecasts say so.
+
+What docs/compression.md shows is run here, on a small model.
+"""
 
 import json
 import shutil
