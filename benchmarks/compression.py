@@ -38,10 +38,13 @@ from models.checkpoint import Checkpoint
 from models.features import N_FEATURES
 from models.forecaster import ForecasterState, MambaForecaster
 from models.mamba2.kernels.contract import StackWeights
+from models.mamba2.kernels.cpu.backend import CpuStack
 from models.mamba2.kernels.registry import get_backend
 from models.optimisation import TrainingConfig, TrainingProgress
 from models.pruning import n_parameters
 from models.quantisation import encode, n_bytes
+from models.ranks import structure_json
+from models.training import train_series
 from stream.sources.simulate import SimulatedSource
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,6 +57,8 @@ SHRUNK = {
     "pruned": (Method(prune_share=0.5), Method(prune_share=0.5, precision="int8")),
     "distilled": (Method(distil=True), Method(distil=True, precision="int8")),
 }
+# The full architecture, trained on for half as many iterations: what of a form's scores training alone would give.
+CONTROL = "fp32, trained on"
 SIMULATED, TOLERANCE = 24, 0.005
 TIMED_STEPS, ROUNDS = 2048, 20
 PROTOCOL = {
@@ -72,7 +77,7 @@ def general() -> Checkpoint:
 def forms() -> dict[str, Checkpoint]:
     """Return the full model and its smaller forms, by name."""
     found = {FULL: general()}
-    for name in (*ROUNDED, *SHRUNK, *(f"{name}-int8" for name in SHRUNK)):
+    for name in (*ROUNDED, *SHRUNK, *(f"{name}-int8" for name in SHRUNK), CONTROL):
         form = checkpoint.load(FOLDER / name)
         if form is None:
             sys.exit(f"{FOLDER / name} is missing: python benchmarks/compression.py make")
@@ -91,7 +96,8 @@ def make(iterations: int) -> None:
     for name, method in ROUNDED.items():
         made(full, method, None, FOLDER / name)
     missing = [name for name in SHRUNK if checkpoint.load(FOLDER / f"{name}-int8") is None]
-    if not missing:
+    has_control = checkpoint.load(FOLDER / CONTROL) is not None
+    if not missing and has_control:
         return
     torch.set_num_threads(1)
     config = TrainingConfig(
@@ -116,6 +122,16 @@ def make(iterations: int) -> None:
         say(f"{name}: {trained.scores()}")
         for method, folder in zip(SHRUNK[name], (FOLDER / name, FOLDER / f"{name}-int8"), strict=True):
             made(full, method, trained, folder)
+    if not has_control:
+        shorter = replace(config, max_iterations=iterations // 2)
+        resume_from = FOLDER / CONTROL / "training.pt"
+        resume_from.parent.mkdir(parents=True, exist_ok=True)
+        trained = train_series(
+            series, full.net.config, shorter, start=full.net, resume_from=resume_from, on_progress=tell
+        )
+        say(f"{CONTROL}: {trained.scores()}")
+        found = {"ranks": structure_json(trained.ranks), "calibration": trained.calibration.to_json()}
+        checkpoint.save(FOLDER / CONTROL, trained.net, {**full.card, **found, "scores": trained.scores()})
 
 
 def score() -> None:
@@ -177,11 +193,13 @@ def speed() -> None:
     values = history.values[:TIMED_STEPS]
     # What kernels take does not hang on the numbers.
     inputs = torch.randn(1, TIMED_STEPS, N_FEATURES, generator=torch.Generator().manual_seed(0))
-    lanes = {}
+    lanes, rows = {}, []
     for name, form in forms().items():
         model, net = forecaster_of(form), form.net
         start = model.start(history.step_us, history.start_us)
         stack = get_backend().pack(StackWeights.from_modules(net.embed, net.core, net.head), form.precision)
+        if isinstance(stack, CpuStack):
+            rows.append(row(name, "in memory", stack.floor(1).weight_bytes, "bytes"))
         lanes[name] = {
             "encoding": partial(model.update, start, values),
             "forecast": partial(consume, model, model.update(start, values)),
@@ -195,10 +213,8 @@ def speed() -> None:
                 work()
                 used_s = time.process_time() - begin_s
                 least[name, what] = min(least.get((name, what), math.inf), used_s)
-    keep(
-        [row(name, f"{what}, a step", s / TIMED_STEPS * 1e6, "microseconds") for (name, what), s in least.items()],
-        "speed",
-    )
+    rows += [row(name, f"{what}, a step", s / TIMED_STEPS * 1e6, "microseconds") for (name, what), s in least.items()]
+    keep(rows, "speed")
 
 
 def consume(model: MambaForecaster, state: ForecasterState) -> None:
