@@ -135,6 +135,17 @@ def test_what_makes_no_sense_is_refused(graphtide: Cli) -> None:
 
 
 @pytest.mark.usefixtures("at_the_toy")
+def test_the_general_model_is_compared_on_the_public_logs(
+    graphtide: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GRAPHTIDE_DATA_DIR", str(tmp_path))
+    ran = graphtide("compress", "--general", "small", "--weights", "int8")
+    assert (ran.code, "sx-mathoverflow is not at hand" in ran.err) == (1, True)
+    assert not Path("small").exists()
+    assert graphtide("compress", "toy", "--general", "small", "--weights", "int8").code == 2
+
+
+@pytest.mark.usefixtures("at_the_toy")
 def test_a_smaller_form_without_its_full_model_says_what_is_missing(graphtide: Cli) -> None:
     assert graphtide("compress", "toy", "--weights", "bf16").code == 0
     shutil.rmtree(OWN / "full")
