@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from models.sampling import TrainingSeries
 
 
+# What a training that was killed goes on from; one of `graphtide train` has a file of its own.
+_RESUME_NAME = "compression.pt"
+
+
 class Weights(StrEnum):
     """What weights are stored and run in."""
 
@@ -183,7 +187,7 @@ def _of_general(settings: "Settings", folder: Path, simulated: int) -> _Target:
 def _compress(settings: "Settings", target: _Target, method: "Method", *, force: bool) -> "Checkpoint":
     from forecasting.compression import compress as compressed  # noqa: PLC0415 - imports torch
     from forecasting.compression import judged_parts, shrunk  # noqa: PLC0415
-    from forecasting.training import RESUME_NAME, tuning_config  # noqa: PLC0415
+    from forecasting.training import tuning_config  # noqa: PLC0415
 
     trained = None
     with ExitStack() as shown:
@@ -193,7 +197,7 @@ def _compress(settings: "Settings", target: _Target, method: "Method", *, force:
                 method,
                 target.series,
                 tuning_config(settings),
-                resume_from=target.folder / RESUME_NAME,
+                resume_from=target.folder / _RESUME_NAME,
                 on_training=TrainingReport(shown, f"Training what is left of {target.name}"),
             )
         scoring = Phase(shown, "Comparing with the full model")
