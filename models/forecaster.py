@@ -50,8 +50,6 @@ N_METRICS = len(METRIC_NAMES)
 _TOTALS = [METRIC_INDEX[total] for total, _ in RUNNING_TOTALS]
 _COUNTS = [index for index, metric in enumerate(METRICS) if metric.kind is Kind.COUNT]
 WHOLE_RAMP = 0.3
-# History is encoded in pieces of this many steps, which bounds memory.
-ENCODE_STEPS = BLOCK_STEPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,8 +288,8 @@ class MambaForecaster:
         observed = state.statistics.observed
         marks = state.errors.marks(observed, len(values)) if self._follow_errors else []
         errors, known = state.errors, {} if earlier is None else earlier.errors.by_step()
-        for begin in range(0, len(values), ENCODE_STEPS):
-            piece = values[begin : begin + ENCODE_STEPS]
+        for begin in range(0, len(values), BLOCK_STEPS):
+            piece = values[begin : begin + BLOCK_STEPS]
             # Notes are made beside the way and not on it: which are made, and which are known, changes no state.
             for mark in (mark - begin for mark in marks if begin < mark <= begin + len(piece)):
                 note = known.get(observed + begin + mark) or self._note(self._observe(state, piece[:mark]))

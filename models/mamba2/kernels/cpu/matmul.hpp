@@ -62,6 +62,11 @@ inline void tile(
                 }
             }
         }
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+            for (int u = 0; u < kUnits; ++u) keep(sums[r][u]);
+        }
     }
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {
