@@ -96,7 +96,8 @@ class Verdict:
     """What a backtest says of a smaller form against the full model.
 
     Attributes:
-        wql_ratio, mase_ratio: geometric means over count metrics, then graphs; below 1 the smaller form is better.
+        wql_ratio, mase_ratio: geometric means over count metrics, then graphs; below 1 the smaller form is better; NaN
+            where every observation or score was zero.
         graphs, windows: what they were taken over.
         tolerance: by how much weighted quantile loss may be higher.
     """
@@ -113,8 +114,9 @@ class Verdict:
         return self.wql_ratio <= 1 + self.tolerance
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON values for a card."""
-        return {**asdict(self), "holds": self.holds}
+        """Return JSON values for a card; a ratio that is not defined is null."""
+        fields = {name: None if math.isnan(value) else value for name, value in asdict(self).items()}
+        return {**fields, "holds": self.holds}
 
 
 def judged_parts(series: Sequence[TrainingSeries]) -> list[Judged]:

@@ -17,11 +17,18 @@ def form_of(card: Mapping[str, Any]) -> str | None:
     found = card.get("compression")
     if found is None:
         return None
-    said = found["backtest"]
-    against = f"weighted quantile loss {said['wql_ratio']:.4f} of the full model's"
-    if not said["holds"]:
-        against += f", which is over the {1 + said['tolerance']:g} that were allowed: it was forced"
-    return f"{found['method']}, {against}"
+    said = found.get("backtest")
+    if said is None:
+        return f"{found['method']}, which was never compared with the full model"
+    return f"{found['method']}, {standing(said)}" + ("" if said["holds"] else "; it was forced")
+
+
+def standing(said: Mapping[str, Any]) -> str:
+    """Return in words how a smaller form stands beside the full model, from the values of a `compression.Verdict`."""
+    if said["wql_ratio"] is None:
+        return "which could not be compared with the full model, as nothing happened in the steps kept for that"
+    text = f"weighted quantile loss {said['wql_ratio']:.4f} of the full model's"
+    return text if said["holds"] else f"{text}, over the {1 + said['tolerance']:g} that are allowed"
 
 
 def full_model(folder: Path) -> Checkpoint | None:

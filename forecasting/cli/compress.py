@@ -187,6 +187,7 @@ def _of_general(settings: "Settings", folder: Path, simulated: int) -> _Target:
 def _compress(settings: "Settings", target: _Target, method: "Method", *, force: bool) -> "Checkpoint":
     from forecasting.compression import compress as compressed  # noqa: PLC0415 - imports torch
     from forecasting.compression import judged_parts, shrunk  # noqa: PLC0415
+    from forecasting.forms import standing  # noqa: PLC0415
     from forecasting.training import tuning_config  # noqa: PLC0415
 
     trained = None
@@ -211,13 +212,10 @@ def _compress(settings: "Settings", target: _Target, method: "Method", *, force:
             seed=settings.forecast.seed,
             on_windows=lambda done, total: scoring(done, total, "forecasts"),
         )
-    against = (
-        f"weighted quantile loss {said.wql_ratio:.4f} of the full model's, MASE {said.mase_ratio:.4f}, "
-        f"over {said.windows} windows of {said.graphs} graphs"
-    )
+    against = f"{standing(said.to_json())} ({said.windows} windows, {said.graphs} graphs)"
     if not said.holds and not force:
         raise ModelError(
-            f"{target.name}, {method}: {against}; at most {1 + said.tolerance:g} is allowed, so nothing was changed",
+            f"{target.name}, {method}: {against}; nothing was changed",
             fix="choose another form, or take it as it is with --force: its card and every forecast will say so",
         )
     found = target.use(write)
@@ -225,6 +223,6 @@ def _compress(settings: "Settings", target: _Target, method: "Method", *, force:
     say(
         f"{target.name}, {method}: {against}; {sizes[1]:,} bytes of weights for {sizes[0]:,}, "
         f"{parameters[1]:,} parameters for {parameters[0]:,}; kept in {target.folder}"
-        + ("" if said.holds else f"; forced, {1 + said.tolerance:g} was allowed")
+        + ("" if said.holds else "; forced")
     )
     return found

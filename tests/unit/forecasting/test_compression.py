@@ -1,5 +1,6 @@
 """What is said of smaller forms: ratios against the full model, and that where nothing was compared nothing holds."""
 
+import json
 import math
 from pathlib import Path
 
@@ -54,6 +55,9 @@ def test_where_nothing_could_be_compared_a_form_does_not_hold(nothing: float) ->
     said = verdict(scored(nothing), scored(nothing), 1, tolerance=0.005)
     assert math.isnan(said.wql_ratio)
     assert not said.holds
+    card = {"compression": {"method": "int8", "backtest": said.to_json()}}
+    assert json.loads(json.dumps(card, allow_nan=False)) == card
+    assert "could not be compared" in str(form_of(card))
 
 
 def test_a_form_is_judged_behind_what_was_learned_from() -> None:
