@@ -175,8 +175,11 @@ inline void run_layer(const Model& model, int index, Workspace& workspace, int f
             sizes.d_model, sizes.norm_eps
         );
     }
+    const bool own_states = rows[0].state != rows[count - 1].state;
+    Coming coming{rows, count, static_cast<long>(index) * sizes.layer_state, 0};
     multiply_rows(
-        layer.in_proj, workspace.normed, workspace.normed_stride, workspace.projected, projected_stride, count, workspace
+        layer.in_proj, workspace.normed, workspace.normed_stride, workspace.projected, projected_stride, count, workspace,
+        own_states ? &coming : nullptr
     );
     for (int r = 0; r < count; ++r) {
         float* projected = workspace.projected + r * projected_stride;
@@ -193,10 +196,10 @@ inline void run_layer(const Model& model, int index, Workspace& workspace, int f
             projected + sizes.inner
         );
     }
-    if (rows[0].state == rows[count - 1].state) {
-        scan_rows<false>(sizes, layer, index, workspace, first, count);
-    } else {
+    if (own_states) {
         scan_rows<true>(sizes, layer, index, workspace, first, count);
+    } else {
+        scan_rows<false>(sizes, layer, index, workspace, first, count);
     }
     const int group_width = sizes.inner / sizes.n_groups;
     const int group_count = sizes.n_heads / sizes.n_groups * sizes.headdim;
