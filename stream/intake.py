@@ -84,10 +84,11 @@ def count_verdicts(
     for part in batch.parts:
         state = partitions[part.partition]
         counts = np.bincount(verdict[part.begin : part.end], minlength=len(Verdict)).tolist()
-        state.rejected += part.rejected + counts[Verdict.FUTURE]
-        state.events += part.end - part.begin - counts[Verdict.FUTURE]
-        state.late += counts[Verdict.LATE] + counts[Verdict.FINAL] + counts[Verdict.EDGES_GONE]
-        state.duplicates += counts[Verdict.DUPLICATE]
+        _, future, late, final, edges_gone, duplicates = counts
+        state.rejected += part.rejected + future
+        state.events += part.end - part.begin - future
+        state.late += late + final + edges_gone
+        state.duplicates += duplicates
 
 
 def is_too_late(verdict: npt.NDArray[np.int8]) -> BoolArray:
@@ -109,6 +110,8 @@ def turned_away(
         keep: see `batch`.
     """
     rows = np.flatnonzero((verdict != Verdict.COUNTS) & (verdict != Verdict.DUPLICATE)).tolist()
+    if not rows:
+        return []
     reasons = _reasons(rules)
     if batch.letter is not None:
         return [batch.letter(row, reasons[Verdict(verdict[row])], LATE_STAGE) for row in rows]

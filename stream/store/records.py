@@ -14,6 +14,8 @@ from stream.windows import Clock
 PAIR_BITS = 32
 MAX_NODE_ID = 2**31 - 1
 _FEW_STEPS = 32
+# From here on it pays to look at the steps first.
+_MANY_ROWS = 1000
 
 
 @dataclass(slots=True)
@@ -131,7 +133,7 @@ class EdgeRows:
 
 def _order(graph_id: IntArray, step: IntArray, pair: IntArray) -> IntArray:
     """Return the order by graph, step and pair; that of equal rows is any."""
-    if len(pair) and (graph_id == graph_id[0]).all():
+    if len(pair) > _MANY_ROWS and (graph_id == graph_id[0]).all():
         steps = np.unique(step)
         if len(steps) <= _FEW_STEPS:
             # One sort by a single key for each step takes a third of the time of one by all keys.

@@ -25,6 +25,7 @@ class Broker:
         self.histories = histories
         self.group = Group(len(histories), trace)
         self.down_until_us = 0
+        self.cuts_fetches = True
         self._clock = clock
         self._draw = draw
 
@@ -40,14 +41,15 @@ class Broker:
         return int(history.offset[count - 1]) + 1 if count else 0
 
     def fetch(self, offsets: Mapping[int, int], max_records: int) -> list[Chunk]:
-        """Return records of partitions from their offsets on: of some of them, and as many as it likes."""
+        """Return records of partitions from their offsets on: while it cuts, of some, and as many as it likes."""
         chunks = []
-        partitions = [number for number in offsets if self._draw.random() < 0.85]
+        partitions = [number for number in offsets if not self.cuts_fetches or self._draw.random() < 0.85]
         self._draw.shuffle(partitions)
         for number in partitions:
             history = self.histories[number]
             begin, end = np.searchsorted(history.offset, (offsets[number], self.end(number))).tolist()
-            most = max_records if self._draw.random() < 0.5 else self._draw.randint(1, max_records)
+            whole = not self.cuts_fetches or self._draw.random() < 0.5
+            most = max_records if whole else self._draw.randint(1, max_records)
             end = min(end, begin + most)
             if begin < end:
                 chunks.append(_chunk(history, number, begin, end))

@@ -5,6 +5,7 @@ write, and there is no lock that keeps others out. A frozen process must not fin
 """
 
 import shutil
+import sqlite3
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from infra.errors import StoreError
 from stream.store.sql.database import Column, Row
 from stream.store.sql.writer import SqlWriter
 from stream.store.sqlite import SqliteDatabase, SqliteReadDatabase
+from stream.store.sqlite_file import connect_reader
 from tests.simulator.fiber import Killed
 
 
@@ -54,6 +56,8 @@ class Disk:
     leaders: dict[str, int] = field(default_factory=dict)
     is_full: bool = False
     _writers: int = 0
+    # Connections that processes have read from and closed: between two statements one is as good as a new one.
+    _spare: list[sqlite3.Connection] = field(default_factory=list)
 
     def next_number(self) -> int:
         """Return a number for a new writer."""
@@ -65,6 +69,19 @@ class Disk:
         """Open the store as a process does; `on_commit` is called after each commit that took effect."""
         kind = SharedDatabase if self.shared else SimulatedDatabase
         return SqlWriter(kind(self, trouble, on_commit), self.now_us)
+
+    def connect_reader(self) -> sqlite3.Connection:
+        """Return a connection that only reads."""
+        return self._spare.pop() if self._spare else connect_reader(self.path)
+
+    def spare(self, connection: sqlite3.Connection) -> None:
+        """Take back a connection that only reads."""
+        self._spare.append(connection)
+
+    def close(self) -> None:
+        """Close what is spare."""
+        while self._spare:
+            self._spare.pop().close()
 
     def open_reader(self, writer: Callable[[], int]) -> "ReadingDatabase":
         """Open the store for reading; `writer` tells the number of the same process's writer."""
@@ -78,6 +95,13 @@ class ReadingDatabase(SqliteReadDatabase):
         self._disk = disk
         self._writer = writer
         super().__init__(disk.path)
+
+    def _open(self) -> sqlite3.Connection:
+        return self._disk.connect_reader()
+
+    def close(self) -> None:
+        """Release the connection."""
+        self._disk.spare(self._connection)
 
     def elect(self, role: str) -> bool:
         """Return whether this process has a role; it gets it where nobody has."""

@@ -30,8 +30,8 @@ class Invariants:
         self.waiting = 0
         self._epoch = 0
         self._partitions: dict[str, _Row] = {}
-        self._graphs: dict[int, list[Any]] = {}
-        self._snapshots: set[_Row] = set()
+        self._graphs: dict[int, _Row] = {}
+        self._snapshots: list[_Row] = []
         # Graph to how many snapshots it has, and their events.
         self._sums: dict[int, list[int]] = {}
 
@@ -63,43 +63,52 @@ class Invariants:
 
     def _check_partitions(self, database: SimulatedDatabase) -> None:
         for row in database.peek(_PARTITIONS):
-            name, owner, position, *counts = row
+            name, _, position, *counts = row
             before = self._partitions.get(name)
-            now = (owner, position, *counts)
-            if now == before:
+            if row == before:
                 continue
-            self._partitions[name] = now
+            self._partitions[name] = row
             offset = 0 if position is None else int(json.loads(position)["offset"])
             number = int(name.rpartition("/")[2])
             if before is not None:
-                if before[1:] != now[1:] and not database.exclusive and before[0] != database.number:
+                if before[2:] != row[2:] and not database.exclusive and before[1] != database.number:
                     raise BrokenInvariantError(
-                        f"writer {database.number} moved partition {name}, which writer {before[0]} had claimed"
+                        f"writer {database.number} moved partition {name}, which writer {before[1]} had claimed"
                     )
                 if offset < self.offsets.get(number, 0):
                     raise BrokenInvariantError(
                         f"the offset of partition {name} went back from {self.offsets[number]} to {offset}"
                     )
-                if any(count < then for count, then in zip(counts, before[2:], strict=True)):
-                    raise BrokenInvariantError(f"counters of partition {name} fell: {before[2:]} to {tuple(counts)}")
+                if any(count < then for count, then in zip(counts, before[3:], strict=True)):
+                    raise BrokenInvariantError(f"counters of partition {name} fell: {before[3:]} to {row[3:]}")
             self.offsets[number] = offset
 
     def _check_graphs(self, database: SimulatedDatabase) -> None:
-        for graph_id, *row in database.peek(_GRAPHS):
-            before = self._graphs.get(graph_id)
+        for row in database.peek(_GRAPHS):
+            before = self._graphs.get(row[0])
             if before == row:
                 continue
             if before is not None and any(
                 then is not None and (now is None or now < then) for now, then in zip(row, before, strict=True)
             ):
-                raise BrokenInvariantError(f"graph {graph_id} went back: {before} to {row}")
-            self._graphs[graph_id] = row
+                raise BrokenInvariantError(f"graph {row[0]} went back: {before} to {row}")
+            self._graphs[row[0]] = row
 
     def _check_snapshots(self, database: SimulatedDatabase) -> int:
+        rows = database.peek(_SNAPSHOTS)
+        revised = self._note_snapshots(rows) if rows != self._snapshots else 0
+        for graph_id in self._graphs.keys() | self._sums.keys():
+            told, have = self._graphs.get(graph_id, ())[3:5], tuple(self._sums.get(graph_id, (0, 0)))
+            if told != have:
+                raise BrokenInvariantError(f"graph {graph_id} tells of {told} snapshots and events, and has {have}")
+        return revised
+
+    def _note_snapshots(self, rows: list[_Row]) -> int:
+        """Compare snapshots that changed; return how many were revised."""
         revised = 0
-        rows = set(database.peek(_SNAPSHOTS))
-        gone = {row[:2]: row for row in self._snapshots - rows}
-        for row in rows - self._snapshots:
+        before_all, now_all = set(self._snapshots), set(rows)
+        gone = {row[:2]: row for row in before_all - now_all}
+        for row in now_all - before_all:
             graph_id, step_us, revision, events = row[:4]
             of_graph = self._sums.setdefault(graph_id, [0, 0])
             before = gone.pop(row[:2], None)
@@ -116,8 +125,4 @@ class Invariants:
         if gone:
             raise BrokenInvariantError(f"{len(gone)} snapshots are gone")
         self._snapshots = rows
-        for graph_id in self._graphs.keys() | self._sums.keys():
-            told, have = self._graphs.get(graph_id, [])[2:4], self._sums.get(graph_id, [0, 0])
-            if told != have:
-                raise BrokenInvariantError(f"graph {graph_id} tells of {told} snapshots and events, and has {have}")
         return revised

@@ -100,13 +100,14 @@ def snapshots_of(plan: Plan, events: Sequence[Deed]) -> dict[tuple[str, int], Ro
     step_us = plan.step_us
     # The last events of the logs close what ends before them, less the bound of disorder.
     end = (end_us(plan) - plan.out_of_orderness_us) // step_us
-    rows = [(event.graph, event) for event in events]
+    rows = [event for event in events if event.ts_us < end * step_us]
     if plan.split_by_type:
-        rows += [(f"{event.graph}:{event.type}", event) for event in events if event.type]
-    rows = sorted((row for row in rows if row[1].ts_us < end * step_us), key=lambda row: row[1].ts_us)
-    graphs, graph = _coded([name for name, _ in rows])
-    ends = _coded([name for _, event in rows for name in (event.src, event.dst)])[1].reshape(-1, 2)
-    step = np.array([event.ts_us for _, event in rows], dtype=np.int64) // step_us
+        rows += [event._replace(graph=f"{event.graph}:{event.type}") for event in rows if event.type]
+    rows.sort(key=attrgetter("ts_us"))
+    graph_names, src, dst, ts_us, _, _ = zip(*rows, strict=True)
+    graphs, graph = _coded(graph_names)
+    ends = np.ascontiguousarray(_coded((*src, *dst))[1].reshape(2, -1).T)
+    step = np.array(ts_us, dtype=np.int64) // step_us
     first = step[np.unique(graph, return_index=True)[1]]
     offset = np.cumsum(end - first) - (end - first)
     n_steps = int((end - first).sum())
@@ -133,7 +134,7 @@ def snapshots_of(plan: Plan, events: Sequence[Deed]) -> dict[tuple[str, int], Ro
 def _coded(names: Sequence[str]) -> tuple[list[str], IntArray]:
     """Return the distinct names, and the number of each name [n] among them."""
     number = {name: at for at, name in enumerate(dict.fromkeys(names))}
-    return list(number), np.array([number[name] for name in names], dtype=np.int64)
+    return list(number), np.fromiter(map(number.__getitem__, names), dtype=np.int64, count=len(names))
 
 
 def check(expected: Expected, metrics: dict[tuple[str, int], Row], store: Path, sink: Sink) -> None:

@@ -84,6 +84,7 @@ class World:
         finally:
             for process in self._processes():
                 process.kill()
+            self.disk.close()
         raise StuckError(f"offsets {self.invariants.offsets}, {self.invariants.waiting} changes wait for the sink")
 
     def _processes(self) -> list[Process]:
@@ -114,6 +115,7 @@ class World:
         self.trace.note("world", "no more faults")
         self.broker.down_until_us = self.sink.down_until_us = self.sink.slow_until_us = 0
         self.sink.partial = self.sink.lost_acks = 0
+        self.broker.cuts_fetches = False
         self._disk_full_until_us = 0
         for process in self._processes():
             process.frozen_until_us = min(process.frozen_until_us, self.clock.elapsed_us)

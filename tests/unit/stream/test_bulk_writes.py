@@ -1,11 +1,13 @@
 """What the store does in bulk is what it would do one by one: ids of names, first steps, the order of edges."""
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.store import open_writer
+from stream.store import open_writer, records
 from stream.store.records import EdgeRows
 from stream.store.sql import dictionary
 from stream.windows import NEVER_US
@@ -61,13 +63,15 @@ def test_first_steps_of_many_edges_are_those_that_were_set(tmp_path):
 @given(
     st.lists(st.tuples(st.integers(1, 2), st.integers(0, 40), st.integers(0, 5), st.integers(1, 3)), max_size=60),
     st.booleans(),
+    st.sampled_from([0, 1000]),
 )
-def test_merged_edges_are_in_order_and_added_up(rows, one_graph):
+def test_merged_edges_are_in_order_and_added_up(rows, one_graph, many_rows):
     counts: dict[tuple[int, int, int], int] = {}
     rows = [(1 if one_graph else graph, step, pair, events) for graph, step, pair, events in rows]
     for graph, step, pair, events in rows:
         counts[graph, step, pair] = counts.get((graph, step, pair), 0) + events
     columns = np.array(rows, dtype=np.int64).reshape(-1, 4).T
-    merged = EdgeRows.merge([EdgeRows(*columns[:, :10]), EdgeRows(*columns[:, 10:])])
+    with patch.object(records, "_MANY_ROWS", many_rows):
+        merged = EdgeRows.merge([EdgeRows(*columns[:, :10]), EdgeRows(*columns[:, 10:])])
     found = zip(merged.graph_id, merged.step_start_us, merged.pair, merged.events, strict=True)
     assert [tuple(map(int, row)) for row in found] == [(*key, counts[key]) for key in sorted(counts)]
