@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Do what the command line says; return 1 where a step or a check fails, 2 where this machine cannot."""
     parser = argparse.ArgumentParser(prog="python -m tests.image", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="which image (default %(default)s)")
-    parser.add_argument("--full", action="store_true", help="install torch as the image does: about 7 GB of disk")
+    parser.add_argument("--full", action="store_true", help="install torch as the image does: some gigabytes")
     given = parser.parse_args(arguments)
     began_s = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="graphtide-image-") as name:
