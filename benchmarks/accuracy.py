@@ -27,6 +27,7 @@ from hardware import hardware, versions
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from forecasting.backtest import backtest
+from forecasting.backtests.plan import spread_windows
 from forecasting.backtests.ratios import COUNT_METRICS, ratios
 from forecasting.backtests.scores import BacktestResult, Row
 from forecasting.general import DevelopmentLog, development_logs
@@ -59,9 +60,10 @@ class Test:
 def short_test(tested: int) -> Test:
     """Return windows of a week, or of what there is, spread over the test part without overlap."""
     window = min(max(HORIZONS), tested)
-    origins = max(1, min(MAX_ORIGINS, tested // window))
-    stride = (tested - window) // (origins - 1) if origins > 1 else window
-    return Test(tuple(dict.fromkeys(min(horizon, window) for horizon in HORIZONS)), origins, stride)
+    return Test(
+        tuple(dict.fromkeys(min(horizon, window) for horizon in HORIZONS)),
+        *spread_windows(tested, window, MAX_ORIGINS),
+    )
 
 
 def models_of(names: list[str], past: History, log: str, folder: Path) -> Iterator[Model[Any]]:

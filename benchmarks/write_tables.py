@@ -1,4 +1,4 @@
-"""Write the tables of docs/benchmarks.md anew from benchmarks/results/*.json.
+"""Write the tables of docs/benchmarks.md and docs/accuracy.md anew from benchmarks/results/*.json.
 
     python benchmarks/write_tables.py [--check]
 
@@ -10,13 +10,12 @@ import argparse
 import json
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "benchmarks.md"
 RESULTS = ROOT / "benchmarks" / "results"
-NAMES = ("rollout", "prefill", "ingest", "api", "service_faults", "report", "dashboard")
 
 
 def table(report: dict[str, Any]) -> str:
@@ -46,6 +45,28 @@ def table(report: dict[str, Any]) -> str:
             reasons.setdefault(missing["reason"], []).append(f"{missing['case']} ({missing['system']})")
         lines += ["", "Not measured: " + "; ".join(f"{', '.join(what)}: {why}" for why, what in reasons.items()) + "."]
     return "\n".join(lines)
+
+
+def forms_table(report: dict[str, Any]) -> str:
+    """Return the Markdown of a report on forms of one model: a line a form, beside the first; a column a measure."""
+    cases, systems = (list(dict.fromkeys(row[key] for row in report["rows"])) for key in ("case", "system"))
+    rows = {(row["case"], row["system"]): row for row in report["rows"]}
+    heads = [f"{system} ({unit})" if (unit := rows[cases[0], system]["unit"]) else system for system in systems]
+    lines = ["| form | " + " | ".join(heads) + " |", "|---" * (len(systems) + 1) + "|"]
+    for case in cases:
+        cells = [_beside(rows[case, system], rows[cases[0], system]) for system in systems]
+        lines.append(f"| {case} | " + " | ".join(cells) + " |")
+    hardware, versions = report["hardware"], report["versions"]
+    made_with = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+    return "\n".join([*lines, "", f"`{report['command']}` on {_processor(hardware)}; {made_with}."])
+
+
+def _beside(row: dict[str, Any], first: dict[str, Any]) -> str:
+    value = row["value"]
+    if row["unit"].startswith("of "):
+        return f"{value:.4f}"
+    text = f"{value:,.3g}" if value < 1000 else f"{value:,.0f}"
+    return text if row is first else f"{text} ({value / first['value'] - 1:+.0%})"
 
 
 def _processor(hardware: dict[str, Any]) -> str:
@@ -83,11 +104,20 @@ def between(page: str, name: str, text: str) -> str:
     return page
 
 
-def written(page: str) -> str:
+# By page, what is written between its marks.
+TABLES: dict[str, dict[str, Callable[[dict[str, Any]], str]]] = {
+    "benchmarks.md": dict.fromkeys(
+        ("rollout", "prefill", "ingest", "api", "service_faults", "report", "dashboard"), table
+    ),
+    "accuracy.md": {"compression": forms_table},
+}
+
+
+def written(page: str, tables: dict[str, Callable[[dict[str, Any]], str]]) -> str:
     """Return the page with the tables of the results."""
-    for name in NAMES:
+    for name, write in tables.items():
         result = RESULTS / f"{name}.json"
-        text = table(json.loads(result.read_text(encoding="utf-8"))) if result.is_file() else "Not measured yet."
+        text = write(json.loads(result.read_text(encoding="utf-8"))) if result.is_file() else "Not measured yet."
         page = between(page, name, text)
     return page
 
@@ -96,8 +126,12 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a table is out of date")
     given = parser.parse_args()
-    before = PAGE.read_text(encoding="utf-8")
-    after = written(before)
-    if given.check:
-        sys.exit(int(before != after))
-    PAGE.write_text(after, encoding="utf-8")
+    is_old = False
+    for name, tables in TABLES.items():
+        page = ROOT / "docs" / name
+        before = page.read_text(encoding="utf-8")
+        after = written(before, tables)
+        is_old |= before != after
+        if not given.check:
+            page.write_text(after, encoding="utf-8")
+    sys.exit(int(given.check and is_old))

@@ -191,8 +191,9 @@ def _checkpoints(directory: Path) -> Iterator[Finding]:
     names = []
     for folder in folders:
         try:
-            read_card(folder)
-            names.append(folder.name)
+            card = read_card(folder) or {}
+            form = card.get("compression", {}).get("method")
+            names.append(f"{folder.name} ({form})" if form else folder.name)
         except GraphtideError as error:
             yield Finding("models", Status.WARN, f"{folder}: {error.message}", error.fix or "")
     if names:

@@ -5,6 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Self
 
+from forecasting.forms import form_of
 from forecasting.history import read_history
 from forecasting.resolving import Stamp, is_own, resolve, stamp_of
 from infra.errors import GraphtideError
@@ -147,6 +148,8 @@ class Engine:
         notes = [] if found.reason is None else [f"{found.reason}: {found.model.name} answers instead"]
         if found.reason is None and found.digest is not None and not is_own(found):
             notes.append(f"{graph!r} has no model of its own: the general one answers (graphtide train {graph})")
+        if (form := form_of(found.card)) is not None:
+            notes.append(f"a smaller form of the model answers: {form}")
         state = found.model.start(history.step_us, history.start_us)
         return _Encoded(found.model, state, 0, found.reason is not None, found.stamp, found.card, notes)
 

@@ -1,5 +1,6 @@
 """API keys: who may do what with which graphs. Only a hash of a key is kept."""
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -141,7 +142,10 @@ class Keys:
 
 
 class KeyRing:
-    """The valid keys in memory, read again when they are older than `refresh_s`. For one thread.
+    """The valid keys in memory, read again when they are older than `refresh_s`. For one event loop.
+
+    They are read in a thread, once for all who wait for them: a database that does not answer keeps those waiting who
+    need its word, and nobody else.
 
     Args:
         keys: where they come from.
@@ -154,14 +158,15 @@ class KeyRing:
         self._read_at = float("-inf")
         self._valid: dict[str, tuple[Key, bytes]] = {}
         self._is_open = False
+        self._reading: asyncio.Task[None] | None = None
 
-    def caller(self, token: str | None) -> Key | None:
+    async def caller(self, token: str | None) -> Key | None:
         """Return whose token this is; None where it is nobody's. Where no key was ever made, anyone is welcome.
 
         Raises:
             StoreError: the keys cannot be read.
         """
-        self._refresh()
+        await self._refresh()
         if self._is_open:
             return ANYONE
         match = _TOKEN.fullmatch(token or "")
@@ -172,20 +177,34 @@ class KeyRing:
         is_right = hmac.compare_digest(_hash(match[2]), digest)
         return key if is_right else None
 
-    def holds(self, key: Key) -> bool:
+    async def holds(self, key: Key) -> bool:
         """Tell whether a caller whose key was valid may go on.
 
         Raises:
             StoreError: the keys cannot be read.
         """
-        self._refresh()
+        await self._refresh()
         return self._is_open or key.id in self._valid
 
-    def _refresh(self) -> None:
-        if time.monotonic() - self._read_at > self._refresh_s:
-            self._valid = {key.id: (key, digest) for key, digest in self._keys.valid()}
-            self._is_open = not self._keys.exist()
-            self._read_at = time.monotonic()
+    async def _refresh(self) -> None:
+        if time.monotonic() - self._read_at <= self._refresh_s:
+            return
+        if self._reading is None:
+            self._reading = asyncio.create_task(self._read())
+            self._reading.add_done_callback(self._was_read)
+        # One who gives up does not end the reading for the others.
+        await asyncio.shield(self._reading)
+
+    async def _read(self) -> None:
+        begun_at = time.monotonic()
+        valid, is_open = await asyncio.to_thread(lambda: (self._keys.valid(), not self._keys.exist()))
+        self._valid = {key.id: (key, digest) for key, digest in valid}
+        self._is_open, self._read_at = is_open, begun_at
+
+    def _was_read(self, reading: asyncio.Task[None]) -> None:
+        self._reading = None
+        if not reading.cancelled():
+            reading.exception()  # looked at here, in case that nobody waits any more
 
 
 def _new_secret(key_id: str) -> tuple[str, bytes]:

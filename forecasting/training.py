@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from forecasting.general import development_logs, log_series, simulated_series
+from forecasting.general import DevelopmentLog, NamedSeries, development_logs, log_series, simulated_series
 from infra.settings import Settings
 from infra.steps import HOUR_US, format_duration, format_time
 from models import checkpoint, general_folder
@@ -52,6 +52,7 @@ def forecaster_of(found: checkpoint.Checkpoint) -> MambaForecaster:
         ranks_season=int(card["season_steps"]),
         calibration=Calibration.from_json(card["calibration"]),
         name=str(card["name"]),
+        precision=found.precision,
     )
 
 
@@ -110,6 +111,19 @@ def _kept(folder: Path, net: ForecasterNet, card: dict[str, Any]) -> checkpoint.
     return checkpoint.Checkpoint(net, card) if worker_number() else checkpoint.save(folder, net, card)
 
 
+def general_series(
+    folders: Sequence[Path], *, simulated: int, seed: int, exclude: Sequence[str] = ()
+) -> tuple[list[DevelopmentLog], list[NamedSeries]]:
+    """Return the public logs, and the series that the general forecaster is trained on.
+
+    Raises:
+        InputError: a log is missing.
+    """
+    logs = list(development_logs(folders, exclude=exclude))
+    named = [series for log in logs for series in log_series(log, seed=seed)]
+    return logs, [*named, *simulated_series(simulated, seed=seed)]
+
+
 def train_general(
     folders: Sequence[Path],
     folder: Path,
@@ -134,9 +148,7 @@ def train_general(
         InputError: a log is missing.
         ModelError: the checkpoint cannot be written.
     """
-    logs = list(development_logs(folders, exclude=exclude))
-    named = [series for log in logs for series in log_series(log, seed=config.seed)]
-    named += simulated_series(simulated, seed=config.seed)
+    logs, named = general_series(folders, simulated=simulated, seed=config.seed, exclude=exclude)
     trained = train_series(
         [one.series for one in named],
         forecaster,

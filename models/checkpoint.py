@@ -21,8 +21,11 @@ from infra.errors import ModelError
 from infra.schema import METRIC_NAMES, QUANTILE_LEVELS, SCHEMA_VERSION
 from models.features import N_FEATURES
 from models.forecaster import ForecasterConfig, ForecasterNet
+from models.mamba2.kernels.contract import PRECISIONS
+from models.quantisation import decode, encode
 
-FORMAT_VERSION = 2
+# What earlier versions can read too is written in the format that they know.
+FORMAT_VERSION, _PLAIN_FORMAT = 3, 2
 CARD_NAME = "card.json"
 _RETRAIN = "train again with `graphtide train`, or restore the files from a backup"
 
@@ -33,7 +36,7 @@ class Checkpoint:
 
     Attributes:
         net: the weights, in evaluation mode.
-        card: what `save` was given, with `format`, `schema`, `architecture`, `weights` and `digest`.
+        card: what `save` was given, with `format`, `schema`, `architecture`, `precision`, `weights` and `digest`.
     """
 
     net: ForecasterNet
@@ -44,23 +47,35 @@ class Checkpoint:
         """SHA-256 of the weights, as hexadecimal digits."""
         return str(self.card["digest"])
 
+    @property
+    def precision(self) -> str:
+        """What the weights are stored in, and what kernels shall run them in; of `kernels.contract.PRECISIONS`."""
+        return str(self.card.get("precision", "fp32"))
 
-def save(folder: Path, net: ForecasterNet, card: dict[str, Any]) -> Checkpoint:
+
+def save(folder: Path, net: ForecasterNet, card: dict[str, Any], *, precision: str = "fp32") -> Checkpoint:
     """Write a checkpoint, replacing the one that is there.
 
     Args:
         folder: where to; made if it is missing.
-        net: the weights.
+        net: the weights; one that was read in this precision is written as it was.
         card: what else to say: data, seed, scores. JSON-able; the keys that this module writes are added.
+        precision: what to store the weights in, see `models.quantisation`.
+
+    Returns:
+        What was written. Where the precision rounds, its net still has the weights that were given: `load` it.
 
     Raises:
         ModelError: the folder cannot be written.
+        KernelInputError: there is no such precision.
     """
-    weights = save_tensors({name: tensor.contiguous() for name, tensor in net.state_dict().items()})
+    weights = save_tensors(encode(net, precision))
     digest = hashlib.sha256(weights).hexdigest()
     name = f"weights-{digest[:16]}.safetensors"
+    is_plain = precision == "fp32" and net.config.is_plain
     full = {
-        "format": FORMAT_VERSION,
+        **card,
+        "format": _PLAIN_FORMAT if is_plain else FORMAT_VERSION,
         "schema": SCHEMA_VERSION,
         "metrics": list(METRIC_NAMES),
         "quantile_levels": list(QUANTILE_LEVELS),
@@ -68,8 +83,10 @@ def save(folder: Path, net: ForecasterNet, card: dict[str, Any]) -> Checkpoint:
         "architecture": net.config.as_json(),
         "weights": name,
         "digest": digest,
-        **card,
     }
+    full.pop("precision", None)
+    if precision != "fp32":
+        full["precision"] = precision
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / name, weights)
@@ -107,11 +124,12 @@ def read_card(folder: Path) -> dict[str, Any] | None:
         raise ModelError(f"the model card is corrupt: {error!r}", place=str(path), fix=_RETRAIN) from error
     if isinstance(found[0], int) and found[0] > FORMAT_VERSION:
         raise ModelError(
-            f"the checkpoint has format {found[0]}, of a newer version; this one reads format {FORMAT_VERSION}",
+            f"the checkpoint has format {found[0]}, of a newer version; this one reads up to format {FORMAT_VERSION}",
             place=str(path),
             fix="upgrade graphtide, or train again with `graphtide train`",
         )
-    needed = (FORMAT_VERSION, SCHEMA_VERSION, list(METRIC_NAMES), list(QUANTILE_LEVELS), N_FEATURES)
+    format_version = FORMAT_VERSION if found[0] == FORMAT_VERSION else _PLAIN_FORMAT
+    needed = (format_version, SCHEMA_VERSION, list(METRIC_NAMES), list(QUANTILE_LEVELS), N_FEATURES)
     for what, has, needs in zip(
         ("checkpoint format", "metric schema", "metrics", "quantile levels", "features"), found, needed, strict=True
     ):
@@ -121,6 +139,12 @@ def read_card(folder: Path) -> dict[str, Any] | None:
                 place=str(path),
                 fix=_RETRAIN,
             )
+    if card.get("precision", "fp32") not in PRECISIONS:
+        raise ModelError(
+            f"the model card has the precision {card['precision']!r}; this version reads {', '.join(PRECISIONS)}",
+            place=str(path),
+            fix="upgrade graphtide, or train again with `graphtide train`",
+        )
     return dict(card)
 
 
@@ -142,7 +166,7 @@ def load(folder: Path) -> Checkpoint | None:
         raise ModelError("the weights are corrupt: their digest is not the card's", place=str(path), fix=_RETRAIN)
     try:
         net = ForecasterNet(ForecasterConfig(**card["architecture"]))
-        net.load_state_dict(load_tensors(weights))
+        net.load_state_dict(decode(load_tensors(weights)))
     except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
         raise ModelError(
             f"the weights do not fit the architecture on the card: {str(error).splitlines()[0]}",

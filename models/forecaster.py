@@ -50,8 +50,6 @@ N_METRICS = len(METRIC_NAMES)
 _TOTALS = [METRIC_INDEX[total] for total, _ in RUNNING_TOTALS]
 _COUNTS = [index for index, metric in enumerate(METRICS) if metric.kind is Kind.COUNT]
 WHOLE_RAMP = 0.3
-# History is encoded in pieces of this many steps, which bounds memory.
-ENCODE_STEPS = BLOCK_STEPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,7 @@ class ForecasterConfig:
     """The architecture of a forecaster.
 
     Attributes:
-        d_model, n_layers, d_state, headdim: sizes of the Mamba2 core.
+        d_model, n_layers, d_state, headdim, expand: sizes of the Mamba2 core.
         dropout: share of the core's outputs dropped in training.
         reach_steps: the longest distance ahead that the model is told; beyond it, it stays at what it learned there.
     """
@@ -70,16 +68,30 @@ class ForecasterConfig:
     headdim: int = 32
     dropout: float = 0.2
     reach_steps: int = 2048
+    expand: int = 2
 
     def core(self) -> Mamba2Config:
         """Return the configuration of the Mamba2 core."""
         return Mamba2Config(
-            d_model=self.d_model, n_layers=self.n_layers, d_state=self.d_state, headdim=self.headdim, chunk_size=32
+            d_model=self.d_model,
+            n_layers=self.n_layers,
+            d_state=self.d_state,
+            headdim=self.headdim,
+            expand=self.expand,
+            chunk_size=32,
         )
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the inner width is twice `d_model`, as in every model that was not pruned."""
+        return self.expand == 2
+
     def as_json(self) -> dict[str, Any]:
-        """Return the fields as JSON-able values."""
-        return asdict(self)
+        """Return the fields as JSON-able values; a plain architecture as it was always written."""
+        fields = asdict(self)
+        if self.is_plain:
+            del fields["expand"]
+        return fields
 
 
 class ForecasterNet(nn.Module):
@@ -93,7 +105,7 @@ class ForecasterNet(nn.Module):
         self.config = config
         self.embed = nn.Linear(N_FEATURES, config.d_model)
         self.core = Mamba2Core(config.core(), seed=seed)
-        self.head = nn.Linear(config.d_model, N_MODELLED * (N_LEVELS + N_LEANS))
+        self.head = nn.Linear(config.d_model, self.n_outputs())
         self.dropout = nn.Dropout(config.dropout)
         self._initialise(torch.Generator().manual_seed(seed))
 
@@ -127,6 +139,11 @@ class ForecasterNet(nn.Module):
     ) -> tuple[Tensor, Mamba2State]:
         hidden_BLD, after = self.core(self.embed(features_BLF), state, checkpoint_blocks=checkpoint_blocks)
         return hidden_BLD, after
+
+    @staticmethod
+    def n_outputs() -> int:
+        """Return how many numbers R the head says a step."""
+        return N_MODELLED * (N_LEVELS + N_LEANS)
 
     @staticmethod
     def quantiles(outputs_BLR: Tensor, features_BLF: Tensor) -> Tensor:
@@ -201,6 +218,7 @@ class MambaForecaster:
         follow_errors: whether they are also moved by the errors of recent forecasts of the same graph.
         name: as it stands in tables.
         backend: what runs the net; the fastest that can run here if None.
+        precision: what it runs in, of `kernels.contract.PRECISIONS`.
 
     Raises:
         UsageError: GRAPHTIDE_BACKEND names a backend that is unknown or cannot run here.
@@ -216,10 +234,13 @@ class MambaForecaster:
         follow_errors: bool = True,
         name: str = "mamba2",
         backend: Backend | None = None,
+        precision: str = "fp32",
     ) -> None:
-        self._net = net.eval()
+        # Of the net only its packed form is kept, which is smaller where the precision is.
+        self._config = net.config
+        weights = StackWeights.from_modules(net.embed, net.core, net.head)
         try:
-            self._stack = (backend or get_backend()).pack(StackWeights.from_modules(net.embed, net.core, net.head))
+            self._stack = (backend or get_backend()).pack(weights, precision)
         except BackendUnavailableError as error:
             raise UsageError(str(error), fix="unset it, or see `graphtide doctor` for what can run here") from error
         self._ranks, self._ranks_season = ranks, ranks_season
@@ -242,7 +263,7 @@ class MambaForecaster:
         statistics = CausalStatistics.start(step_us, start_us)
         return ForecasterState(
             statistics=statistics,
-            core=self._net.core.initial_state(1),
+            core=Mamba2State.zeros(self._config.core(), 1),
             totals=np.zeros(len(RUNNING_TOTALS)),
             errors=RecentErrors(statistics.season),
         )
@@ -267,8 +288,8 @@ class MambaForecaster:
         observed = state.statistics.observed
         marks = state.errors.marks(observed, len(values)) if self._follow_errors else []
         errors, known = state.errors, {} if earlier is None else earlier.errors.by_step()
-        for begin in range(0, len(values), ENCODE_STEPS):
-            piece = values[begin : begin + ENCODE_STEPS]
+        for begin in range(0, len(values), BLOCK_STEPS):
+            piece = values[begin : begin + BLOCK_STEPS]
             # Notes are made beside the way and not on it: which are made, and which are known, changes no state.
             for mark in (mark - begin for mark in marks if begin < mark <= begin + len(piece)):
                 note = known.get(observed + begin + mark) or self._note(self._observe(state, piece[:mark]))
@@ -293,11 +314,11 @@ class MambaForecaster:
         self, statistics: CausalStatistics, core: Mamba2State, first: int, n: int
     ) -> tuple[FloatArray, Tokens, Mamba2State]:
         """Return residual quantiles [n, M, Q] of the steps `first` ... ahead, their tokens and the core after them."""
-        tokens = statistics.ahead(first, n, self._net.config.reach_steps)
+        tokens = statistics.ahead(first, n, self._config.reach_steps)
         with _single_series():
             features_BLF = torch.from_numpy(tokens.features)[None]
             outputs_BLR, core = self._stack.prefill(features_BLF, core)
-            residuals_BLMQ = self._net.quantiles(outputs_BLR, features_BLF)
+            residuals_BLMQ = ForecasterNet.quantiles(outputs_BLR, features_BLF)
         distance_L = np.arange(first, first + n, dtype=np.float64)
         return residuals_BLMQ[0].double().numpy() + self._calibration.offsets(distance_L), tokens, core
 

@@ -42,7 +42,11 @@ def batch_loss(net: ForecasterNet, batch: Batch, *, checkpoint_blocks: bool = Fa
     Many a quantile of a sparse metric is exactly 0. A forecast below the range costs nearly nothing, so that it can be
     safely there; a little slope brings it back where it has to be.
     """
-    quantiles_NHMQ = batch_quantiles(net, batch, checkpoint_blocks=checkpoint_blocks)
+    return quantile_loss(batch_quantiles(net, batch, checkpoint_blocks=checkpoint_blocks), batch)
+
+
+def quantile_loss(quantiles_NHMQ: Tensor, batch: Batch) -> Tensor:
+    """Return the loss of residual quantiles of a batch, as `batch_loss` says."""
     inside_NHMQ = torch.clamp(quantiles_NHMQ, batch.low_NHM.unsqueeze(-1), batch.high_NHM.unsqueeze(-1))
     return pinball(torch.lerp(inside_NHMQ, quantiles_NHMQ, OUTSIDE_SLOPE), batch.target_NHM, batch.weight_NHM)
 

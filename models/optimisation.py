@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from infra.errors import ModelError
 from infra.whole_file import whole_file
+from models.distillation import DistillationLoss
 from models.distributed import n_workers, worker_number
 from models.forecaster import ForecasterNet
 from models.losses import ForecastLoss, batch_loss
@@ -103,14 +104,27 @@ class Optimisation:
         sampler: where batches come from.
         config: how to train.
         started_s: when the training began, on the monotonic clock.
+        teacher: a net to learn from beside the data; none if None.
     """
 
-    def __init__(self, net: ForecasterNet, sampler: Sampler, config: TrainingConfig, started_s: float) -> None:
+    def __init__(
+        self,
+        net: ForecasterNet,
+        sampler: Sampler,
+        config: TrainingConfig,
+        started_s: float,
+        *,
+        teacher: ForecasterNet | None = None,
+    ) -> None:
         self._config, self._sampler, self._started_s = config, sampler, started_s
         self._device = config.torch_device()
         self._net = net.to(self._device)
         self._validation = [_to(batch, self._device) for batch in sampler.validation()]
-        self._loss: nn.Module = ForecastLoss(self._net)
+        self._loss: nn.Module = (
+            ForecastLoss(self._net)
+            if teacher is None
+            else DistillationLoss(self._net, deepcopy(teacher).to(self._device))
+        )
         if n_workers() > 1:
             self._loss = DistributedDataParallel(self._loss)
         self._optimizer = torch.optim.AdamW(

@@ -89,6 +89,7 @@ def train(
     config: TrainingConfig,
     *,
     start: ForecasterNet | None = None,
+    teacher: ForecasterNet | None = None,
     resume_from: Path | None = None,
     on_progress: Callable[[TrainingProgress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
@@ -102,7 +103,14 @@ def train(
         check_trainable(history)
     series = [TrainingSeries(history, validation_share=config.validation_share) for history in histories]
     return train_series(
-        series, forecaster, config, start=start, resume_from=resume_from, on_progress=on_progress, cancelled=cancelled
+        series,
+        forecaster,
+        config,
+        start=start,
+        teacher=teacher,
+        resume_from=resume_from,
+        on_progress=on_progress,
+        cancelled=cancelled,
     )
 
 
@@ -112,6 +120,7 @@ def train_series(
     config: TrainingConfig,
     *,
     start: ForecasterNet | None = None,
+    teacher: ForecasterNet | None = None,
     resume_from: Path | None = None,
     on_progress: Callable[[TrainingProgress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
@@ -123,6 +132,7 @@ def train_series(
         forecaster: the architecture.
         config: how to train.
         start: weights to start from; the seed's if None.
+        teacher: a net whose forecasts it learns from beside the data, see `models.distillation`.
         resume_from: a file that the training is written to at every validation, and goes on from if it is there. It
             is removed at the end.
         on_progress: called after every iteration.
@@ -147,8 +157,8 @@ def train_series(
         torch.set_num_threads(1)
     elif config.torch_device().type == "cpu":
         set_faster_threads(net, sampler.draw(0))
-    loop = Optimisation(net, sampler, config, started_s)
-    made_of = fingerprint(config, forecaster.as_json(), _digest(series), _digest_of(start))
+    loop = Optimisation(net, sampler, config, started_s, teacher=teacher)
+    made_of = fingerprint(config, forecaster.as_json(), _digest(series), _digest_of(start), _digest_of(teacher))
     if resume_from is not None:
         loop.resume(resume_from, made_of)
     while not loop.stopped:

@@ -73,7 +73,7 @@ class Gate:
             is_answered = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         try:
-            response = self._refusal(scope, headers)
+            response = await self._refusal(scope, headers)
             if response is not None:
                 await response(scope, receive, sending)
             else:
@@ -90,19 +90,19 @@ class Gate:
             span.set("http.route", _route(scope))
             span.set("http.response.status_code", status)
 
-    def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
+    async def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         """Return the answer to a request that goes no further; else put the caller where routes find it."""
         try:
             length, most = headers.get("content-length", "0"), self._most(scope)
             if not (length.isascii() and length.isdigit() and len(length) < 16 and int(length) <= most):
                 raise too_large(most)
             if scope["path"] not in OPEN_PATHS and not scope["path"].startswith(_OPEN_PREFIXES):
-                scope["graphtide.caller"] = self._admitted(headers)
+                scope["graphtide.caller"] = await self._admitted(headers)
         except Problem as problem:
             return problem.response()
         return None
 
-    def _admitted(self, headers: Headers) -> Key:
+    async def _admitted(self, headers: Headers) -> Key:
         """Return whose request this is.
 
         Raises:
@@ -110,7 +110,7 @@ class Gate:
         """
         service: Service = self._state.service
         try:
-            caller = service.keyring.caller(_token(headers))
+            caller = await service.keyring.caller(_token(headers))
         except StoreError as error:
             _log.warning("API keys cannot be read: %s", error.message)
             raise unavailable("service-unavailable", "API keys cannot be checked at the moment") from None

@@ -66,7 +66,7 @@ class News:
             async for kind, cursor, body in self._events():
                 yield written(wanted.media_type, kind, str(cursor), body)
                 said_at = time.monotonic()
-            reason = self._end()
+            reason = await self._end()
             if reason is not None:
                 yield written(wanted.media_type, "end", None, encode({"graph": wanted.graph, "reason": reason}))
                 return
@@ -76,13 +76,13 @@ class News:
                 said_at, left_s = time.monotonic(), heartbeat_s
             await self._service.subscriptions.wait(left_s)
 
-    def _end(self) -> str | None:
+    async def _end(self) -> str | None:
         """Return why the stream ends now, None while it goes on."""
         service, graph = self._service, self._wanted.graph
         if service.subscriptions.draining:
             return "the service is stopped; connect again"
         try:
-            if not service.keyring.holds(self._wanted.caller):
+            if not await service.keyring.holds(self._wanted.caller):
                 return "the API key is not valid any more"
         except StoreError as error:
             # Whoever was let in stays while keys cannot be read.

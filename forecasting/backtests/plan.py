@@ -129,6 +129,18 @@ def origin_stride(window: int, season: int) -> int:
     return -(-window // season) * season + shift
 
 
+def spread_windows(tested: int, window: int, most: int) -> tuple[int, int]:
+    """Return how many windows without overlap are spread over a test part, at most `most`, and how far apart.
+
+    Args:
+        tested: steps of the test part, at least a window.
+        window: steps of a window.
+        most: of them.
+    """
+    origins = max(1, min(most, tested // window))
+    return origins, (tested - window) // (origins - 1) if origins > 1 else window
+
+
 def _window(horizons: Sequence[int]) -> int:
     if not horizons or min(horizons) < 1 or max(horizons) > MAX_HORIZON_STEPS:
         raise UsageError(f"horizons must lie between 1 and {MAX_HORIZON_STEPS:,} steps, not {list(horizons)}")

@@ -16,6 +16,7 @@ from forecasting.cli import (
     alerts,
     backtest,
     bench,
+    compress,
     datasets,
     deadletters,
     demo,
@@ -63,7 +64,23 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _GROUPS = (
-    *(demo, ingest, replay, deadletters, store, train, export, forecast, backtest, report, alerts, serve, work, keys),
+    *(
+        demo,
+        ingest,
+        replay,
+        deadletters,
+        store,
+        train,
+        compress,
+        export,
+        forecast,
+        backtest,
+        report,
+        alerts,
+        serve,
+        work,
+        keys,
+    ),
     *(bench, datasets, schema, doctor),
 )
 for group in _GROUPS:

@@ -86,7 +86,7 @@ def export(found: Checkpoint, name: str, repository: Path) -> Path:
         repository.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".export-", dir=repository) as temporary:
             part = Path(temporary) / name
-            checkpoint.save(part / VERSION, found.net, found.card)
+            checkpoint.save(part / VERSION, found.net, found.card, precision=found.precision)
             shutil.copyfile(Path(__file__).with_name(MODEL_NAME), part / VERSION / MODEL_NAME)
             (part / CONFIG_NAME).write_text(config, encoding="utf-8")
             part.rename(folder)

@@ -13,6 +13,7 @@ from infra.settings.alerts import AlertRuleSettings, AlertSettings
 from infra.settings.kinds import MAX_SEED, check_table_names
 from infra.settings.models import (
     BacktestSettings,
+    CompressionSettings,
     DataSettings,
     ForecasterSettings,
     ForecastSettings,
@@ -54,6 +55,7 @@ __all__ = [
     "ApiSettings",
     "BacktestSettings",
     "CacheSettings",
+    "CompressionSettings",
     "DataSettings",
     "DeadLetterSettings",
     "ForecastSettings",
@@ -95,6 +97,7 @@ class Settings(BaseSettings):
     forecast: ForecastSettings = ForecastSettings()
     forecaster: ForecasterSettings = ForecasterSettings()
     training: TrainingSettings = TrainingSettings()
+    compression: CompressionSettings = CompressionSettings()
     backtest: BacktestSettings = BacktestSettings()
     ray: RaySettings = RaySettings()
     ray_serve: RayServeSettings = RayServeSettings()

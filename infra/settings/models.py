@@ -62,6 +62,13 @@ class TrainingSettings(Section):
     mixed_precision: bool = False
 
 
+class CompressionSettings(Section):
+    """When a smaller form of a model may take its place."""
+
+    tolerance: float = Field(default=0.005, ge=0, le=1)
+    windows: int = Field(default=24, ge=1, le=10_000)
+
+
 class BacktestSettings(Section):
     """How a model is compared with the floors."""
 

@@ -59,10 +59,14 @@ def to_bf16(matrix: Tensor) -> Tensor:
 
 def int8_rows(matrix_OK: Tensor) -> tuple[Tensor, Tensor]:
     """Return int8 steps [O, K] and the size of a step of each row [O]; a row of zeros has steps of size 0."""
-    largest_O = matrix_OK.abs().amax(1)
-    step_O = largest_O / 127
+    step_O = matrix_OK.abs().amax(1) / 127
+    return in_steps(matrix_OK, step_O), step_O
+
+
+def in_steps(matrix_OK: Tensor, step_O: Tensor) -> Tensor:
+    """Return the matrix in whole int8 steps [O, K], at most 127, whose size [O] is given for each row."""
     inverse_O = torch.where(step_O > 0, 1 / step_O, torch.zeros_like(step_O))
-    return (matrix_OK * inverse_O[:, None]).round().clamp(-127, 127).to(torch.int8), step_O
+    return (matrix_OK * inverse_O[:, None]).round().clamp(-127, 127).to(torch.int8)
 
 
 def _to_int8(matrix_OK: Tensor) -> Tensor:

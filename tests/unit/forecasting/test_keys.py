@@ -1,12 +1,14 @@
 """Keys: what they allow, what is kept of them, how they end."""
 
+import asyncio
 import sqlite3
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from forecasting.keys import ANYONE, KeyRing, Keys, Scope
+from forecasting.keys import ANYONE, Key, KeyRing, Keys, Scope
 from forecasting.service_file import ServiceFile
 from infra.errors import StoreError, UsageError
 
@@ -27,6 +29,10 @@ def test_a_key_allows_its_scope_on_its_graphs_only(file: ServiceFile) -> None:
     assert Keys(file).create("all", Scope.READ, ["*"])[0].sees("*")
 
 
+def caller_of(ring: KeyRing, token: str | None) -> Key | None:
+    return asyncio.run(ring.caller(token))
+
+
 def test_no_secret_is_in_the_file_which_its_owner_alone_can_read(tmp_path: Path) -> None:
     place = tmp_path / "deep" / "service.db"
     with ServiceFile(place) as file:
@@ -39,17 +45,17 @@ def test_no_secret_is_in_the_file_which_its_owner_alone_can_read(tmp_path: Path)
 
 def test_without_keys_anyone_is_welcome_and_after_the_last_nobody(file: ServiceFile) -> None:
     keys = Keys(file)
-    assert KeyRing(keys, refresh_s=0).caller(None) is ANYONE
+    assert caller_of(KeyRing(keys, refresh_s=0), None) is ANYONE
     _, token = keys.create("k", Scope.READ, ["toy"])
     ring = KeyRing(keys, refresh_s=0)
-    caller = ring.caller(token)
+    caller = caller_of(ring, token)
     assert caller is not None
     assert caller.name == "k"
     for wrong in (None, "", "x", token[:-1], token + "x", token[:-1] + ("A" if token[-1] != "A" else "B")):
-        assert ring.caller(wrong) is None
+        assert caller_of(ring, wrong) is None
     keys.revoke("k")
-    assert ring.caller(token) is None
-    assert ring.caller(None) is None
+    assert caller_of(ring, token) is None
+    assert caller_of(ring, None) is None
 
 
 def test_rotation_ends_the_old_token(file: ServiceFile) -> None:
@@ -57,8 +63,8 @@ def test_rotation_ends_the_old_token(file: ServiceFile) -> None:
     _, old = keys.create("k", Scope.READ, ["toy"])
     key, new = keys.rotate("k")
     ring = KeyRing(keys, refresh_s=0)
-    assert ring.caller(old) is None
-    found = ring.caller(new)
+    assert caller_of(ring, old) is None
+    found = caller_of(ring, new)
     assert found is not None
     assert found.id == key.id
 
@@ -66,16 +72,69 @@ def test_rotation_ends_the_old_token(file: ServiceFile) -> None:
 def test_an_unknown_id_with_the_secret_of_another_is_refused(file: ServiceFile) -> None:
     keys = Keys(file)
     _, token = keys.create("k", Scope.READ, ["toy"])
-    assert KeyRing(keys, refresh_s=0).caller(f"gt_{'0' * 12}_{token.split('_', 2)[2]}") is None
+    assert caller_of(KeyRing(keys, refresh_s=0), f"gt_{'0' * 12}_{token.split('_', 2)[2]}") is None
 
 
 def test_keys_are_read_again_only_when_old(file: ServiceFile) -> None:
     keys = Keys(file)
     _, token = keys.create("k", Scope.READ, ["toy"])
     ring = KeyRing(keys, refresh_s=3600)
-    assert ring.caller(token) is not None
+    assert caller_of(ring, token) is not None
     keys.revoke("k")
-    assert ring.caller(token) is not None
+    assert caller_of(ring, token) is not None
+
+
+class SlowKeys(Keys):
+    """Keys that answer when they are let, and count how often they were asked."""
+
+    def __init__(self, file: ServiceFile) -> None:
+        super().__init__(file)
+        self.go_on = threading.Event()
+        self.asked = 0
+        self.error: StoreError | None = None
+
+    def valid(self) -> list[tuple[Key, bytes]]:
+        self.asked += 1
+        assert self.go_on.wait(10)
+        if self.error is not None:
+            raise self.error
+        return super().valid()
+
+
+def test_keys_that_are_slow_to_read_hold_up_nobody_else_and_are_read_once(file: ServiceFile) -> None:
+    keys = SlowKeys(file)
+    _, token = keys.create("k", Scope.READ, ["toy"])
+    ring = KeyRing(keys, refresh_s=3600)
+
+    async def ask() -> None:
+        waiting = [asyncio.create_task(ring.caller(token)) for _ in range(3)]
+        # The loop goes on; had it been held up, nothing would ever let the keys answer.
+        await asyncio.sleep(0.01)
+        waiting[0].cancel()
+        await asyncio.sleep(0)
+        keys.go_on.set()
+        callers = await asyncio.gather(*waiting[1:])
+        assert [caller and caller.name for caller in callers] == ["k", "k"]
+
+    asyncio.run(ask())
+    assert keys.asked == 1
+
+
+def test_keys_that_cannot_be_read_are_an_error_for_all_who_wait_and_asked_for_again(file: ServiceFile) -> None:
+    keys = SlowKeys(file)
+    _, token = keys.create("k", Scope.READ, ["toy"])
+    keys.go_on.set()
+    keys.error = StoreError("away")
+    ring = KeyRing(keys, refresh_s=3600)
+
+    async def ask() -> None:
+        failed = await asyncio.gather(ring.caller(token), ring.caller(token), return_exceptions=True)
+        assert [type(error) for error in failed] == [StoreError, StoreError]
+        assert keys.asked == 1
+        keys.error = None
+        assert await ring.caller(token) is not None
+
+    asyncio.run(ask())
 
 
 def test_mistakes_are_named(file: ServiceFile) -> None:

@@ -87,11 +87,12 @@ inline void convolve(const Sizes& sizes, const Layer& layer, float* ring, int sl
     }
 }
 
-// One step of the recurrence for kUnits units of the lanes of a head: state [d_state][lanes].
-template <int kUnits>
+// One step of the recurrence for kUnits units of the lanes of a head: state [d_state][lanes]. Meanwhile the state that comes
+// after is fetched from `next_state` if kFetch: those of many series lie in the third cache, whose lines come too late else.
+template <int kUnits, bool kFetch>
 inline void scan_units(
-    float* state, int d_state, int lanes, const float* B, const float* C, Unit step, Unit decay, Unit skip,
-    const float* x, const float* z, float* y
+    float* state, const float* next_state, int d_state, int lanes, const float* B, const float* C, Unit step, Unit decay,
+    Unit skip, const float* x, const float* z, float* y
 ) {
     Unit input[kUnits], output[kUnits];
 #pragma GCC unroll 8
@@ -105,6 +106,7 @@ inline void scan_units(
         float* at = state + static_cast<long>(n) * lanes;
 #pragma GCC unroll 8
         for (int u = 0; u < kUnits; ++u) {
+            if constexpr (kFetch) fetch(next_state + static_cast<long>(n) * lanes + u * kUnit);
             const Unit next = multiply_add(load(at + u * kUnit), decay, multiply(b, input[u]));
             store(at + u * kUnit, next);
             output[u] = multiply_add(next, c, output[u]);
@@ -114,17 +116,48 @@ inline void scan_units(
     for (int u = 0; u < kUnits; ++u) store(y + u * kUnit, multiply(output[u], silu(load(z + u * kUnit))));
 }
 
-template <int kUnits>
+template <int kUnits, bool kFetch>
 inline void scan_head(
-    float* state, int d_state, int lanes, int lane, const float* B, const float* C, Unit step, Unit decay, Unit skip,
-    const float* x, const float* z, float* y
+    float* state, const float* next_state, int d_state, int lanes, int lane, const float* B, const float* C, Unit step,
+    Unit decay, Unit skip, const float* x, const float* z, float* y
 ) {
     for (; lane + kUnits * kUnit <= lanes; lane += kUnits * kUnit) {
-        scan_units<kUnits>(state + lane, d_state, lanes, B, C, step, decay, skip, x + lane, z + lane, y + lane);
+        scan_units<kUnits, kFetch>(
+            state + lane, next_state + lane, d_state, lanes, B, C, step, decay, skip, x + lane, z + lane, y + lane
+        );
     }
     if constexpr (kUnits > 1) {
         if (lane < lanes) {
-            scan_head<kUnits / 2>(state, d_state, lanes, lane, B, C, step, decay, skip, x, z, y);
+            scan_head<kUnits / 2, kFetch>(state, next_state, d_state, lanes, lane, B, C, step, decay, skip, x, z, y);
+        }
+    }
+}
+
+// The recurrence and its gate for rows `first` to `first + count`; kFetch where each row has a state of its own.
+template <bool kFetch>
+inline void scan_rows(
+    const Sizes& sizes, const Layer& layer, int index, const Workspace& workspace, int first, int count
+) {
+    const Row* rows = workspace.rows + first;
+    const long ssm_at = static_cast<long>(index) * sizes.layer_state + static_cast<long>(sizes.d_conv) * sizes.conv;
+    const int heads_per_group = sizes.n_heads / sizes.n_groups;
+    for (int head = 0; head < sizes.n_heads; ++head) {
+        const long lane = static_cast<long>(head) * sizes.lanes;
+        const long state_at = ssm_at + lane * sizes.d_state;
+        const long b_at = 2L * sizes.inner + static_cast<long>(head / heads_per_group) * sizes.states;
+        const long c_at = b_at + static_cast<long>(sizes.n_groups) * sizes.states;
+        for (int r = 0; r < count; ++r) {
+            const float* projected = workspace.projected + r * workspace.projected_stride;
+            // After the last row comes the next head of the first one; what lies behind the last head may be fetched in vain.
+            const float* next_state = r + 1 < count
+                ? rows[r + 1].state + state_at
+                : rows[0].state + state_at + static_cast<long>(sizes.lanes) * sizes.d_state;
+            scan_head<kScanUnits, kFetch>(
+                rows[r].state + state_at, next_state, sizes.d_state, sizes.lanes, 0, projected + b_at, projected + c_at,
+                broadcast(workspace.step_sizes[r * sizes.dt + head]), broadcast(workspace.decays[r * sizes.dt + head]),
+                broadcast(layer.skip[head]), projected + sizes.inner + lane, projected + lane,
+                workspace.gated + r * workspace.gated_stride + lane
+            );
         }
     }
 }
@@ -142,10 +175,12 @@ inline void run_layer(const Model& model, int index, Workspace& workspace, int f
             sizes.d_model, sizes.norm_eps
         );
     }
+    const bool own_states = rows[0].state != rows[count - 1].state;
+    Coming coming{rows, count, static_cast<long>(index) * sizes.layer_state, 0};
     multiply_rows(
-        layer.in_proj, workspace.normed, workspace.normed_stride, workspace.projected, projected_stride, count, workspace
+        layer.in_proj, workspace.normed, workspace.normed_stride, workspace.projected, projected_stride, count, workspace,
+        own_states ? &coming : nullptr
     );
-    const long ssm_at = static_cast<long>(index) * sizes.layer_state + static_cast<long>(sizes.d_conv) * sizes.conv;
     for (int r = 0; r < count; ++r) {
         float* projected = workspace.projected + r * projected_stride;
         // Step sizes before the convolution, which hides their long chain of dependent operations.
@@ -161,20 +196,10 @@ inline void run_layer(const Model& model, int index, Workspace& workspace, int f
             projected + sizes.inner
         );
     }
-    const int heads_per_group = sizes.n_heads / sizes.n_groups;
-    for (int head = 0; head < sizes.n_heads; ++head) {
-        const long lane = static_cast<long>(head) * sizes.lanes;
-        const long b_at = 2L * sizes.inner + static_cast<long>(head / heads_per_group) * sizes.states;
-        const long c_at = b_at + static_cast<long>(sizes.n_groups) * sizes.states;
-        for (int r = 0; r < count; ++r) {
-            const float* projected = workspace.projected + r * projected_stride;
-            scan_head<kScanUnits>(
-                rows[r].state + ssm_at + lane * sizes.d_state, sizes.d_state, sizes.lanes, 0, projected + b_at,
-                projected + c_at, broadcast(workspace.step_sizes[r * sizes.dt + head]),
-                broadcast(workspace.decays[r * sizes.dt + head]), broadcast(layer.skip[head]),
-                projected + sizes.inner + lane, projected + lane, workspace.gated + r * gated_stride + lane
-            );
-        }
+    if (own_states) {
+        scan_rows<true>(sizes, layer, index, workspace, first, count);
+    } else {
+        scan_rows<false>(sizes, layer, index, workspace, first, count);
     }
     const int group_width = sizes.inner / sizes.n_groups;
     const int group_count = sizes.n_heads / sizes.n_groups * sizes.headdim;

@@ -23,14 +23,34 @@ struct Int8Columns {
     static inline void read(const std::int8_t* from, Unit* columns) { load_int8(from, columns); }
 };
 
+// The first lines of the states that come after a product, to be fetched while it multiplies: a part of one state with each
+// tile. A tile waits for its multiply-adds, so memory is free meanwhile.
+struct Coming {
+    static constexpr int kLines = 2;    // with each column
+    const Row* rows;
+    int count;
+    long at;                            // floats of a state before those that come
+    int taken;
+
+    // Where the part begins that a tile with so many columns fetches.
+    const float* take(int columns) {
+        const int row = taken % count, part = taken / count;
+        ++taken;
+        return rows[row].state + at + static_cast<long>(part) * columns * kLines * kUnit;
+    }
+};
+
 struct Rows {
     const float* x;
     long x_stride;
     float* y;
     long y_stride;
     int count;
+    Coming* coming;                     // null if nothing is to be fetched
 
-    Rows part(int first, int rows) const { return {x + first * x_stride, x_stride, y + first * y_stride, y_stride, rows}; }
+    Rows part(int first, int rows) const {
+        return {x + first * x_stride, x_stride, y + first * y_stride, y_stride, rows, coming};
+    }
 };
 
 // kRows rows times kUnits units of matrix rows; units past the fourth lie in the `second` panel, which follows the first.
@@ -47,7 +67,15 @@ inline void tile(
     }
     const float* x = rows.x;
     const long x_stride = rows.x_stride;
+    // Few rows do not take long enough.
+    const float* coming = 2 * kRows > kTileRows && rows.coming ? rows.coming->take(columns) : nullptr;
     for (int k = 0; k < columns; k += Columns::group) {
+        if (coming) {
+#pragma GCC unroll 4
+            for (int line = 0; line < Coming::kLines * Columns::group; ++line) {
+                fetch(coming + (static_cast<long>(k) * Coming::kLines + line) * kUnit);
+            }
+        }
         const typename Columns::Element* const at[2] = {
             first + static_cast<long>(k) * first_width, second + static_cast<long>(k) * second_width};
 #pragma GCC unroll 8
@@ -61,6 +89,11 @@ inline void tile(
                     sums[r][u] = multiply_add(weights[g], broadcast(x[r * x_stride + k + g]), sums[r][u]);
                 }
             }
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+            for (int u = 0; u < kUnits; ++u) keep(sums[r][u]);
         }
     }
 #pragma GCC unroll 8
@@ -166,9 +199,10 @@ inline void product_int8(const Matrix& matrix, const Rows& rows, Workspace&) {
 
 // y[r] = matrix x[r]
 inline void multiply_rows(
-    const Matrix& matrix, const float* x, long x_stride, float* y, long y_stride, int count, Workspace& workspace
+    const Matrix& matrix, const float* x, long x_stride, float* y, long y_stride, int count, Workspace& workspace,
+    Coming* coming = nullptr
 ) {
-    const Rows rows{x, x_stride, y, y_stride, count};
+    const Rows rows{x, x_stride, y, y_stride, count, coming};
     switch (matrix.format) {
         case Format::fp32: return product<Fp32Columns>(matrix, rows);
         case Format::bf16: return product<Bf16Columns>(matrix, rows);

@@ -64,6 +64,14 @@ inline void tile_vnni(
                 low[r][u] = _mm512_dpbusd_epi32(low[r][u], x_low, weights[u]);
             }
         }
+#pragma GCC unroll 8
+        for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 8
+            for (int u = 0; u < kUnits; ++u) {
+                keep(high[r][u]);
+                keep(low[r][u]);
+            }
+        }
     }
 #pragma GCC unroll 8
     for (int r = 0; r < kRows; ++r) {

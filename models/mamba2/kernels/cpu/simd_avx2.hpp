@@ -21,6 +21,8 @@ inline void store(float* to, Unit a) {
     _mm256_store_ps(to, a.low);
     _mm256_store_ps(to + 8, a.high);
 }
+inline void fetch(const float* from) { __builtin_prefetch(from, 1, 2); }
+inline void keep(Unit&) {}
 inline Unit add(Unit a, Unit b) { return {_mm256_add_ps(a.low, b.low), _mm256_add_ps(a.high, b.high)}; }
 inline Unit subtract(Unit a, Unit b) { return {_mm256_sub_ps(a.low, b.low), _mm256_sub_ps(a.high, b.high)}; }
 inline Unit multiply(Unit a, Unit b) { return {_mm256_mul_ps(a.low, b.low), _mm256_mul_ps(a.high, b.high)}; }

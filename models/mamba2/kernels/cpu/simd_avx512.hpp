@@ -17,6 +17,8 @@ inline Unit broadcast(float value) { return _mm512_set1_ps(value); }
 inline Unit load(const float* from) { return _mm512_load_ps(from); }
 inline Unit load_unaligned(const float* from) { return _mm512_loadu_ps(from); }
 inline void store(float* to, Unit a) { _mm512_store_ps(to, a); }
+// Asks for a line to come into the second cache.
+inline void fetch(const float* from) { _mm_prefetch(reinterpret_cast<const char*>(from), _MM_HINT_T1); }
 inline Unit add(Unit a, Unit b) { return _mm512_add_ps(a, b); }
 inline Unit subtract(Unit a, Unit b) { return _mm512_sub_ps(a, b); }
 inline Unit multiply(Unit a, Unit b) { return _mm512_mul_ps(a, b); }
@@ -35,6 +37,11 @@ inline Unit reciprocal(Unit a) {
     const Unit estimate = _mm512_rcp14_ps(a);
     return _mm512_mul_ps(estimate, _mm512_fnmadd_ps(a, estimate, _mm512_set1_ps(2.0f)));
 }
+
+// Says that a register is read and changed here. GCC otherwise copies each sum of a tile to the stack in every round of
+// a loop, and the stores are what is waited for.
+inline void keep(Unit& a) { asm("" : "+v"(a)); }
+inline void keep(__m512i& a) { asm("" : "+v"(a)); }
 
 // A load that stays one: compilers fold a load into each use, and a line on its way from the L2 cache that is asked for
 // twice costs more than the instruction that it saves.

@@ -46,6 +46,8 @@ inline Unit load_unaligned(const float* from) {
 inline void store(float* to, Unit a) {
     for (int i = 0; i < 4; ++i) *reinterpret_cast<Four*>(to + 4 * i) = a.part[i];
 }
+inline void fetch(const float* from) { __builtin_prefetch(from, 1, 2); }
+inline void keep(Unit&) {}
 inline Unit add(Unit a, Unit b) { return each([&](int i) { return a.part[i] + b.part[i]; }); }
 inline Unit subtract(Unit a, Unit b) { return each([&](int i) { return a.part[i] - b.part[i]; }); }
 inline Unit multiply(Unit a, Unit b) { return each([&](int i) { return a.part[i] * b.part[i]; }); }

@@ -12,6 +12,8 @@ namespace graphtide {
 namespace {
 
 constexpr int kChunkRows = 64;      // rows that share a pass over the weights; their activations fit the L2 cache
+constexpr int kGroupStep = 12;      // rows that most kernels take through a product together
+constexpr std::size_t kGroupBytes = std::size_t{4} << 20;   // of states that go through all steps of a closed loop together
 constexpr int kSkew = kUnit;        // keeps rows of a workspace from falling onto the same cache lines
 
 int padded(int count, int unit = kUnit) { return (count + unit - 1) / unit * unit; }
@@ -107,16 +109,20 @@ std::size_t session_bytes(const Sizes& sizes, long batch, int threads) {
 }
 
 // Series of a closed loop that go through all steps together. If the weights and the states of two or more fit the L2
-// cache, as many as do; else many, so that at least the weights of a layer are read once for all of them.
+// cache, as many as do. Else few enough that their states stay in the L3 cache though others use it, and enough that the
+// weights are read once for a product's worth of them. How large an L3 is does not count: virtual machines sum up several.
 long group_series(const Stack& stack) {
     std::size_t cache_bytes = std::size_t{1} << 20;
 #if defined(_SC_LEVEL2_CACHE_SIZE)
     if (const long said = sysconf(_SC_LEVEL2_CACHE_SIZE); said > 0) cache_bytes = static_cast<std::size_t>(said);
 #endif
     const std::size_t usable = cache_bytes / 8 * 7;
-    if (usable < stack.weight_bytes()) return kChunkRows;
-    const std::size_t fitting = (usable - stack.weight_bytes()) / stack.state_bytes();
-    return fitting < 2 ? kChunkRows : static_cast<long>(std::min<std::size_t>(fitting, kChunkRows));
+    if (usable > stack.weight_bytes()) {
+        const std::size_t fitting = (usable - stack.weight_bytes()) / stack.state_bytes();
+        if (fitting >= 2) return static_cast<long>(std::min<std::size_t>(fitting, kChunkRows));
+    }
+    const std::size_t fitting = kGroupBytes / stack.state_bytes() / kGroupStep * kGroupStep;
+    return static_cast<long>(std::clamp<std::size_t>(fitting, kGroupStep, kChunkRows));
 }
 
 }  // namespace

@@ -1,0 +1,84 @@
+"""Which form of a graph's model stands in its folder: the full one, or a smaller one, the full one kept below."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from infra.errors import ModelError
+from models import checkpoint
+from models.checkpoint import Checkpoint
+
+_FULL_NAME = "full"
+
+
+def form_of(card: Mapping[str, Any]) -> str | None:
+    """Return how a model was made smaller and what that cost, in words; None for a full model."""
+    found = card.get("compression")
+    if found is None:
+        return None
+    said = found.get("backtest")
+    if said is None:
+        return f"{found['method']}, which was never compared with the full model"
+    return f"{found['method']}, {standing(said)}" + ("" if said["holds"] else "; it was forced")
+
+
+def standing(said: Mapping[str, Any]) -> str:
+    """Return in words how a smaller form stands beside the full model, from the values of a `compression.Verdict`."""
+    if said["wql_ratio"] is None:
+        return "which could not be compared with the full model, as nothing happened in the steps kept for that"
+    text = f"weighted quantile loss {said['wql_ratio']:.4f} of the full model's"
+    return text if said["holds"] else f"{text}, over the {1 + said['tolerance']:g} that are allowed"
+
+
+def full_model(folder: Path) -> Checkpoint | None:
+    """Return the full model of a graph's folder, whichever form answers; None if there is no model.
+
+    Raises:
+        ModelError: a checkpoint is damaged, or the full model of the form that answers is gone.
+    """
+    found = checkpoint.load(folder)
+    if found is None or "compression" not in found.card:
+        return found
+    full = checkpoint.load(folder / _FULL_NAME)
+    parent = found.card["compression"]["parent"]
+    if full is None or full.digest != parent:
+        raise ModelError(
+            f"the full model {parent[:16]}, of which a smaller form answers, is gone",
+            place=str(folder / _FULL_NAME),
+            fix="restore it from a backup, or train again with `graphtide train`",
+        )
+    return full
+
+
+def use_smaller(folder: Path, full: Checkpoint, write: Callable[[Path], Checkpoint]) -> Checkpoint:
+    """Let a smaller form take the place of a graph's model; the full one is kept.
+
+    Args:
+        folder: of the graph.
+        full: its full model.
+        write: writes the smaller form to a folder.
+
+    Raises:
+        ModelError: a folder cannot be written.
+    """
+    # The full model first: killed in between, it is there twice.
+    checkpoint.save(folder / _FULL_NAME, full.net, full.card)
+    return write(folder)
+
+
+def use_full(folder: Path) -> Checkpoint | None:
+    """Let the full model take its place again; None if there is no model.
+
+    Raises:
+        ModelError: the model is a full one already, or cannot be read or written.
+    """
+    full = full_model(folder)
+    if full is None:
+        return None
+    found = checkpoint.read_card(folder)
+    if found is None or "compression" not in found:
+        raise ModelError("the model is a full one already", place=str(folder))
+    saved = checkpoint.save(folder, full.net, full.card)
+    shutil.rmtree(folder / _FULL_NAME, ignore_errors=True)
+    return saved
