@@ -14,13 +14,13 @@ from multiprocessing.process import BaseProcess
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.supervisors import Multiprocess
 
 from forecasting import tracing
 from forecasting.api.app import build
 from forecasting.api.one_write import OneWriteProtocol
 from forecasting.api.open_mode import is_loopback
 from forecasting.api.redis_store import RedisStore
+from forecasting.api.supervisor import Supervisor
 from forecasting.job_processes import forecast_processes, report_processes
 from forecasting.keys import Keys
 from forecasting.report_worker import take_schedules
@@ -74,7 +74,7 @@ def serve(settings: Settings, *, log_level: int, on_ready: Callable[[str], None]
         stack.enter_context(report_processes(settings, log_level=log_level))
         on_ready(address)
         if api.workers > 1:
-            Multiprocess(config, sockets=[bound]).run()
+            Supervisor(config, sockets=[bound]).run()
             return
         server = uvicorn.Server(config)
         server.run(sockets=[bound])

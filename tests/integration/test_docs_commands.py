@@ -238,6 +238,8 @@ def test_the_examples_of_a_page_run(page: str, place: Place, log: list[bytes], r
         }
         for name in ("url", "org", "bucket", "token"):
             place.environment[f"GRAPHTIDE_INFLUXDB__{name.upper()}"] = getattr(influxdb, name)
+    if "redis://localhost:6379/0" in text:
+        place.words["redis://localhost:6379/0"] = request.getfixturevalue("redis_url")
     if "postgresql://localhost/graphtide" in text:
         place.words["postgresql://localhost/graphtide"] = request.getfixturevalue("postgres_url")
     with ExitStack() as cleared, ExitStack() as held:

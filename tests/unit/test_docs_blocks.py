@@ -1,14 +1,18 @@
 """What is read out of the pages, and that few of their examples are not run."""
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from forecasting.cli.app import app
 from tests.docs_blocks import blocks_of, missing, pages
 
 ROOT = Path(__file__).parents[2]
 # Examples that cannot be run here: more than these say that the pages are drifting away from what is checked.
-MOST_NOT_RUN = 14
+MOST_NOT_RUN = 7
 PAGE = """
 # Page
 
@@ -100,3 +104,20 @@ def test_what_another_test_runs_is_known_to_it() -> None:
                 assert runner.is_file(), (page, block.line, block.run_by)
                 first = block.commands()[0][0].partition(" #")[0].strip()
                 assert Path(page).name in runner.read_text() or first in runner.read_text(), (page, block.line)
+
+
+def test_what_is_not_run_has_the_commands_and_options_that_it_names() -> None:
+    """With `--help` at its end, a command is read with all its options, and does nothing."""
+    commands = [
+        re.sub(r"^[A-Z_]+=\S+ ", "", command.partition(" #")[0].strip())
+        for text in pages(ROOT).values()
+        for block in blocks_of(text)
+        if block.not_run
+        for command, _ in block.commands()
+    ]
+    ours = [shlex.split(command)[1:] for command in commands if command.startswith("graphtide ")]
+    assert ours
+    for arguments in ours:
+        ran = CliRunner().invoke(app, [*arguments, "--help"])
+        assert ran.exit_code == 0, (arguments, ran.output)
+    assert CliRunner().invoke(app, ["graphs", "--none-such", "--help"]).exit_code != 0

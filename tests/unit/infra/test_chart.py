@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,8 +19,10 @@ import yaml
 from forecasting.bench.servers.base import servers_folder
 from infra.configuration import load_settings
 from tests.conftest import lacking
+from tests.docs_blocks import blocks_of
 
-CHART = Path(__file__).parents[3] / "infra" / "helm" / "graphtide"
+ROOT = Path(__file__).parents[3]
+CHART = ROOT / "infra" / "helm" / "graphtide"
 # The oldest that the chart takes, one in between, and the newest whose schemas are known.
 VERSIONS = ("1.29.0", "1.33.0", "1.37.0")
 VALUES = (None, "gpu", "scaled", "shared", "small")
@@ -27,11 +30,12 @@ VALUES = (None, "gpu", "scaled", "shared", "small")
 OF_OTHERS = {"ServiceMonitor", "PrometheusRule"}
 
 
-def helm(*arguments: object) -> "subprocess.CompletedProcess[str]":
+def helm(*arguments: object, folder: Path | None = None) -> "subprocess.CompletedProcess[str]":
     program = shutil.which("helm") or servers_folder() / "helm-3.18.6" / "helm"
     if not Path(program).is_file():
         lacking("helm", f"{program} is not there; run .ci/servers")
-    return subprocess.run([str(program), *map(str, arguments)], capture_output=True, text=True, check=False)
+    call = [str(program), *map(str, arguments)]
+    return subprocess.run(call, cwd=folder, capture_output=True, text=True, check=False)
 
 
 @cache
@@ -340,3 +344,19 @@ def test_values_that_cannot_be_meant_are_refused(wrong: str) -> None:
     done = helm("template", "town", CHART, "--kube-version", "1.33.0", "--set", wrong)
     assert done.returncode != 0
     assert "values don't meet the specifications of the schema" in done.stderr
+
+
+def test_the_page_names_values_that_the_chart_takes() -> None:
+    """The installation of docs/deployment.md, rendered instead: `template` takes what `install` takes."""
+    (block,) = [
+        block for block in blocks_of((ROOT / "docs" / "deployment.md").read_text()) if "helm install" in block.text
+    ]
+    (command,) = [command for command, _ in block.commands() if command.startswith("helm install ")]
+    done = helm("template", *shlex.split(command)[2:], "--kube-version", VERSIONS[0], folder=ROOT)
+    assert done.returncode == 0, done.stderr
+    kinds = {document["kind"] for document in yaml.safe_load_all(done.stdout) if document}
+    assert kinds >= {"Deployment", "StatefulSet", "Service"}
+    # The secret that the page has made is the one that the pods ask for.
+    made = re.search(r"kubectl create secret generic (\S+) --from-literal=(\w+)=", block.text)
+    assert made
+    assert re.search(rf"secretKeyRef: *\{{ *name: {made[1]}, key: {made[2]} *\}}", done.stdout)

@@ -11,8 +11,10 @@ import yaml
 
 from forecasting.bench.servers.base import servers_folder
 from tests.conftest import lacking
+from tests.docs_blocks import pages
 
-FOLDER = Path(__file__).parents[3] / "infra" / "docker"
+ROOT = Path(__file__).parents[3]
+FOLDER = ROOT / "infra" / "docker"
 SERVICES = ("kafka", "influxdb", "postgres", "redis")
 OURS = ("key", "ingest", "api")
 WATCHING = ("prometheus", "grafana")
@@ -119,6 +121,23 @@ def test_the_reference_implementation_takes_both_files(tmp_path: Path) -> None:
     api = yaml.safe_load(done.stdout)["services"]["api"]
     assert "GRAPHTIDE_BACKEND=cuda" in api["environment"]
     assert api["deploy"]["resources"]["reservations"]["devices"][0]["capabilities"] == ["gpu"]
+
+
+def test_the_pages_name_files_and_services_that_are_there(compose: dict[str, Any]) -> None:
+    found = [
+        call
+        for text in pages(ROOT).values()
+        for call in re.findall(r"docker compose ((?:-f \S+ )+)(up|exec|down)([^\n`#]*)", text)
+    ]
+    assert {action for _, action, _ in found} == {"up", "exec", "down"}
+    for files, action, rest in found:
+        assert all((ROOT / file).is_file() for file in files.replace("-f ", "").split()), files
+        words = [word for word in rest.split() if not word.startswith("--")]
+        named = words[:1] if action == "exec" else words
+        assert set(named) <= set(compose["services"]), (action, rest)
+    for page, text in pages(ROOT).items():
+        for source in re.findall(r"^cp (infra/\S+) ", text, re.MULTILINE):
+            assert (ROOT / source).is_file(), (page, source)
 
 
 def test_the_linter_of_dockerfiles_finds_nothing() -> None:

@@ -1,5 +1,7 @@
 """The simulator of faulty ingestion: its runs pass, repeat exactly, and find bugs that are planted."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ from stream.ingest import Ingest, IngestOptions
 from stream.sources.base import Claims, Part, PartitionedBatch
 from stream.store.sql.writer import SqlWriter
 from stream.store.sqlite import SqliteDatabase
+from tests.docs_blocks import blocks_of
 from tests.simulator import oracle, run
 from tests.simulator.batch import outcomes
 from tests.simulator.bugs import BUGS, FOUND_BY
@@ -19,6 +22,7 @@ from tests.simulator.history import Deed, make_histories
 from tests.simulator.run import Simulator
 from tests.simulator.sink import Sink
 
+ROOT = Path(__file__).parents[3]
 # Around the first seed that finds each bug, with a margin since any change of the log or the schedule moves it.
 SEEDS_OF_BUGS = {
     "positions-apart": range(4),
@@ -45,8 +49,18 @@ def found_by(bug: str, seeds: range) -> int | None:
     return next((each.seed for each in outcomes(seeds, bug=bug) if (each.problem or "").startswith(FOUND_BY)), None)
 
 
-def test_runs_end_as_an_undisturbed_one() -> None:
-    assert failures(range(20)) == []
+def test_the_commands_of_the_page_run_as_written() -> None:
+    """Twenty runs end as an undisturbed one, one tells its trace, and a planted bug is found."""
+    (block,) = [block for block in blocks_of((ROOT / "docs" / "simulator.md").read_text()) if block.run_by]
+    for (command, _), (code, tells) in zip(
+        block.commands(), ((0, "20 runs, 0 failed"), (0, "trace "), (1, "seed ")), strict=True
+    ):
+        meant = command.replace(".venv/bin/python", sys.executable)
+        ran = subprocess.run(
+            ["bash", "-euc", meant], cwd=ROOT, capture_output=True, text=True, timeout=240, check=False
+        )
+        assert ran.returncode == code, f"{command}\n{ran.stdout}{ran.stderr}"
+        assert tells in ran.stdout, ran.stdout[-2000:]
 
 
 @pytest.mark.slow
