@@ -1,11 +1,13 @@
 """A Redis as the store of shared answers: its address and password from the settings, its failures as OSError."""
 
+from collections.abc import Awaitable
 from typing import Any
 from urllib.parse import urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from infra.errors import UsageError
@@ -44,29 +46,29 @@ class RedisStore:
 
     async def get(self, name: str, max_bytes: int) -> bytes | None:
         """Return the first `max_bytes` of a value; None if there is none, or it is empty."""
-        try:
-            found: bytes = await self._redis.getrange(name, 0, max_bytes - 1)
-        except RedisError as error:
-            raise _away(error) from None
+        found: bytes = await self._answer(self._redis.getrange(name, 0, max_bytes - 1))
         return found or None
 
     async def put(self, name: str, value: bytes, lifetime_s: int) -> None:
         """Keep a value for so long."""
-        try:
-            await self._redis.set(name, value, ex=lifetime_s)
-        except RedisError as error:
-            raise _away(error) from None
+        await self._answer(self._redis.set(name, value, ex=lifetime_s))
 
     async def ping(self) -> None:
         """Return if it answers."""
-        try:
-            await self._redis.ping()
-        except RedisError as error:
-            raise _away(error) from None
+        await self._answer(self._redis.ping())
 
     async def close(self) -> None:
         """Close the connections."""
         await self._redis.aclose()
+
+    async def _answer(self, call: Awaitable[Any]) -> Any:
+        try:
+            return await call
+        except RedisError as error:
+            if isinstance(error, RedisConnectionError):
+                # Other idle connections are of the same server that is gone: each would fail once more when it is back.
+                await self._redis.connection_pool.disconnect(inuse_connections=False)
+            raise _away(error) from None
 
 
 def _away(error: RedisError) -> ConnectionError:

@@ -1,5 +1,6 @@
 """Answers shared through a real Redis: between processes, while it is stopped and started, and against damage."""
 
+import asyncio
 import logging
 import threading
 import time
@@ -11,6 +12,7 @@ import httpx
 import pytest
 import redis as redis_library
 
+from forecasting.api.redis_store import RedisStore
 from forecasting.rollouts import Rollouts
 from infra.settings import Settings
 from tests.integration.serving import save_model, served, service_settings
@@ -183,6 +185,20 @@ def test_answers_stay_right_while_redis_is_stopped_and_started_under_load(
         "the shared cache is not reached",
         "the shared cache is reached again",
     ] * 2, "each outage is told once"
+
+
+def test_connections_from_before_an_outage_fail_once_together(settings: Settings, redis_server: RedisServer) -> None:
+    async def talk() -> None:
+        store = RedisStore(settings.cache)
+        await asyncio.gather(*(store.ping() for _ in range(4)))
+        redis_server.kill()
+        redis_server.start()
+        with pytest.raises(ConnectionError):
+            await store.ping()
+        await asyncio.gather(*(store.ping() for _ in range(4)))
+        await store.close()
+
+    asyncio.run(talk())
 
 
 def redis_connected(client: httpx.Client) -> bool:
