@@ -17,6 +17,7 @@ from models.mamba2.kernels.registry import get_backend
 from models.mamba2.kernels.torch_backend import ReferenceBackend
 from models.quantisation import decode, encode, n_bytes
 from models.ranks import default_structure
+from tests.conftest import lacking
 
 SMALL = ForecasterConfig(d_model=16, n_layers=2, d_state=8, headdim=16, reach_steps=64)
 PRECISIONS = ("bf16", "int8")
@@ -115,7 +116,7 @@ def test_kernels_run_the_steps_that_are_stored(net: ForecasterNet, precision: st
 def test_packed_weights_take_less_memory_too(net: ForecasterNet) -> None:
     backend = get_backend()
     if backend.name != "cpu":
-        pytest.skip("only the compiled kernels say how much they hold")
+        lacking("cpu", "only the compiled kernels say how much they hold")
     weights = StackWeights.from_modules(net.embed, net.core, net.head)
     sizes = [backend.pack(weights, precision)._native.weight_bytes for precision in ("fp32", *PRECISIONS)]
     assert sizes == sorted(sizes, reverse=True)
