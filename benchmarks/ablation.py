@@ -9,20 +9,27 @@ model on its test parts, but on steps before them. The result is kept in benchma
 
 import argparse
 import json
+import math
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 
 import torch
-from accuracy import short_test
+from accuracy import Test, short_test
 from hardware import hardware, versions
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import models.features
+import models.profiles
 import models.sampling
 from forecasting.backtest import backtest
 from forecasting.backtests.ratios import ratios
+from forecasting.backtests.scores import Row
 from forecasting.general import DevelopmentLog, development_logs, log_series, simulated_series
 from infra.configuration import load_settings
 from infra.steps import HOUR_US
@@ -40,9 +47,34 @@ SIMULATED, SEASON = 12, 168
 VARIANTS = {
     "whole": "as it is shipped, but trained for as long as the others",
     "without the core": "tokens go straight to the head: no state beyond the causal statistics",
+    "positions alone": "an hour of the week is known by itself, not also by its hour and its day",
+    "rivals never fade": "what recent weeks say counts as much for a far step as for the next",
     "logs alone": "no parts, cuts and simulated networks, hours only",
     "spread never hidden": "what graphs are known by stays in every batch",
 }
+# Far forecasts begin behind these shares of the last fifth, where it has so many steps, and go to its end.
+FAR_SHARES, FEWEST_FAR = (0.0, 0.25, 0.5), 2000
+BUCKETS = ("1-24", f"1-{SEASON}", "1001-10000")
+
+
+@contextmanager
+def changed(variant: str) -> Iterator[None]:
+    """Train and forecast without the part that a variant lacks."""
+    without: dict[str, tuple[ModuleType, str, object]] = {
+        "positions alone": (models.profiles, "SHAPE_PRIOR_OBSERVATIONS", 0.0),
+        "rivals never fade": (models.features, "RIVAL_REACH_SEASONS", math.inf),
+        "spread never hidden": (models.sampling, "HIDDEN_SPREAD_SHARE", 0.0),
+    }
+    if variant not in without:
+        yield
+        return
+    module, name, value = without[variant]
+    kept = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, kept)
 
 
 def before_test(log: DevelopmentLog) -> DevelopmentLog:
@@ -79,23 +111,15 @@ def measure(variant: str, logs: list[DevelopmentLog], iterations: int) -> dict[s
         named = [series for series in named if series.kind == "whole 1h"]
     else:
         named += simulated_series(SIMULATED, seed=0)
-    hidden = models.sampling.HIDDEN_SPREAD_SHARE
-    models.sampling.HIDDEN_SPREAD_SHARE = 0.0 if variant == "spread never hidden" else hidden
     begin_s = time.monotonic()
-    net, validation = train([one.series for one in named], iterations, has_core=variant != "without the core")
-    models.sampling.HIDDEN_SPREAD_SHARE = hidden
-    calibration = fit_calibration(net, validation)
-    model = MambaForecaster(net, default_structure(SEASON), ranks_season=SEASON, calibration=calibration)
-    known = floors()
-    rows = []
-    for log in logs:
-        history = log.events.history(HOUR_US, log.end_us)
-        test_start = (log.train_until_us - history.start_us) // HOUR_US
-        test = short_test(len(history) - test_start)
-        if test.horizons[-1] == SEASON:
-            rows.append(backtest(history, [model, *known], test_start=test_start, **asdict(test)).rows)
-    names = [model.name, *(floor.name for floor in known)]
-    found = [r for r in ratios(rows, names, names[1:]) if r.model == model.name]
+    with changed(variant):
+        net, validation = train([one.series for one in named], iterations, has_core=variant != "without the core")
+        calibration = fit_calibration(net, validation)
+        model = MambaForecaster(net, default_structure(SEASON), ranks_season=SEASON, calibration=calibration)
+        scored = [scores(model, log) for log in logs]
+    near, far = [one for one, _ in scored if one], [rows for _, many in scored for rows in many]
+    names = [model.name, *(floor.name for floor in floors())]
+    found = [r for rows in (near, far) for r in ratios(rows, names, names[1:]) if r.model == model.name]
     return {
         "variant": variant,
         "means": VARIANTS[variant],
@@ -105,19 +129,39 @@ def measure(variant: str, logs: list[DevelopmentLog], iterations: int) -> dict[s
             if variant != "without the core" or not name.startswith("core.")
         ),
         "training_s": round(time.monotonic() - begin_s),
-        "logs": len(rows),
-        "ratios": [asdict(r) for r in found if r.bucket in {"1-24", f"1-{SEASON}"}],
+        "logs": len(near),
+        "far_forecasts": len(far),
+        "ratios": [asdict(r) for r in found if r.bucket in BUCKETS],
     }
+
+
+def scores(model: MambaForecaster, log: DevelopmentLog) -> tuple[list[Row], list[list[Row]]]:
+    """Return how a model and the floors stand a week ahead, if the test part has one, and in each far forecast."""
+    history = log.events.history(HOUR_US, log.end_us)
+    test_start = (log.train_until_us - history.start_us) // HOUR_US
+    tested = len(history) - test_start
+    test, known = short_test(tested), floors()
+    near: list[Row] = []
+    if test.horizons[-1] == SEASON:
+        near = backtest(history, [model, *known], test_start=test_start, **asdict(test)).rows
+    far = []
+    for skipped in [int(tested * share) for share in FAR_SHARES] if tested >= FEWEST_FAR else []:
+        test = Test((tested - skipped,), 1, tested - skipped)
+        rows = backtest(history, [model, *known], test_start=test_start + skipped, **asdict(test)).rows
+        far.append([row for row in rows if row.bucket not in {"1", f"1-{SEASON}", "1-24"}])
+    return near, far
 
 
 def table(report: dict[str, object]) -> str:
     """Return what was measured as a Markdown table."""
-    lines = ["| variant | MASE 1-24 | MASE 1-168 | WQL 1-24 | WQL 1-168 |", "|---|---|---|---|---|"]
+    columns = [(score, bucket) for score in ("mase", "wql") for bucket in BUCKETS]
+    heads = [f"{score.upper()} {bucket}" for score, bucket in columns]
+    lines = [f"| variant | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     rows = report["rows"]
     assert isinstance(rows, list)
     for row in rows:
         values = {(r["score"], r["bucket"]): r["ratio"] for r in row["ratios"] if r["against"] == "best_single_floor"}
-        cells = [f"{values[score, bucket]:.3f}" for score in ("mase", "wql") for bucket in ("1-24", "1-168")]
+        cells = [f"{values[column]:.3f}" if column in values else "not measured" for column in columns]
         lines.append(f"| {row['variant']} ({row['parameters']:,} parameters) | {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -3,6 +3,7 @@
     python benchmarks/accuracy.py short general          # the general model without training, 1 to 168 hours ahead
     python benchmarks/accuracy.py short tuned            # trained on each log from the general model
     python benchmarks/accuracy.py short unseen:FOLDER --logs wiki-elec   # a general model that was not shown these logs
+    python benchmarks/accuracy.py short seed:FOLDER      # a general model of one training, such as a teacher of ours
     python benchmarks/accuracy.py short seasonal_naive profile_level lightgbm auto_theta
     python benchmarks/accuracy.py long general seasonal_naive seasonal_window_mean profile_level
     python benchmarks/accuracy.py                        # print the tables of what was measured
@@ -79,6 +80,11 @@ def models_of(names: list[str], past: History, log: str, folder: Path) -> Iterat
             assert found is not None, f"there is no model in {name}"
             assert all(one["log"] != log for one in found.card["data"]), f"the model has seen {log}"
             found.card["name"] = "mamba2-unseen"
+            yield forecaster_of(found)
+        elif name.startswith("seed:"):
+            found = checkpoint.load(Path(name.removeprefix("seed:")))
+            assert found is not None, f"there is no model in {name}"
+            found.card["name"] = f"mamba2-seed-{found.card['seed']}"
             yield forecaster_of(found)
         elif name == "tuned":
             if len(past) >= MIN_SEASONS * SEASON:

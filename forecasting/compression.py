@@ -216,7 +216,7 @@ def shrunk(
         start.config,
         config,
         start=start,
-        teacher=full.net if method.distil else None,
+        teachers=[full.net] if method.distil else [],
         resume_from=resume_from,
         on_progress=on_training,
     )

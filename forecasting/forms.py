@@ -8,6 +8,7 @@ from typing import Any
 from infra.errors import ModelError
 from models import checkpoint
 from models.checkpoint import Checkpoint
+from models.forecaster import ForecasterNet
 
 _FULL_NAME = "full"
 
@@ -79,6 +80,15 @@ def use_full(folder: Path) -> Checkpoint | None:
     found = checkpoint.read_card(folder)
     if found is None or "compression" not in found:
         raise ModelError("the model is a full one already", place=str(folder))
-    saved = checkpoint.save(folder, full.net, full.card)
+    return use_new(folder, full.net, full.card)
+
+
+def use_new(folder: Path, net: ForecasterNet, card: dict[str, Any]) -> Checkpoint:
+    """Let a full model answer, whatever stood in the folder; nothing of a smaller form's full model is left.
+
+    Raises:
+        ModelError: the folder cannot be written.
+    """
+    saved = checkpoint.save(folder, net, card)
     shutil.rmtree(folder / _FULL_NAME, ignore_errors=True)
     return saved

@@ -6,7 +6,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from forecasting.forms import use_new
 from forecasting.general import DevelopmentLog, NamedSeries, development_logs, log_series, simulated_series
+from infra.errors import UsageError
 from infra.settings import Settings
 from infra.steps import HOUR_US, format_duration, format_time
 from models import checkpoint, general_folder
@@ -108,7 +110,7 @@ def describe(history: History, graph: str) -> dict[str, Any]:
 
 def _kept(folder: Path, net: ForecasterNet, card: dict[str, Any]) -> checkpoint.Checkpoint:
     # Processes that trained together hold the same weights; the first writes them.
-    return checkpoint.Checkpoint(net, card) if worker_number() else checkpoint.save(folder, net, card)
+    return checkpoint.Checkpoint(net, card) if worker_number() else use_new(folder, net, card)
 
 
 def general_series(
@@ -132,6 +134,7 @@ def train_general(
     *,
     simulated: int,
     exclude: Sequence[str] = (),
+    teachers: Sequence[checkpoint.Checkpoint] = (),
     on_progress: Callable[[TrainingProgress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> checkpoint.Checkpoint:
@@ -143,22 +146,34 @@ def train_general(
         forecaster, config: architecture and training.
         simulated: how many networks to simulate.
         exclude: public logs that it shall not see.
+        teachers: general forecasters trained before. It begins as the first and learns from what they say in the
+            mean, beside the data: what came of the luck of one training averages out.
 
     Raises:
+        UsageError: a teacher has another architecture.
         InputError: a log is missing.
         ModelError: the checkpoint cannot be written.
     """
+    for teacher in teachers:
+        if teacher.net.config != forecaster:
+            raise UsageError(
+                f"the teacher {teacher.digest[:16]} has the architecture {teacher.net.config}, not {forecaster}",
+                fix="train it again with the [forecaster] of now, or leave it out",
+            )
     logs, named = general_series(folders, simulated=simulated, seed=config.seed, exclude=exclude)
     trained = train_series(
         [one.series for one in named],
         forecaster,
         config,
+        start=teachers[0].net if teachers else None,
+        teachers=[teacher.net for teacher in teachers],
         resume_from=folder / RESUME_NAME,
         on_progress=on_progress,
         cancelled=cancelled,
     )
     card = {
         "name": "mamba2-general",
+        "teachers": [teacher.digest for teacher in teachers],
         "data": [
             {"log": log.name, "events": len(log.training()), "until": format_time(log.train_until_us)} for log in logs
         ]

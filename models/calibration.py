@@ -11,7 +11,7 @@ import numpy as np
 
 from infra.schema import QUANTILE_LEVELS
 from models.contract import FloatArray
-from models.features import N_MODELLED
+from models.tokens import N_MODELLED
 
 _N_LEVELS = len(QUANTILE_LEVELS)
 

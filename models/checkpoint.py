@@ -24,8 +24,8 @@ from models.forecaster import ForecasterConfig, ForecasterNet
 from models.mamba2.kernels.contract import PRECISIONS
 from models.quantisation import decode, encode
 
-# What earlier versions can read too is written in the format that they know.
-FORMAT_VERSION, _PLAIN_FORMAT = 3, 2
+# Weights fit one meaning of their inputs: where `models.features` changes what it computes, this goes up by one.
+FORMAT_VERSION = 4
 CARD_NAME = "card.json"
 _RETRAIN = "train again with `graphtide train`, or restore the files from a backup"
 
@@ -72,10 +72,9 @@ def save(folder: Path, net: ForecasterNet, card: dict[str, Any], *, precision: s
     weights = save_tensors(encode(net, precision))
     digest = hashlib.sha256(weights).hexdigest()
     name = f"weights-{digest[:16]}.safetensors"
-    is_plain = precision == "fp32" and net.config.is_plain
     full = {
         **card,
-        "format": _PLAIN_FORMAT if is_plain else FORMAT_VERSION,
+        "format": FORMAT_VERSION,
         "schema": SCHEMA_VERSION,
         "metrics": list(METRIC_NAMES),
         "quantile_levels": list(QUANTILE_LEVELS),
@@ -128,8 +127,7 @@ def read_card(folder: Path) -> dict[str, Any] | None:
             place=str(path),
             fix="upgrade graphtide, or train again with `graphtide train`",
         )
-    format_version = FORMAT_VERSION if found[0] == FORMAT_VERSION else _PLAIN_FORMAT
-    needed = (format_version, SCHEMA_VERSION, list(METRIC_NAMES), list(QUANTILE_LEVELS), N_FEATURES)
+    needed = (FORMAT_VERSION, SCHEMA_VERSION, list(METRIC_NAMES), list(QUANTILE_LEVELS), N_FEATURES)
     for what, has, needs in zip(
         ("checkpoint format", "metric schema", "metrics", "quantile levels", "features"), found, needed, strict=True
     ):

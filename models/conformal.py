@@ -17,11 +17,12 @@ from torch import Tensor
 from infra.schema import QUANTILE_LEVELS
 from models.calibration import Calibration
 from models.contract import FloatArray
-from models.features import IS_COUNT, LEANS, LEVEL_SEASONS, N_LEANS, N_MODELLED
+from models.features import LEANS, LEVEL_SEASONS, N_LEANS
 from models.forecaster import ForecasterNet
 from models.losses import batch_quantiles
 from models.samples import Batch
 from models.scoring import HORIZON_BUCKETS
+from models.tokens import IS_COUNT, N_MODELLED
 
 _LEVELS = np.array(QUANTILE_LEVELS)
 # Offsets count in full when there are many more errors than this; few errors say little.

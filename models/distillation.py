@@ -1,8 +1,10 @@
-"""Distillation: a student of half the layers learns from the data and from what its teacher says of them.
+"""Distillation: a net, such as a student of half the layers, learns from data and from what its teachers say of them.
 
 Hinton, Vinyals and Dean 2015, "Distilling the knowledge in a neural network" (arXiv:1503.02531): a loss on the data
 and a loss on the teacher's whole distribution. Here that is the mean distance between two quantile functions, which is
-the Wasserstein distance of order 1 between the distributions (Vallender 1974). The student begins with every second
+the Wasserstein distance of order 1 between the distributions (Vallender 1974). Several teachers say the mean of their
+quantile functions, level by level, which is as sharp as they are (Vincent 1912; Ratcliff 1979, "Group reaction time
+distributions and an analysis of distribution statistics"). A smaller student begins with every second
 layer of its teacher, embedding and head included, as in Sanh et al. 2019, "DistilBERT" (arXiv:1910.01108).
 
 Shape suffixes: N forecasts, H horizon, M modelled metrics, Q quantile levels.
@@ -64,24 +66,24 @@ def _every_second(teacher: ForecasterNet, first: int) -> ForecasterNet:
 
 
 class DistillationLoss(nn.Module):
-    """A student and its loss as one module; the teacher is no part of it and is never changed.
+    """A student and its loss as one module; the teachers are no part of it and are never changed.
 
     Args:
         net: the student.
-        teacher: on the device of the student.
+        teachers: one or more, on the device of the student.
     """
 
-    def __init__(self, net: ForecasterNet, teacher: ForecasterNet) -> None:
+    def __init__(self, net: ForecasterNet, teachers: Sequence[ForecasterNet]) -> None:
         super().__init__()
         self.net = net
-        # In a tuple torch does not see it: its weights are not the student's to train or to share.
-        self._teacher = (teacher.eval().requires_grad_(False),)
+        # In a tuple torch does not see them: their weights are not the student's to train or to share.
+        self._teachers = tuple(teacher.eval().requires_grad_(False) for teacher in teachers)
 
     def forward(self, batch: Batch, checkpoint_blocks: bool) -> Tensor:
-        """Return the loss of the student's forecasts of a batch, of the data and of the teacher's forecasts."""
+        """Return the loss of the student's forecasts of a batch, of the data and of the teachers' forecasts."""
         student_NHMQ = batch_quantiles(self.net, batch, checkpoint_blocks=checkpoint_blocks)
         with torch.no_grad():
-            teacher_NHMQ = batch_quantiles(self._teacher[0], batch)
-        apart_NHM = (student_NHMQ - teacher_NHMQ).abs().mean(dim=-1)
+            taught = [batch_quantiles(teacher, batch) for teacher in self._teachers]
+        apart_NHM = (student_NHMQ - torch.stack(taught).mean(dim=0)).abs().mean(dim=-1)
         from_teacher = (apart_NHM * batch.weight_NHM).mean()
         return torch.lerp(quantile_loss(student_NHMQ, batch), from_teacher, TEACHER_SHARE)

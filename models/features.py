@@ -1,8 +1,8 @@
 """Causal statistics of a graph's metrics, and the model inputs made of them.
 
-Everything that the forecaster knows without its core stands here: the seasonal anchor (profile times level), the
-scale of the errors around it, and calendar features. All of it is updated step by step from the past alone, so the
-same code serves training, backtesting and live forecasting.
+Everything that the forecaster knows without its core stands here: the seasonal anchor (profile times level) and the
+scale of the errors around it. All of it is updated step by step from the past alone, so the same code serves training,
+backtesting and live forecasting.
 
 A *token* is the input of the core for one step. An observed token carries the residual of what was seen against the
 anchor known before it; a token of a step ahead carries no observation but how far ahead it lies. Both are otherwise
@@ -14,17 +14,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from infra.schema import METRICS, Kind
-from infra.steps import DAY_US, MONDAY_US, WEEK_US
+from infra.steps import MONDAY_US
+from models.profiles import LEVEL_PRIOR_COUNT, mean, shapes, towards
 from models.seasons import season_steps
+from models.tokens import IS_COUNT, N_CALENDAR, N_MODELLED, Tokens, calendar_features, transform
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-
-# Totals are not modelled: they follow from the new nodes and edges.
-MODELLED = np.array([i for i, metric in enumerate(METRICS) if metric.kind is not Kind.TOTAL], dtype=np.int64)
-IS_COUNT = np.array([METRICS[i].kind is Kind.COUNT for i in MODELLED])
-N_MODELLED = len(MODELLED)
 
 # Level averages reach back a seventh of a season (a day of a week), one season, four (the anchor's), and as far as the
 # climate of the series needs.
@@ -38,20 +34,21 @@ MEMORY_SEASONS = (1 / 84, 1 / 14)
 # The profile of a day, whichever of the week, reaches back two seasons; it stands in where a season is not yet known.
 DAYS_PER_SEASON = 7
 DAILY_SEASONS = 2.0
-# A position of the season counts as this many observations of the mean of its hour until it has its own, and so does
-# an hour with the overall mean.
-PROFILE_PRIOR_OBSERVATIONS = 1.0
+# A rival that knows less of the past than the anchor is worth half as much to lean on so many seasons ahead. Slower
+# levels are no worse for a far step than for a near one.
+RIVAL_REACH_SEASONS = 4.0
+_FADES = np.array(
+    [*(seasons < LEVEL_SEASONS[ANCHOR_LEVEL] for seasons in LEVEL_SEASONS if seasons != LEVEL_SEASONS[ANCHOR_LEVEL])]
+    + [True] * len(PROFILE_SEASONS)
+)[:, None]
 SCALE_FLOOR = 0.05
 RESIDUAL_LIMIT = 8.0
-# Pseudo-counts that keep the level ratio of a sparse metric near 1.
-_LEVEL_PRIOR_COUNT = 0.5
 _SCALE_PRIOR, _SCALE_PRIOR_OBSERVATIONS = 0.5, 10.0
-_EPSILON = 1e-9
 
-_DAILY_HARMONICS, _WEEKLY_HARMONICS, _YEARLY_HARMONICS = 4, 3, 2
 _LOG_DISTANCE_UNIT = np.log(1e4)
-_YEAR_US = 365.2425 * DAY_US
-N_CALENDAR = 2 * (_DAILY_HARMONICS + _WEEKLY_HARMONICS + _YEARLY_HARMONICS)
+# The time of the year is told less the further ahead: from a few logs of a few years a network learns what happened in
+# them, and would repeat it every year of a far forecast.
+_YEAR_MEMORY_SEASONS = 4.0
 # How residuals have been spread: their mean within one scale; the shares below and above one scale and below none, and
 # that of zeros, each against what would be a usual one.
 _USUAL_SPREAD = np.array([0.0, 0.16, 0.16, 0.5, 0.3])[:, None]
@@ -65,45 +62,6 @@ N_LEANS = N_RIVALS + len(MEMORY_SEASONS) + N_SPREAD
 N_FEATURES = (3 + N_LEANS) * N_MODELLED + N_CALENDAR + 2
 LEANS = slice(3 * N_MODELLED, (3 + N_LEANS) * N_MODELLED)
 SPREAD = slice(LEANS.stop - N_SPREAD * N_MODELLED, LEANS.stop)
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """Model inputs of L consecutive steps.
-
-    Attributes:
-        features: [L, N_FEATURES] float32.
-        anchor: [L, N_MODELLED] the anchor in transformed units (log1p for counts).
-        scale: [L, N_MODELLED] typical size of the error around the anchor, in transformed units.
-    """
-
-    features: npt.NDArray[np.float32]
-    anchor: FloatArray
-    scale: FloatArray
-
-
-def transform(values: FloatArray) -> FloatArray:
-    """Return modelled metrics [..., N_MODELLED] in transformed units: log1p for counts, shares as they are."""
-    return np.where(IS_COUNT, np.log1p(np.maximum(values, 0.0)), values)
-
-
-def untransform(values: FloatArray) -> FloatArray:
-    """Invert `transform`, counts floored at 0 and shares kept in [0, 1]."""
-    return np.where(IS_COUNT, np.expm1(np.clip(values, 0.0, 60.0)), np.clip(values, 0.0, 1.0))
-
-
-def calendar_features(start_us: IntArray) -> FloatArray:
-    """Return [L, N_CALENDAR] sines and cosines of the day, the week and the year at steps starting at `start_us`."""
-    columns: list[FloatArray] = []
-    for period_us, origin_us, harmonics in (
-        (DAY_US, 0, _DAILY_HARMONICS),
-        (WEEK_US, MONDAY_US, _WEEKLY_HARMONICS),
-        (_YEAR_US, 0, _YEARLY_HARMONICS),
-    ):
-        phase = 2 * np.pi * (((start_us - origin_us) % period_us) / period_us)
-        for k in range(1, harmonics + 1):
-            columns += [np.sin(k * phase), np.cos(k * phase)]
-    return np.stack(columns, axis=-1)
 
 
 def _decayed_sums(initial: FloatArray, x: FloatArray, decay: float) -> FloatArray:
@@ -125,8 +83,8 @@ def _anchor(
     The anchor is the long profile at the slow level: times the ratio of what was seen to what the profile expected
     for counts, plus their difference for shares. The rivals are the same at the faster levels, and the recent profile.
     """
-    ratio = (level_sum + _LEVEL_PRIOR_COUNT) / (level_expected + _LEVEL_PRIOR_COUNT)
-    shift = _mean(level_sum - level_expected, level_weight)
+    ratio = (level_sum + LEVEL_PRIOR_COUNT) / (level_expected + LEVEL_PRIOR_COUNT)
+    shift = mean(level_sum - level_expected, level_weight)
     at_level = np.where(IS_COUNT, profiles[0] * ratio, np.clip(profiles[0] + shift, 0.0, 1.0))
     candidates = transform(np.concatenate([at_level, profiles[1:]]))
     return candidates[ANCHOR_LEVEL], np.delete(candidates, ANCHOR_LEVEL, axis=0)
@@ -138,16 +96,6 @@ def _memory_steps(seasons: float, season: int) -> float:
 
 def _day_steps(season: int) -> int:
     return season // DAYS_PER_SEASON if season % DAYS_PER_SEASON == 0 else 1
-
-
-def _towards(total: FloatArray, weight: FloatArray, expected: FloatArray) -> FloatArray:
-    """Return means [..., M] of decayed sums, drawn to what is expected while the weight [...] is small."""
-    prior = PROFILE_PRIOR_OBSERVATIONS
-    return np.asarray((total + prior * expected) / (weight[..., None] + prior))
-
-
-def _mean(total: FloatArray, weight: FloatArray) -> FloatArray:
-    return total / np.maximum(weight, _EPSILON)
 
 
 def _against_usual(spread_sum: FloatArray, weight: FloatArray) -> FloatArray:
@@ -176,7 +124,10 @@ def _tokens(
     spread: FloatArray,
     *,
     distance: FloatArray,
+    season: int,
+    reach_steps: int,
 ) -> Tokens:
+    """Return the tokens of steps `distance` ahead; 0 stands for a step that was observed."""
     limit = RESIDUAL_LIMIT
     columns = [
         residual,
@@ -185,9 +136,9 @@ def _tokens(
         *np.clip((rivals - anchor) / scale, -limit, limit),
         *faded,
         *spread,
-        calendar_features(starts_us),
+        calendar_features(starts_us, year=np.exp(-distance / (_YEAR_MEMORY_SEASONS * season))),
         (distance > 0)[:, None].astype(np.float64),
-        distance[:, None],
+        (np.log1p(np.minimum(distance, reach_steps)) / _LOG_DISTANCE_UNIT)[:, None],
     ]
     return Tokens(np.concatenate(columns, axis=1).astype(np.float32), anchor, scale)
 
@@ -203,6 +154,8 @@ class CausalStatistics:
         next_us: start of the next step to observe.
         observed: how many steps were observed.
         profile_sum: [P, S, M] decayed sums of the values by position, `profile_weight` [P, S] their weights.
+        shape: [P, S, M] what the profiles were, as hours times days, where the season under way began,
+            `shape_weight` [P, S] how many observations they count as.
         daily_sum: [D, M] decayed sums of the values by position of the day, `daily_weight` [D] their weights; D is 1
             where a season has no days.
         level_sum: [R, M] decayed sums of the values, `level_expected` [R, M] of what the long profile as it is now
@@ -217,6 +170,8 @@ class CausalStatistics:
     observed: int
     profile_sum: FloatArray
     profile_weight: FloatArray
+    shape: FloatArray
+    shape_weight: FloatArray
     daily_sum: FloatArray
     daily_weight: FloatArray
     level_sum: FloatArray
@@ -239,6 +194,8 @@ class CausalStatistics:
             observed=0,
             profile_sum=np.zeros((profiles, season, N_MODELLED)),
             profile_weight=np.zeros((profiles, season)),
+            shape=np.zeros((profiles, season, N_MODELLED)),
+            shape_weight=np.zeros((profiles, season)),
             daily_sum=np.zeros((_day_steps(season), N_MODELLED)),
             daily_weight=np.zeros(_day_steps(season)),
             level_sum=np.zeros((levels, N_MODELLED)),
@@ -260,10 +217,16 @@ class CausalStatistics:
         """Return the statistics after the next steps with `values` [n, M], and their observed tokens."""
         parts: list[Tokens] = []
         statistics = self
-        # Each position of the season occurs at most once in a block, so a block needs no loop over its steps.
-        for begin in range(0, len(values), self.season):
-            statistics, tokens = statistics._observe_block(values[begin : begin + self.season])
+        # A block ends where a season does: each position occurs at most once in it, so that it needs no loop over its
+        # steps, and the shape of the profiles stands still.
+        begin = 0
+        while begin < len(values):
+            end = begin + self.season - statistics._next_position
+            statistics, tokens = statistics._observe_block(values[begin:end])
+            if statistics._next_position == 0:
+                statistics = statistics._with_shape()
             parts.append(tokens)
+            begin = end
         if not parts:
             empty = np.zeros((0, N_MODELLED))
             return self, Tokens(np.zeros((0, N_FEATURES), dtype=np.float32), empty, empty)
@@ -283,29 +246,52 @@ class CausalStatistics:
         """
         distance = np.arange(first, first + n)
         starts_us = self.next_us + (distance - 1) * self.step_us
-        level = _mean(self.level_sum[ANCHOR_LEVEL], self.level_weight[ANCHOR_LEVEL])
+        level = mean(self.level_sum[ANCHOR_LEVEL], self.level_weight[ANCHOR_LEVEL])
         day = self._position(starts_us) % len(self.daily_sum)
-        daily = _towards(self.daily_sum[day], self.daily_weight[day], level)
+        daily = towards(self.daily_sum[day], self.daily_weight[day], level)
         profiles = np.concatenate([self._profiles(starts_us, daily), daily[None]])
         anchor, rivals = _anchor(
             profiles, self.level_sum[:, None], self.level_expected[:, None], self.level_weight[:, None, None]
         )
+        # What is known of recent weeks says little of a far one.
+        fade = np.where(_FADES, 1.0 / (1.0 + ((distance - 1.0) / (RIVAL_REACH_SEASONS * self.season)) ** 2), 1.0)
+        rivals = anchor + fade[..., None] * (rivals - anchor)
         scale = np.tile(_scale(self.square_sum, np.array(self.square_weight)), (n, 1))
-        far = np.log1p(np.minimum(distance, reach_steps)) / _LOG_DISTANCE_UNIT
         faded = [
-            np.exp(-(distance[:, None] - 1) / _memory_steps(seasons, self.season)) * _mean(total, weight)
+            np.exp(-(distance[:, None] - 1) / _memory_steps(seasons, self.season)) * mean(total, weight)
             for seasons, total, weight in zip(MEMORY_SEASONS, self.memory_sum, self.memory_weight, strict=True)
         ]
         spread = np.repeat(_against_usual(self.spread_sum, np.array(self.square_weight))[:, None], n, axis=1)
-        return _tokens(starts_us, np.zeros((n, N_MODELLED)), anchor, rivals, scale, faded, spread, distance=far)
+        return _tokens(
+            starts_us,
+            np.zeros((n, N_MODELLED)),
+            anchor,
+            rivals,
+            scale,
+            faded,
+            spread,
+            distance=distance.astype(np.float64),
+            season=self.season,
+            reach_steps=reach_steps,
+        )
 
     def _position(self, starts_us: IntArray) -> IntArray:
         return np.asarray((starts_us - MONDAY_US) // self.step_us % self.season)
 
+    @property
+    def _next_position(self) -> int:
+        return int(self._position(np.array([self.next_us]))[0])
+
     def _profiles(self, starts_us: IntArray, daily: FloatArray) -> FloatArray:
         """Return [P, n, M]: what each profile expects at steps starting at `starts_us`, given the daily one [n, M]."""
         position = self._position(starts_us)
-        return _towards(self.profile_sum[:, position], self.profile_weight[:, position], daily)
+        shape_weight = self.shape_weight[:, position]
+        total = self.profile_sum[:, position] + shape_weight[..., None] * self.shape[:, position]
+        return towards(total, self.profile_weight[:, position] + shape_weight, daily)
+
+    def _with_shape(self) -> "CausalStatistics":
+        shape, shape_weight = shapes(self.profile_sum, self.profile_weight, len(self.daily_sum))
+        return replace(self, shape=shape, shape_weight=shape_weight)
 
     def _profiles_after(self, position: IntArray, values: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the sums and weights of the profiles after `values` [n, M] at positions [n], which all differ."""
@@ -324,7 +310,7 @@ class CausalStatistics:
         What is expected of the steps so far follows the long profile as it is now. A step that moves its position of
         the profile therefore moves the expectation of all earlier steps at this position with it.
         """
-        before = _mean(self.profile_sum[0, position], self.profile_weight[0, position, None])
+        before = mean(self.profile_sum[0, position], self.profile_weight[0, position, None])
         after = profile_sum[0, position] / profile_weight[0, position, None]
         season_decay = decay**self.season
         visits = (self.observed + np.arange(len(position))) // self.season
@@ -334,7 +320,7 @@ class CausalStatistics:
     def _daily_sums(self, values: FloatArray) -> tuple[FloatArray, FloatArray]:
         """Return the decayed daily sums before and after each step of a block, [2, n, M], and their weights [2, n]."""
         n, day = len(values), len(self.daily_sum)
-        first = int(self._position(np.array([self.next_us]))[0]) % day
+        first = self._next_position % day
         # One row a day, beginning with the block; the last one may be filled up.
         rows = np.zeros((-(-n // day) * day, N_MODELLED + 1))
         rows[:n, :-1], rows[:n, -1] = values, 1.0
@@ -352,8 +338,8 @@ class CausalStatistics:
         level_sum = np.stack([_decayed_sums(self.level_sum[r], values, d) for r, d in enumerate(decays)])
         level_weight = np.stack([_decayed_sums(self.level_weight[r : r + 1], one, d) for r, d in enumerate(decays)])
         daily_sums, daily_weights = self._daily_sums(values)
-        daily = _towards(
-            daily_sums[0], daily_weights[0], _mean(level_sum[ANCHOR_LEVEL, :-1], level_weight[ANCHOR_LEVEL, :-1])
+        daily = towards(
+            daily_sums[0], daily_weights[0], mean(level_sum[ANCHOR_LEVEL, :-1], level_weight[ANCHOR_LEVEL, :-1])
         )
         profiles = np.concatenate([self._profiles(starts_us, daily), daily[None]])
         position = self._position(starts_us)
@@ -376,8 +362,19 @@ class CausalStatistics:
         decays = [float(np.exp(-1.0 / _memory_steps(seasons, self.season))) for seasons in MEMORY_SEASONS]
         memory = np.stack([_decayed_sums(self.memory_sum[k], residual, d) for k, d in enumerate(decays)])
         memory_weight = np.stack([_decayed_sums(self.memory_weight[k : k + 1], one, d) for k, d in enumerate(decays)])
-        faded = list(_mean(memory[:, :-1], memory_weight[:, :-1]))
-        tokens = _tokens(starts_us, residual, anchor, rivals, scale, faded, spread, distance=np.zeros(n))
+        faded = list(mean(memory[:, :-1], memory_weight[:, :-1]))
+        tokens = _tokens(
+            starts_us,
+            residual,
+            anchor,
+            rivals,
+            scale,
+            faded,
+            spread,
+            distance=np.zeros(n),
+            season=self.season,
+            reach_steps=0,
+        )
 
         daily_sum, daily_weight = self.daily_sum.copy(), self.daily_weight.copy()
         latest = slice(max(0, n - len(daily_sum)), n)

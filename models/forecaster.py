@@ -22,17 +22,7 @@ from infra.schema import METRIC_INDEX, METRIC_NAMES, METRICS, QUANTILE_LEVELS, R
 from models.calibration import Calibration
 from models.constraints import TotalsAccumulator
 from models.contract import BLOCK_STEPS, FloatArray, ForecastChunk, PathChunk
-from models.features import (
-    LEANS,
-    MODELLED,
-    N_FEATURES,
-    N_LEANS,
-    N_MODELLED,
-    CausalStatistics,
-    Tokens,
-    transform,
-    untransform,
-)
+from models.features import LEANS, N_FEATURES, N_LEANS, CausalStatistics
 from models.mamba2.config import Mamba2Config
 from models.mamba2.core import Mamba2Core
 from models.mamba2.kernels.contract import Backend, BackendUnavailableError, StackWeights
@@ -42,6 +32,7 @@ from models.paths import RankStructure, floored_mean
 from models.ranks import of_metric
 from models.recent_errors import Note, RecentErrors
 from models.sample_paths import sample_paths
+from models.tokens import MODELLED, N_MODELLED, Tokens, transform, untransform
 
 LEVELS = np.array(QUANTILE_LEVELS)
 N_LEVELS = len(QUANTILE_LEVELS)
@@ -81,17 +72,9 @@ class ForecasterConfig:
             chunk_size=32,
         )
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether the inner width is twice `d_model`, as in every model that was not pruned."""
-        return self.expand == 2
-
     def as_json(self) -> dict[str, Any]:
-        """Return the fields as JSON-able values; a plain architecture as it was always written."""
-        fields = asdict(self)
-        if self.is_plain:
-            del fields["expand"]
-        return fields
+        """Return the fields as JSON-able values."""
+        return asdict(self)
 
 
 class ForecasterNet(nn.Module):

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass, fields, replace
@@ -104,7 +105,7 @@ class Optimisation:
         sampler: where batches come from.
         config: how to train.
         started_s: when the training began, on the monotonic clock.
-        teacher: a net to learn from beside the data; none if None.
+        teachers: nets to learn from beside the data.
     """
 
     def __init__(
@@ -114,16 +115,16 @@ class Optimisation:
         config: TrainingConfig,
         started_s: float,
         *,
-        teacher: ForecasterNet | None = None,
+        teachers: Sequence[ForecasterNet] = (),
     ) -> None:
         self._config, self._sampler, self._started_s = config, sampler, started_s
         self._device = config.torch_device()
         self._net = net.to(self._device)
         self._validation = [_to(batch, self._device) for batch in sampler.validation()]
         self._loss: nn.Module = (
-            ForecastLoss(self._net)
-            if teacher is None
-            else DistillationLoss(self._net, deepcopy(teacher).to(self._device))
+            DistillationLoss(self._net, [deepcopy(teacher).to(self._device) for teacher in teachers])
+            if teachers
+            else ForecastLoss(self._net)
         )
         if n_workers() > 1:
             self._loss = DistributedDataParallel(self._loss)

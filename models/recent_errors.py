@@ -18,7 +18,7 @@ import numpy.typing as npt
 from infra.schema import QUANTILE_LEVELS
 from models.calibration import Calibration
 from models.contract import FloatArray
-from models.features import N_MODELLED
+from models.tokens import N_MODELLED
 
 # Chosen on the validation parts of the development logs: notes a season, how many halve the weight of a note, how many
 # it takes to move a bucket half-way, and the buckets.

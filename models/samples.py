@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from models.contract import FloatArray, History
-from models.features import IS_COUNT, MODELLED, CausalStatistics, Tokens, transform
+from models.features import CausalStatistics
+from models.tokens import IS_COUNT, MODELLED, Tokens, transform
 
 # The loss of a step h ahead weighs h to the minus this power.
 NEARNESS = 0.5

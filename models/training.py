@@ -89,7 +89,7 @@ def train(
     config: TrainingConfig,
     *,
     start: ForecasterNet | None = None,
-    teacher: ForecasterNet | None = None,
+    teachers: Sequence[ForecasterNet] = (),
     resume_from: Path | None = None,
     on_progress: Callable[[TrainingProgress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
@@ -107,7 +107,7 @@ def train(
         forecaster,
         config,
         start=start,
-        teacher=teacher,
+        teachers=teachers,
         resume_from=resume_from,
         on_progress=on_progress,
         cancelled=cancelled,
@@ -120,7 +120,7 @@ def train_series(
     config: TrainingConfig,
     *,
     start: ForecasterNet | None = None,
-    teacher: ForecasterNet | None = None,
+    teachers: Sequence[ForecasterNet] = (),
     resume_from: Path | None = None,
     on_progress: Callable[[TrainingProgress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
@@ -132,7 +132,7 @@ def train_series(
         forecaster: the architecture.
         config: how to train.
         start: weights to start from; the seed's if None.
-        teacher: a net whose forecasts it learns from beside the data, see `models.distillation`.
+        teachers: nets whose forecasts it learns from beside the data, see `models.distillation`.
         resume_from: a file that the training is written to at every validation, and goes on from if it is there. It
             is removed at the end.
         on_progress: called after every iteration.
@@ -157,8 +157,8 @@ def train_series(
         torch.set_num_threads(1)
     elif config.torch_device().type == "cpu":
         set_faster_threads(net, sampler.draw(0))
-    loop = Optimisation(net, sampler, config, started_s, teacher=teacher)
-    made_of = fingerprint(config, forecaster.as_json(), _digest(series), _digest_of(start), _digest_of(teacher))
+    loop = Optimisation(net, sampler, config, started_s, teachers=teachers)
+    made_of = fingerprint(config, forecaster.as_json(), _digest(series), _digest_of(start), *map(_digest_of, teachers))
     if resume_from is not None:
         loop.resume(resume_from, made_of)
     while not loop.stopped:

@@ -57,6 +57,10 @@ def train(
     iterations: Annotated[str | None, typer.Option("--iterations", metavar="N", help="At most; 0: no limit.")] = None,
     simulated: Annotated[int, typer.Option(help="With --general: networks to simulate.", min=0, max=1000)] = 24,
     exclude: Annotated[str, typer.Option(metavar="LOG,…", help="With --general: logs that it shall not see.")] = "",
+    teachers: Annotated[
+        str,
+        typer.Option("--teachers", metavar="FOLDER,…", help="With --general: learn from these general models, too."),
+    ] = "",
     distributed: Annotated[bool, typer.Option("--distributed", help="Train in all processes of torchrun.")] = False,
     engine: EngineOption = Engine.LOCAL,
     ray_address: RayAddressOption = None,
@@ -94,11 +98,14 @@ def train(
             from models.distributed import training_together  # noqa: PLC0415 - imports torch
 
             stack.enter_context(training_together())
+        if teachers and general is None:
+            raise UsageError("--teachers goes with --general", fix="leave it out: a graph learns from its own history")
         if general is not None:
             if graphs:
                 raise UsageError("--general trains on the public logs, not on graphs", fix="leave the graphs out")
             excluded = [name for name in exclude.split(",") if name]
-            cards = [_general(settings, general, simulated, excluded)]
+            taught_by = [Path(name) for name in teachers.split(",") if name]
+            cards = [_general(settings, general, simulated, excluded, taught_by)]
         else:
             cards = _graphs(settings, graphs, engine, from_scratch=from_scratch)
     if as_json:
@@ -107,17 +114,27 @@ def train(
         sys.stdout.write(msgspec.json.encode(cards).decode() + "\n")
 
 
-def _general(settings: "Settings", folder: Path, simulated: int, exclude: list[str]) -> dict[str, Any]:
-    from forecasting.training import forecaster_config, train_general, training_config  # noqa: PLC0415
+def _general(
+    settings: "Settings", folder: Path, simulated: int, exclude: list[str], teachers: list[Path]
+) -> dict[str, Any]:
+    from forecasting.training import forecaster_config, train_general, training_config, tuning_config  # noqa: PLC0415
+    from models import checkpoint  # noqa: PLC0415 - imports torch
 
+    found = []
+    for place in teachers:
+        teacher = checkpoint.load(place)
+        if teacher is None:
+            raise UsageError(f"there is no model in {place}", fix="graphtide train --general FOLDER makes one")
+        found.append(teacher)
     with ExitStack() as shown:
         saved = train_general(
             settings.data.folders(),
             folder,
             forecaster_config(settings),
-            training_config(settings),
+            tuning_config(settings) if teachers else training_config(settings),
             simulated=simulated,
             exclude=exclude,
+            teachers=found,
             on_progress=TrainingReport(shown, "Training the general model"),
         )
     _tell("the general model", saved.card, folder)

@@ -154,3 +154,15 @@ def test_a_smaller_form_without_its_full_model_says_what_is_missing(graphtide: C
     ran = graphtide("compress", "toy", "--undo")
     assert (ran.code, "restore it from a backup" in ran.err) == (1, True)
     assert graphtide("forecast", "toy", "--horizon", 3).code == 0
+
+
+@pytest.mark.usefixtures("at_the_toy")
+def test_a_graph_that_is_trained_again_keeps_nothing_of_the_model_before(graphtide: Cli) -> None:
+    ran = graphtide("compress", "toy", "--weights", "int8")
+    assert ran.code == 0, ran.err
+    with_form = {path.name for path in OWN.iterdir()}
+    ran = graphtide("train", "toy", "--iterations", 1)
+    assert ran.code == 0, ran.err
+    assert "full" in with_form
+    assert {path.name.split("-")[0] for path in OWN.iterdir()} == {"card.json", "weights"}
+    assert graphtide("compress", "toy", "--undo").code != 0

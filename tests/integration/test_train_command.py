@@ -73,3 +73,18 @@ def test_a_missing_log_is_named(graphtide: Cli, monkeypatch: pytest.MonkeyPatch,
     assert ran.code == 1
     assert "sx-mathoverflow is not at hand" in ran.err
     assert not Path("folder").exists()
+
+
+@pytest.mark.usefixtures("at_the_toy")
+def test_teachers_that_cannot_teach_are_named(graphtide: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran = graphtide("train", "--general", "folder", "--teachers", "nowhere")
+    assert ran.code == 2
+    assert "there is no model in nowhere" in ran.err
+    ran = graphtide("train", "toy", "--teachers", str(general_folder()))
+    assert ran.code == 2
+    assert "--teachers goes with --general" in ran.err
+    monkeypatch.setenv("GRAPHTIDE_FORECASTER__D_MODEL", "32")
+    ran = graphtide("train", "--general", "folder", "--teachers", str(general_folder()))
+    assert ran.code == 2
+    assert "has the architecture" in ran.err
+    assert not Path("folder").exists()

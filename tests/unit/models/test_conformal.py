@@ -11,10 +11,10 @@ from infra.schema import QUANTILE_LEVELS
 from models.calibration import Calibration
 from models.conformal import fit_calibration
 from models.contract import History
-from models.features import N_MODELLED
 from models.forecaster import ForecasterConfig, ForecasterNet
 from models.losses import batch_quantiles
 from models.samples import Batch, Plan, SampleSource
+from models.tokens import N_MODELLED
 
 Q = len(QUANTILE_LEVELS)
 

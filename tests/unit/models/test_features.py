@@ -7,16 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.steps import DAY_US, HOUR_US, WEEK_US
-from models.features import (
-    IS_COUNT,
-    N_FEATURES,
-    N_MODELLED,
-    CausalStatistics,
-    calendar_features,
-    transform,
-    untransform,
-)
+from infra.steps import DAY_US, HOUR_US, MONDAY_US, WEEK_US
+from models.features import LEANS, N_FEATURES, N_LEANS, N_RIVALS, CausalStatistics
+from models.tokens import IS_COUNT, N_MODELLED, calendar_features, transform, untransform
 
 START_US = 1_254_193_200_000_000
 
@@ -39,7 +32,7 @@ def test_any_cut_gives_the_same_statistics_and_tokens(step_us: int, cuts: list[i
         pieces, part = pieces.observe(values[begin:end])
         features.append(part.features)
     np.testing.assert_allclose(np.concatenate(features), tokens.features, rtol=1e-5, atol=1e-5)
-    for name in ("profile_sum", "level_sum", "level_expected", "square_sum"):
+    for name in ("profile_sum", "shape", "level_sum", "level_expected", "square_sum"):
         np.testing.assert_allclose(getattr(pieces, name), getattr(whole, name), rtol=1e-9, atol=1e-9)
     assert pieces.next_us == whole.next_us == START_US + 400 * step_us
 
@@ -63,12 +56,58 @@ def test_observing_changes_no_earlier_value() -> None:
     np.testing.assert_array_equal(before.profile_sum, kept)
 
 
+def a_week() -> np.ndarray:
+    """A rhythm of hours times days, from the hour of `START_US` on."""
+    generator = np.random.default_rng(3)
+    hours, days = (
+        generator.uniform(5, 40, size=(1, 24, N_MODELLED)),
+        generator.uniform(0.5, 1.5, size=(7, 1, N_MODELLED)),
+    )
+    week = np.where(IS_COUNT, hours * days, 0.5).reshape(168, N_MODELLED)
+    return np.roll(week, -((START_US - MONDAY_US) // HOUR_US % 168), axis=0)
+
+
 def test_a_steady_weekly_rhythm_is_the_anchor() -> None:
-    week = np.random.default_rng(3).poisson(20, size=(168, N_MODELLED)).astype(np.float64)
-    week[:, ~IS_COUNT] = 0.5
+    week = a_week()
     statistics, _ = CausalStatistics.start(HOUR_US, START_US).observe(np.tile(week, (30, 1)))
     ahead = statistics.ahead(1, 168, 1000)
     np.testing.assert_allclose(untransform(ahead.anchor), week, rtol=0.06, atol=0.8)
+
+
+def test_a_rhythm_is_found_in_a_few_noisy_weeks() -> None:
+    week = a_week()
+    noisy = np.random.default_rng(4).poisson(np.tile(week, (4, 1))).astype(np.float64)
+    noisy[:, ~IS_COUNT] = 0.5
+    statistics, _ = CausalStatistics.start(HOUR_US, START_US).observe(noisy)
+    error = np.abs(untransform(statistics.ahead(1, 168, 1000).anchor) - week)[:, IS_COUNT].mean()
+    by_position = np.abs(noisy.reshape(4, 168, N_MODELLED).mean(axis=0) - week)[:, IS_COUNT].mean()
+    assert error < 0.7 * by_position
+
+
+def test_an_hour_that_is_unlike_its_day_and_its_hour_is_kept() -> None:
+    week = a_week()
+    week[50, IS_COUNT] += 200.0
+    statistics, _ = CausalStatistics.start(HOUR_US, START_US).observe(np.tile(week, (40, 1)))
+    anchor = untransform(statistics.ahead(1, 168, 1000).anchor)
+    # Other days at this hour, and other hours of this day, take a little of it.
+    assert np.all(anchor[50, IS_COUNT] > 0.65 * week[50, IS_COUNT])
+    others = np.delete(anchor - week, 50, axis=0)[:, IS_COUNT]
+    assert others.max() < 40
+
+
+def test_recent_weeks_are_worth_less_the_further_ahead() -> None:
+    values = np.tile(a_week(), (20, 1))
+    values[-168:, IS_COUNT] *= 3
+    statistics, _ = CausalStatistics.start(HOUR_US, START_US).observe(values)
+    rivals = statistics.ahead(1, 168 * 30, 1000).features[:, LEANS].reshape(-1, N_LEANS, N_MODELLED)[:, :N_RIVALS]
+    near, far = (
+        np.abs(rivals[:168, :, IS_COUNT]).mean(axis=(0, 2)),
+        np.abs(rivals[-168:, :, IS_COUNT]).mean(axis=(0, 2)),
+    )
+    # Levels of a day, a season, 13 and 52 seasons; the recent profile; that of a day.
+    assert np.all(far[[0, 1, 4, 5]] < 0.05 * near[[0, 1, 4, 5]])
+    np.testing.assert_allclose(far[2:4], near[2:4], rtol=1e-4)
+    assert np.all(near > 0.05)
 
 
 def test_a_doubled_level_doubles_the_anchor() -> None:
@@ -110,6 +149,13 @@ def test_transform_is_inverted() -> None:
 
 def test_calendar_repeats_with_the_week_but_for_the_year() -> None:
     steps = START_US + np.arange(168) * HOUR_US
-    week, later = calendar_features(steps), calendar_features(steps + WEEK_US)
+    week, later = calendar_features(steps, year=np.ones(168)), calendar_features(steps + WEEK_US, year=np.ones(168))
     np.testing.assert_allclose(week[:, :14], later[:, :14], atol=1e-6)
     assert np.abs(week[:, 14:] - later[:, 14:]).max() > 0.01
+
+
+def test_the_year_is_not_told_of_far_steps() -> None:
+    statistics, _ = CausalStatistics.start(HOUR_US, START_US).observe(some_values(500))
+    weeks = statistics.ahead(1, 168 * 52, 1000).features[:, -6:-2]
+    assert np.abs(weeks[0]).max() > 0.5
+    assert np.abs(weeks[168 * 40 :]).max() < 1e-3

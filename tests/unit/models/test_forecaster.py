@@ -16,7 +16,6 @@ from infra.schema import METRIC_INDEX, METRIC_NAMES
 from infra.steps import DAY_US, HOUR_US, WEEK_US
 from models.constraints import violations
 from models.contract import ForecastChunk, History
-from models.features import N_MODELLED
 from models.forecaster import (
     MEDIAN,
     ForecasterConfig,
@@ -26,6 +25,7 @@ from models.forecaster import (
     towards_whole,
 )
 from models.paths import RankDynamics, RankStructure
+from models.tokens import N_MODELLED
 
 N = len(METRIC_NAMES)
 

@@ -142,7 +142,7 @@ def test_a_student_comes_nearer_to_its_teacher_and_leaves_it_alone(net: Forecast
             pairs = [(batch_quantiles(one, batch), batch_quantiles(net, batch)) for batch in batches]
         return float(sum((a - b).abs().mean() for a, b in pairs))
 
-    far, loss = apart(student), DistillationLoss(student, net)
+    far, loss = apart(student), DistillationLoss(student, [net])
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-3)
     for batch in batches * 5:
         optimizer.zero_grad()
@@ -156,11 +156,20 @@ def test_a_student_comes_nearer_to_its_teacher_and_leaves_it_alone(net: Forecast
 def test_a_student_that_is_its_teacher_has_half_of_the_loss_of_the_data(
     net: ForecasterNet, batches: list[Batch]
 ) -> None:
-    found = DistillationLoss(net, net)(batches[0], False)
+    found = DistillationLoss(net, [net])(batches[0], False)
     assert float(found.detach()) == pytest.approx(float(batch_loss(net, batches[0]).detach()) / 2, rel=1e-6)
 
 
+def test_several_teachers_say_their_mean(net: ForecasterNet, batches: list[Batch]) -> None:
+    batch, other = batches[0], ForecasterNet(SMALL, seed=7).eval()
+    with torch.inference_mode():
+        apart_NHM = (batch_quantiles(net, batch) - batch_quantiles(other, batch)).abs().mean(dim=-1) / 2
+    expected = (float(batch_loss(net, batch).detach()) + float((apart_NHM * batch.weight_NHM).mean())) / 2
+    found = DistillationLoss(net, [net, other])(batch, False)
+    assert float(found.detach()) == pytest.approx(expected, rel=1e-5)
+
+
 def test_a_training_learns_from_a_teacher(net: ForecasterNet) -> None:
-    alone, taught = (train([weekly_history(200)], SMALL, QUICK, teacher=teacher) for teacher in (None, net))
+    alone, taught = (train([weekly_history(200)], SMALL, QUICK, teachers=teachers) for teachers in ([], [net]))
     assert alone.untrained_loss == taught.untrained_loss
     assert taught.validation_loss != alone.validation_loss

@@ -10,10 +10,10 @@ from model_series import weekly_history
 
 from infra.schema import QUANTILE_LEVELS
 from models.contract import BLOCK_STEPS, History
-from models.features import IS_COUNT, MODELLED, N_MODELLED
 from models.forecaster import MEDIAN, ForecasterConfig, ForecasterNet, MambaForecaster
 from models.ranks import default_structure
 from models.recent_errors import MAX_NOTES, MAX_REACH_STEPS, RecentErrors
+from models.tokens import IS_COUNT, MODELLED, N_MODELLED
 
 SEASON = 168
 LEVELS = np.array(QUANTILE_LEVELS)

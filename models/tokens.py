@@ -1,0 +1,66 @@
+"""What a forecaster is given for a stretch of steps, and the units and the calendar of it.
+
+Counts are modelled as log1p, shares as they are.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from infra.schema import METRICS, Kind
+from infra.steps import DAY_US, MONDAY_US, WEEK_US
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+# Totals are not modelled: they follow from the new nodes and edges.
+MODELLED = np.array([i for i, metric in enumerate(METRICS) if metric.kind is not Kind.TOTAL], dtype=np.int64)
+IS_COUNT = np.array([METRICS[i].kind is Kind.COUNT for i in MODELLED])
+N_MODELLED = len(MODELLED)
+
+_DAILY_HARMONICS, _WEEKLY_HARMONICS, _YEARLY_HARMONICS = 4, 3, 2
+_YEAR_US = 365.2425 * DAY_US
+N_CALENDAR = 2 * (_DAILY_HARMONICS + _WEEKLY_HARMONICS + _YEARLY_HARMONICS)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """Model inputs of L consecutive steps.
+
+    Attributes:
+        features: [L, N_FEATURES] float32.
+        anchor: [L, N_MODELLED] the anchor in transformed units (log1p for counts).
+        scale: [L, N_MODELLED] typical size of the error around the anchor, in transformed units.
+    """
+
+    features: npt.NDArray[np.float32]
+    anchor: FloatArray
+    scale: FloatArray
+
+
+def transform(values: FloatArray) -> FloatArray:
+    """Return modelled metrics [..., N_MODELLED] in transformed units: log1p for counts, shares as they are."""
+    return np.where(IS_COUNT, np.log1p(np.maximum(values, 0.0)), values)
+
+
+def untransform(values: FloatArray) -> FloatArray:
+    """Invert `transform`, counts floored at 0 and shares kept in [0, 1]."""
+    return np.where(IS_COUNT, np.expm1(np.clip(values, 0.0, 60.0)), np.clip(values, 0.0, 1.0))
+
+
+def calendar_features(start_us: IntArray, *, year: FloatArray) -> FloatArray:
+    """Return [L, N_CALENDAR] sines and cosines of the day, the week and the year at steps starting at `start_us`.
+
+    `year` [L] is how much of the year is told, from 0 to 1.
+    """
+    columns: list[FloatArray] = []
+    for period_us, origin_us, harmonics, share in (
+        (DAY_US, 0, _DAILY_HARMONICS, np.ones(len(start_us))),
+        (WEEK_US, MONDAY_US, _WEEKLY_HARMONICS, np.ones(len(start_us))),
+        (_YEAR_US, 0, _YEARLY_HARMONICS, year),
+    ):
+        phase = 2 * np.pi * (((start_us - origin_us) % period_us) / period_us)
+        for k in range(1, harmonics + 1):
+            columns += [share * np.sin(k * phase), share * np.cos(k * phase)]
+    return np.stack(columns, axis=-1)
