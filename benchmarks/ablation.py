@@ -54,7 +54,8 @@ VARIANTS = {
 }
 # Far forecasts begin behind these shares of the last fifth, where it has so many steps, and go to its end.
 FAR_SHARES, FEWEST_FAR = (0.0, 0.25, 0.5), 2000
-BUCKETS = ("1-24", f"1-{SEASON}", "1001-10000")
+FAR_BUCKET = "1001-10000"
+BUCKETS = ("1-24", f"1-{SEASON}", FAR_BUCKET)
 
 
 @contextmanager
@@ -148,7 +149,8 @@ def scores(model: MambaForecaster, log: DevelopmentLog) -> tuple[list[Row], list
     for skipped in [int(tested * share) for share in FAR_SHARES] if tested >= FEWEST_FAR else []:
         test = Test((tested - skipped,), 1, tested - skipped)
         rows = backtest(history, [model, *known], test_start=test_start + skipped, **asdict(test)).rows
-        far.append([row for row in rows if row.bucket not in {"1", f"1-{SEASON}", "1-24"}])
+        if reached := [row for row in rows if row.bucket == FAR_BUCKET]:
+            far.append(reached)
     return near, far
 
 
