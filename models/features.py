@@ -37,10 +37,9 @@ DAILY_SEASONS = 2.0
 # A rival that knows less of the past than the anchor is worth half as much to lean on so many seasons ahead. Slower
 # levels are no worse for a far step than for a near one.
 RIVAL_REACH_SEASONS = 4.0
-_FADES = np.array(
-    [*(seasons < LEVEL_SEASONS[ANCHOR_LEVEL] for seasons in LEVEL_SEASONS if seasons != LEVEL_SEASONS[ANCHOR_LEVEL])]
-    + [True] * len(PROFILE_SEASONS)
-)[:, None]
+_FASTER = np.delete(np.array(LEVEL_SEASONS) < LEVEL_SEASONS[ANCHOR_LEVEL], ANCHOR_LEVEL)
+# All profiles that are rivals do: the recent one and that of a day.
+_FADES = np.concatenate([_FASTER, np.ones(len(PROFILE_SEASONS), dtype=bool)])[:, None]
 SCALE_FLOOR = 0.05
 RESIDUAL_LIMIT = 8.0
 _SCALE_PRIOR, _SCALE_PRIOR_OBSERVATIONS = 0.5, 10.0
