@@ -14,7 +14,7 @@ from stream.decoders.builder import DecodeOptions
 from stream.ingest import IngestOptions, ingest
 from stream.sources.files import FileSource
 from tests.conftest import lacking
-from tests.e2e.conftest import JOBS, serving_jobs
+from tests.e2e.conftest import JOBS, WAIT_MS, serving_jobs
 from tests.integration.serving import served, service_settings
 
 OpenPage = Callable[..., Any]
@@ -37,10 +37,10 @@ def grow(folder: Path, store: str, graph: str, hours: range) -> None:
     ingest(FileSource(log, DecodeOptions(graph=graph)), store, IngestOptions())
 
 
-def says(page: Any, place: str, pattern: str) -> str:
+def says(page: Any, place: str, pattern: str, *, within_s: float = WAIT_MS / 1000) -> str:
     """Wait until a place says what it should; return what it says."""
     found = page.locator(place).filter(has_text=re.compile(pattern))
-    found.wait_for()
+    found.wait_for(timeout=1000 * within_s)
     return str(found.inner_text())
 
 
