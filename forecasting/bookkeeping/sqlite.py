@@ -12,10 +12,10 @@ from forecasting.bookkeeping.base import Connection
 from forecasting.bookkeeping.tables import SERVICE_SCHEMA, base_statements, later_statements
 from forecasting.doctor import SQLITE_WAL_RESET_FIXED
 from infra.errors import StoreError
+from infra.own_sqlite import begun, open_own
 
 # "GrSv": tells this file from a store and from any other SQLite database.
 APPLICATION_ID = 0x47725376
-BUSY_TIMEOUT_S = 5.0
 
 
 class SqliteBooks:
@@ -35,11 +35,7 @@ class SqliteBooks:
         self.name = str(path)
         self._lock = threading.RLock()
         with self._translated():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch(mode=0o600)
-            self._connection = sqlite3.connect(
-                path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-            )
+            self._connection = open_own(path)
         try:
             with self._translated():
                 self._prepare()
@@ -63,14 +59,8 @@ class SqliteBooks:
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """Yield a connection in a transaction that holds the write lock."""
-        with self._lock, self._translated():
-            self._connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._connection
-            except BaseException:
-                self._connection.execute("ROLLBACK")
-                raise
-            self._connection.execute("COMMIT")
+        with self._lock, self._translated(), begun(self._connection) as connection:
+            yield connection
 
     def _prepare(self) -> None:
         application_id = self._connection.execute("PRAGMA application_id").fetchone()[0]

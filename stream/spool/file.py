@@ -13,12 +13,12 @@ from typing import Self
 import msgspec
 
 from infra.errors import StoreError
+from infra.own_sqlite import begun, open_own
 from stream.spool.records import Request
 
 SPOOL_SCHEMA = 1
 # "GrSp": tells this file from a store and from any other SQLite database.
 APPLICATION_ID = 0x47725370
-BUSY_TIMEOUT_S = 5.0
 _TABLES = f"""
 CREATE TABLE spool (id TEXT NOT NULL, bytes INTEGER NOT NULL) STRICT;
 CREATE TABLE requests (
@@ -78,11 +78,7 @@ class Spool:
         self.path = path
         self._lock = threading.Lock()
         with self._translated():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch(mode=0o600)
-            self._connection = sqlite3.connect(
-                path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
-            )
+            self._connection = open_own(path)
         try:
             with self._translated():
                 self._prepare()
@@ -207,7 +203,7 @@ class Spool:
         # Several processes write; a write-ahead log would need a newer SQLite than many machines have.
         self._connection.execute("PRAGMA journal_mode = TRUNCATE")
         self._connection.execute("PRAGMA synchronous = FULL")
-        with self._begun() as connection:
+        with begun(self._connection) as connection:
             if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
                 for statement in _TABLES.split(";"):
                     connection.execute(statement)
@@ -222,20 +218,8 @@ class Spool:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with self._lock, self._translated(), self._begun() as connection:
+        with self._lock, self._translated(), begun(self._connection) as connection:
             yield connection
-
-    @contextmanager
-    def _begun(self) -> Iterator[sqlite3.Connection]:
-        self._connection.execute("BEGIN IMMEDIATE")
-        try:
-            yield self._connection
-            self._connection.execute("COMMIT")
-        except BaseException:
-            # A failed COMMIT leaves the transaction open; a full disk may have undone it already.
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
-            raise
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
