@@ -1,5 +1,6 @@
 """A forecast service for tests: real sockets, a small model whose weights were never trained."""
 
+import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -71,3 +72,23 @@ def served(settings: Settings) -> Iterator[httpx.Client]:
         server.should_exit = True
         thread.join(START_TIMEOUT_S)
         assert not thread.is_alive(), "the service did not stop"
+
+
+def problem(response: httpx.Response, status: int, kind: str) -> dict[str, Any]:
+    """Make sure that an answer is a problem of that status and kind; return it."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.headers["cache-control"] == "no-store"
+    document: dict[str, Any] = response.json()
+    assert (document["status"], document["type"]) == (status, f"urn:graphtide:problem:{kind}")
+    assert document["title"]
+    assert document["detail"]
+    assert "Traceback" not in response.text
+    return document
+
+
+def write_events(path: Path, hours: range) -> Path:
+    """Write a log of one event an hour."""
+    lines = [{"src": f"n{hour % 7}", "dst": f"n{hour % 3}", "ts": 1_600_000_000 + 3600 * hour} for hour in hours]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path

@@ -28,8 +28,7 @@ from infra.errors import ModelError
 from infra.schema import METRIC_INDEX, METRIC_NAMES, QUANTILE_LEVELS
 from infra.settings import Settings
 from models.forecaster import MambaForecaster
-from tests.integration.serving import save_model, served, service_settings
-from tests.integration.test_api import problem
+from tests.integration.serving import problem, save_model, served, service_settings
 
 ASK = "/v1/graphs/toy/forecasts"
 SMALL = {"horizon": 300, "metrics": ["events", "total_nodes"], "quantiles": [0.1, 0.5, 0.9]}

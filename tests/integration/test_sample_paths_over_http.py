@@ -20,8 +20,7 @@ from infra.schema import METRIC_INDEX, METRIC_NAMES, METRICS, ORDER_CONSTRAINTS,
 from infra.settings import Settings
 from stream.store import open_reader
 from tests.conftest import Ran
-from tests.integration.serving import save_model, served, service_settings
-from tests.integration.test_api import problem
+from tests.integration.serving import problem, save_model, served, service_settings
 from tests.integration.test_long_forecasts import JOBS, done, lines_of
 
 FORECAST = "/v1/graphs/toy/forecast"
