@@ -51,6 +51,7 @@ def examine(settings: LoadedSettings) -> list[Finding]:
         *_torch(),
         _compiler(),
         *_kernels(),
+        _decoder(),
         _sqlite(),
         _store(settings.values.store.url, settings.values.influxdb),
         _service(settings.values.api.service_db),
@@ -100,7 +101,7 @@ def _compiler() -> Finding:
         path = shutil.which(name)
         if path:
             return Finding("compiler", Status.OK, path)
-    return Finding("compiler", Status.NOTE, "no C++ compiler", "not needed, but our CPU kernels need one to be built")
+    return Finding("compiler", Status.NOTE, "no C++ compiler", "not needed, but our C++ parts need one to be built")
 
 
 def _kernels() -> Iterator[Finding]:
@@ -119,6 +120,21 @@ def _kernels() -> Iterator[Finding]:
     if not any(backend.chosen for backend in backends):
         named = os.environ.get("GRAPHTIDE_BACKEND")
         yield Finding("kernels", Status.FAIL, f"GRAPHTIDE_BACKEND={named} cannot be used", "unset it, or name another")
+
+
+def _decoder() -> Finding:
+    """Say whether ingestion has its compiled part."""
+    from stream.native import unavailable  # noqa: PLC0415 - a broken installation must not stop doctor
+
+    reason = unavailable()
+    if reason is None:
+        return Finding("decoder", Status.OK, "compiled")
+    return Finding(
+        "decoder",
+        Status.WARN,
+        f"its compiled part is missing ({reason}), so records are read more slowly",
+        "install a C++17 compiler, then install graphtide again with `pip install --force-reinstall --no-deps`",
+    )
 
 
 def _sqlite() -> Finding:

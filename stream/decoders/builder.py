@@ -130,7 +130,7 @@ class _Codes(dict[Any, int]):
         self._interner = interner
         self._prefix = prefix
         self._max_plain_chars = max_plain_chars
-        self._texts = TextIndex(self._of_distinct)
+        self._texts: TextIndex | None = None
 
     def of_texts(self, column: TextColumn) -> IntArray:
         """Return the codes of a column of names [n].
@@ -138,6 +138,8 @@ class _Codes(dict[Any, int]):
         Raises:
             InvalidEventError: a name is invalid.
         """
+        if self._texts is None:
+            self._texts = TextIndex(self._of_distinct)
         return self._texts.values(column)
 
     def _of_distinct(self, names: list[str]) -> list[int]:

@@ -3,9 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
-from stream.decoders.text import WORD_BYTES, TextColumn, WordArray
 from stream.events import IntArray
+
+WordArray = npt.NDArray[np.uint64]
+WORD_BYTES = 8
 
 _DAY_US = 86_400_000_000
 _DATE_CHARS = len("2026-01-01T00:00:00")
@@ -19,7 +22,7 @@ _ENDINGS = ("Z", "+00:00")
 _LOW = np.uint64(0x0F0F0F0F0F0F0F0F)
 
 
-def iso_column_us(texts: Sequence[str] | TextColumn) -> IntArray | None:
+def iso_column_us(texts: Sequence[str]) -> IntArray | None:
     """Return times [n] as microseconds since the epoch if all are `YYYY-MM-DDTHH:MM:SS[.f…]` with nothing, Z or +00:00.
 
     The fraction may have 1 to 6 digits; all texts must be of one length and end alike. None for any other column: then
@@ -33,17 +36,12 @@ def iso_column_us(texts: Sequence[str] | TextColumn) -> IntArray | None:
     body = len(first) - len(ending)
     if body - _DATE_CHARS not in (0, 2, 3, 4, 5, 6, 7) or not first.isascii():
         return None
-    if isinstance(texts, TextColumn):
-        if (texts.length != len(first)).any():
-            return None
-        words = texts.words()
-    else:
-        if len(set(map(len, texts))) != 1:
-            return None
-        joined = "".join(texts)
-        if not joined.isascii():
-            return None
-        words = _words(joined.encode("ascii"), len(first))
+    if len(set(map(len, texts))) != 1:
+        return None
+    joined = "".join(texts)
+    if not joined.isascii():
+        return None
+    words = _words(joined.encode("ascii"), len(first))
     return _words_us(words, body, ending)
 
 

@@ -1,8 +1,8 @@
 """JSON objects that are all written alike: the same keys in the same order, plain texts and whole numbers as values.
 
-Producers write such objects. They are read without parsing each: where the quotes stand tells where the values are,
-and comparing what stands between them with the first object proves that there is nothing else. Whatever is written in
-another way is left to a parser; what is read here, a parser would read in the same way.
+Producers write such objects. They are read without parsing each: what stands between the values is compared with the
+first object. Whatever is written in another way is left to a parser, and so is everything where the package was built
+without a compiler; what is read here, a parser would read in the same way.
 """
 
 import re
@@ -14,8 +14,9 @@ import msgspec
 import numpy as np
 
 from stream.decoders.base import fields_of_roles
-from stream.decoders.text import MARGIN_BYTES, MAX_WORDS, WORD_BYTES, TextBuffer, TextColumn
+from stream.decoders.text import TextColumn
 from stream.events import IntArray
+from stream.native import native
 
 _FIELD = re.compile(
     rb'(?P<before>[{,] *"(?P<key>[^"\\\x00-\x1f]*)" *: *)'
@@ -26,7 +27,6 @@ _SPACE = re.compile(rb" *")
 _MAX_FIELDS = 32
 # Roles whose numbers count as such; elsewhere they are names.
 _NUMERIC = ("ts", "weight")
-_MARGIN = b" " * (MARGIN_BYTES - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,38 +72,22 @@ class ObjectTemplate:
         except ValueError:
             return None
 
-    def values(self, buffer: TextBuffer, quotes: IntArray, end: int) -> dict[str, TextColumn] | None:
-        """Return the values of n objects by key; None if one is written in another way.
+    def scan(self, texts: Sequence[bytes]) -> tuple[dict[str, TextColumn], IntArray] | None:
+        """Return the values of n objects by key, and the index [n] of the text of each; None if not all are alike.
 
         Args:
-            buffer: the objects, one a line, with a line end before the first at `MARGIN_BYTES - 1`; no other control
-                characters, and no backslashes.
-            quotes: where the quotes of the buffer are.
-            end: where the line end behind the last object is.
+            texts: each one or more objects, one a line, without a line end behind the last.
         """
-        n_quotes = sum(literal.count(b'"') for literal in self.literals)
-        if not len(quotes) or len(quotes) % n_quotes:
+        assert native is not None
+        data = b"".join(texts)
+        length = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+        found = native.scan_objects(data, np.cumsum(length) - length, length, self.literals, self.numbers)
+        if found is None:
             return None
-        by_object = np.ascontiguousarray(quotes.reshape(-1, n_quotes).T)
-        literals = [b"\n" + self.literals[0], *self.literals[1:-1], self.literals[-1] + b"\n"]
-        begins: list[IntArray] = []
-        number = 0
-        for literal in literals[:-1]:
-            begins.append(by_object[number] - literal.index(b'"'))
-            number += literal.count(b'"')
-        # The last literal may be without a quote; it ends where the next object's line begins.
-        begins.append(np.append(begins[0][1:], end) + 1 - len(literals[-1]))
-        if begins[0][0] != MARGIN_BYTES - 1:
-            return None
-        if not all(buffer.holds(literal, begin) for literal, begin in zip(literals, begins, strict=True)):
-            return None
-        columns = {}
-        for at, (key, is_number) in enumerate(zip(self.keys, self.numbers, strict=True)):
-            column = TextColumn(buffer, begins[at] + len(literals[at]), begins[at + 1])
-            if is_number and column.whole_numbers() is None:
-                return None
-            columns[key] = column
-        return columns
+        begins, lengths, owner = found
+        return {
+            key: TextColumn(data, begin, length) for key, begin, length in zip(self.keys, begins, lengths, strict=True)
+        }, owner
 
 
 class TemplateReader:
@@ -131,34 +115,20 @@ class TemplateReader:
         Args:
             texts: each one or more lines, the last with or without a line end; each line must hold an object.
         """
-        if not texts:
+        if not texts or native is None:
             return None
         if texts[0][-1:] == b"\n":
             texts = [text.removesuffix(b"\n") for text in texts]
         first = texts[0].partition(b"\n")[0]
         if self._template is None and not self._learn(first):
             return None
-        data = b"\n".join([_MARGIN, *texts, _MARGIN])
-        if b"\\" in data or not _is_utf8(data):
+        found = self._scan(texts)
+        if found is None and self._learn(first):
+            found = self._scan(texts)
+        if found is None:
             return None
-        chars = np.frombuffer(data, dtype=np.uint8)
-        quotes = np.flatnonzero(chars == ord('"'))
-        buffer = TextBuffer(data)
-        end = len(data) - len(_MARGIN) - 1
-        values = self._values(buffer, quotes, end)
-        if values is None and self._learn(first):
-            values = self._values(buffer, quotes, end)
-        if values is None:
-            return None
-        n_objects = len(values[self.keys[0]])
-        # Line ends stand where objects end, and there is no other control character.
-        if np.count_nonzero(chars < ord(" ")) != n_objects + 1:
-            return None
-        owner = np.arange(len(texts))
-        if n_objects != len(texts):
-            owner = np.repeat(owner, [text.count(b"\n") + 1 for text in texts])
-        columns = self._by_role(values)
-        return None if columns is None else (columns, owner)
+        columns = self._by_role(found[0])
+        return None if columns is None else (columns, found[1])
 
     def _learn(self, text: bytes) -> bool:
         """Take the way a text is written as the template; tell whether it is another one than before."""
@@ -170,27 +140,18 @@ class TemplateReader:
         self._roles = {role: keys[0] for role, keys in names.items()}
         return True
 
-    def _values(self, buffer: TextBuffer, quotes: IntArray, end: int) -> dict[str, TextColumn] | None:
-        return None if self._template is None else self._template.values(buffer, quotes, end)
+    def _scan(self, texts: Sequence[bytes]) -> tuple[dict[str, TextColumn], IntArray] | None:
+        return None if self._template is None else self._template.scan(texts)
 
     def _by_role(self, values: dict[str, TextColumn]) -> dict[str, TextColumn | IntArray] | None:
+        """Return the values by role; None if a number is too large."""
         assert self._template is not None
-        is_number = dict(zip(self._template.keys, self._template.numbers, strict=True))
-        columns: dict[str, TextColumn | IntArray] = {}
-        for role, key in self._roles.items():
-            column = values[key]
-            if column.length.max() > MAX_WORDS * WORD_BYTES:
+        columns: dict[str, TextColumn | IntArray] = {role: values[key] for role, key in self._roles.items()}
+        for key, is_number in zip(self._template.keys, self._template.numbers, strict=True):
+            numbers = values[key].whole_numbers() if is_number else None
+            if is_number and numbers is None:
                 return None
-            numbers = column.whole_numbers() if is_number[key] and role in _NUMERIC else None
-            columns[role] = column if numbers is None else numbers
+            for role in _NUMERIC:
+                if numbers is not None and self._roles.get(role) == key:
+                    columns[role] = numbers
         return columns
-
-
-def _is_utf8(data: bytes) -> bool:
-    if data.isascii():
-        return True
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True

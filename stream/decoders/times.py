@@ -92,7 +92,7 @@ class TimeReader:
         Raises:
             InvalidEventError: at least one is invalid; `value` says which and why.
         """
-        ts_us = iso_column_us(raws) if isinstance(raws, TextColumn) else None
+        ts_us = raws.iso_us() if isinstance(raws, TextColumn) else None
         if ts_us is None:
             ts_us = _whole_us(raws, self._digits, typed=typed)
         if ts_us is None and (not typed or set(map(type, raws)) == {str}):

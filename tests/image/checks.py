@@ -52,11 +52,12 @@ def _ran(container: Chamber, *command: str) -> str:
 
 
 def the_machine_is_examined(replay: Replay, volume: Path) -> None:
-    """`doctor` finds nothing broken, and the compiled kernels."""
+    """`doctor` finds nothing broken, and the compiled parts."""
     container, entry = replay.container(volume), replay.image.entrypoint
     said = _ran(container, *entry, "doctor")
     assert re.search(r"ok +torch +\d", said), said
     assert re.search(r"kernels +cpu: the fastest", said), f"the kernels of the CPU are not in the image:\n{said}"
+    assert re.search(r"ok +decoder +compiled", said), f"the decoder of events is not compiled:\n{said}"
     assert re.search(r"\d", _ran(container, *entry, "--version"))
 
 

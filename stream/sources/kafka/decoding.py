@@ -85,20 +85,18 @@ class BatchDecoder:
         self._interner = Interner()
         self._decoder = make_decoder(self._interner)
 
-    def nothing(self) -> PartitionedBatch:
-        """Return a batch without events."""
-        return PartitionedBatch(EventBatch.from_events([], self._interner), ())
-
     def decode(self, chunks: Sequence[Chunk], positions: dict[Partition, Position]) -> PartitionedBatch:
-        """Decode records of at least one chunk.
+        """Decode records.
 
         Args:
-            chunks: those of a partition together, in their order.
+            chunks: those of a partition together, in their order; none make a batch without events.
             positions: where each of their partitions goes on.
 
         Raises:
             InputError: something beside the records fails; or `strict`, and a record is no valid event.
         """
+        if not chunks:
+            return PartitionedBatch(EventBatch.from_events([], self._interner), ())
         if len(self._interner) > self._max_names:
             self._interner = Interner()
             self._decoder = self._make_decoder(self._interner)

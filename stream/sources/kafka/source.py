@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Self, TypeVar
 
 from infra.errors import InputError
-from stream.sources.base import Claims, Part, PartitionedBatch
+from stream.sources.base import Claims, Part, PartitionedBatch, Position
 from stream.sources.kafka.client import (
     Bounds,
     Chunk,
@@ -32,11 +33,28 @@ from stream.sources.kafka.topics import (
 )
 
 POLL_S = 0.5
+# How long records that are known to be there are waited for while others wait to be handed over.
+NEXT_POLL_S = 0.01
 RECOVERY_PAUSE_S = 0.2
 SAY_EVERY_S = 10.0
 COMMIT_EVERY_S = 5.0
 
 Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class _Coming:
+    """What one poll brought, while it is decoded.
+
+    Attributes:
+        batch: of the partitions that records came from.
+        others: partitions that moved or became idle without records, with their positions and whether they are idle.
+        offsets: where the partitions go on after it.
+    """
+
+    batch: Future[PartitionedBatch]
+    others: tuple[tuple[str, Position, bool], ...]
+    offsets: Mapping[Partition, int]
 
 
 class KafkaSource:
@@ -71,6 +89,8 @@ class KafkaSource:
         self._readings: dict[Partition, Reading] = {}
         # Whether we know which partitions are ours.
         self._is_placed = False
+        # Where the partitions of this process go on after what was handed over last.
+        self._committed: Mapping[Partition, int] = {}
         # The source's clock stands while a batch is committed: silence counts only while we listen.
         self._away_s = 0.0
         self._probed_s = self._said_s = self._committed_s = 0.0
@@ -119,14 +139,29 @@ class KafkaSource:
             InputError: topics are not there (any more), do not fit what the store has of them, or stand still.
         """
         self._begin(claims)
-        while not self._is_done():
-            polled = self._poll()
-            if polled.assigned is not None:
-                self._take(claims, polled.assigned)
-            yield from self._hand_over(self._batch(polled))
-            if self._now_s() - self._probed_s >= self._options.probe_every_s:
-                self._probe(claims)
-        yield from self._hand_over(replace(self._batch(Polled()), end=self._options.close_at_end))
+        # Decodes what came while what came before is committed.
+        with ThreadPoolExecutor(1, "graphtide-decode") as thread:
+            waiting: list[_Coming] = []  # one at most
+            while not self._is_done():
+                try:
+                    polled = self._poll(NEXT_POLL_S if waiting else POLL_S)
+                except InputError:
+                    yield from self._hand_over(waiting)
+                    raise
+                if polled.assigned is not None:
+                    yield from self._hand_over(waiting)
+                    self._take(claims, polled.assigned)
+                coming = self._read(polled, thread)
+                yield from self._hand_over(waiting)
+                waiting.append(coming)
+                is_time = self._now_s() - self._probed_s >= self._options.probe_every_s
+                if is_time or not (polled.chunks and any(each.lag for each in self._readings.values())):
+                    yield from self._hand_over(waiting)
+                if is_time:
+                    self._probe(claims)
+            yield from self._hand_over(waiting)
+            waiting.append(self._read(Polled(), thread))
+            yield from self._hand_over(waiting, end=self._options.close_at_end)
         self._commit(now=True)
         claims.release([str(each) for each in self._readings])
 
@@ -169,6 +204,7 @@ class KafkaSource:
                 raise missing_topic(partition.topic, topics, self._options.where)
         before = self._readings
         self._readings = {}
+        self._committed = {}
         for partition in partitions:
             topic, there = topics[partition.topic], bounds[partition]
             offset = resume_offset(
@@ -195,10 +231,10 @@ class KafkaSource:
         missing = reading.skip_to(bounds.first, self._now_s())
         self._say(f"gap: {missing:,} records of {reading.partition} were deleted before they were read")
 
-    def _poll(self) -> Polled:
+    def _poll(self, timeout_s: float) -> Polled:
         try:
             options = self._options
-            return self.client.poll(options.batch_records, options.batch_bytes, min(POLL_S, options.probe_every_s))
+            return self.client.poll(options.batch_records, options.batch_bytes, min(timeout_s, options.probe_every_s))
         except OutOfRangeError:
             self._recover_range()
             return Polled()
@@ -225,8 +261,8 @@ class KafkaSource:
 
     # What is handed over.
 
-    def _batch(self, polled: Polled) -> PartitionedBatch:
-        """Return the events of what was polled, and what else is new of the partitions."""
+    def _read(self, polled: Polled, thread: ThreadPoolExecutor) -> _Coming:
+        """Let the thread decode what was polled; note how far partitions are, and what else is new of them."""
         taken = [kept for chunk in polled.chunks for kept in [self._new_of(chunk)] if kept is not None]
         taken = in_partitions(taken)
         now_s = self._now_s()
@@ -237,14 +273,13 @@ class KafkaSource:
         for partition, offset in polled.moved.items():
             self._move(partition, offset)
         positions = {chunk.partition: self._readings[chunk.partition].position() for chunk in taken}
-        batch = self._decoder.decode(taken, positions) if taken else self._decoder.nothing()
+        batch = thread.submit(self._decoder.decode, taken, positions)
         others = []
         for partition, reading in self._readings.items():
             if reading.unsaid and partition not in positions:
-                at = len(batch.events)
-                others.append(Part(str(partition), at, at, reading.position(), idle=reading.idle))
+                others.append((str(partition), reading.position(), reading.idle))
             reading.unsaid = False
-        return replace(batch, parts=(*batch.parts, *others)) if others else batch
+        return _Coming(batch, tuple(others), {each.partition: each.offset for each in self._readings.values()})
 
     def _new_of(self, chunk: Chunk) -> Chunk | None:
         """Return the records of a chunk that are to be read; a client may bring some that were asked for before."""
@@ -265,18 +300,26 @@ class KafkaSource:
                 " Compacted topics and transactions leave such gaps; further ones are only counted"
             )
 
-    def _hand_over(self, batch: PartitionedBatch) -> Iterator[PartitionedBatch]:
-        left_s = time.monotonic()
-        yield batch
-        self._away_s += time.monotonic() - left_s
-        self._commit()
+    def _hand_over(self, waiting: list[_Coming], *, end: bool = False) -> Iterator[PartitionedBatch]:
+        """Yield what waits, and wait for nothing any more."""
+        while waiting:
+            coming = waiting.pop()
+            batch = coming.batch.result()
+            at = len(batch.events)
+            others = [Part(name, at, at, position, idle=idle) for name, position, idle in coming.others]
+            left_s = time.monotonic()
+            yield replace(batch, parts=(*batch.parts, *others), end=end)
+            self._away_s += time.monotonic() - left_s
+            self._committed = coming.offsets
+            self._commit()
 
     def _commit(self, *, now: bool = False) -> None:
         """Tell the group how far was committed to the store, for tools that show lag."""
         if self._options.group is None or not (now or self._now_s() - self._committed_s >= COMMIT_EVERY_S):
             return
         self._committed_s = self._now_s()
-        self.client.commit({each.partition: each.offset for each in self._readings.values()})
+        if self._committed:
+            self.client.commit(self._committed)
 
     # Whether all is well.
 

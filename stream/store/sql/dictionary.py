@@ -144,11 +144,13 @@ class Dictionary(Part):
             new_names = names if len(new) == len(names) else [names[index] for index in new.tolist()]
             # In order of names, neighbours in the index are written together, and two processes that add the same
             # names to a graph that they share do not wait for each other.
-            keys = list(zip(new_names, graph_id[new].tolist(), strict=True))
-            order = sorted(range(len(new)), key=keys.__getitem__)
+            of_graph = graph_id[new]
+            order = sorted(range(len(new)), key=new_names.__getitem__)
+            if (of_graph != of_graph[0]).any():
+                order.sort(key=of_graph.tolist().__getitem__)
             rows: dict[str, Column] = {
                 "id": new_ids[order],
-                "graph_id": graph_id[new][order],
+                "graph_id": of_graph[order],
                 "name": [new_names[index] for index in order],
             }
             if self.database.exclusive:

@@ -1,4 +1,4 @@
-"""What doctor says of the kernels."""
+"""What doctor says of the compiled parts."""
 
 import pytest
 
@@ -36,3 +36,17 @@ def test_missing_compiled_kernels_are_a_warning(monkeypatch: pytest.MonkeyPatch)
     status, text = kernels()["cpu"]
     assert status is Status.WARN
     assert "unavailable" in text
+
+
+def test_a_decoder_that_is_not_compiled_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    def decoder() -> tuple[Status, str]:
+        [finding] = [finding for finding in examine(load_settings()) if finding.name == "decoder"]
+        return finding.status, finding.found
+
+    monkeypatch.setattr("stream.native.unavailable", lambda: None)
+    assert decoder() == (Status.OK, "compiled")
+    monkeypatch.setattr("stream.native.unavailable", lambda: "no such module")
+    assert decoder() == (
+        Status.WARN,
+        "its compiled part is missing (no such module), so records are read more slowly",
+    )

@@ -1,12 +1,16 @@
 """Record batches read as arrays give what kafka-python gives record by record, and broken bytes are told."""
 
+import re
 from collections.abc import Iterator
+from unittest.mock import patch
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kafka.record import MemoryRecords, MemoryRecordsBuilder
 
+import stream.sources.kafka.batches as batches_module
 from stream.sources.kafka.batches import HEADER_BYTES, Block, Piece, headers, is_format_2, read_block
 from stream.sources.kafka.client import Partition, UnreadableBatchError
 from stream.sources.kafka.codecs import decompress
@@ -44,7 +48,19 @@ def pieces(data: bytes) -> Iterator[Piece]:
 
 
 def block_of(data: bytes) -> Block:
-    return read_block(list(pieces(data)))
+    """Return the records, read by the compiled part where there is one, and the same without it."""
+    found = list(pieces(data))
+    with patch.object(batches_module, "native", None):
+        try:
+            expected = read_block(found)
+        except UnreadableBatchError as error:
+            with pytest.raises(UnreadableBatchError, match=re.escape(str(error))):
+                read_block(found)
+            raise
+    block = read_block(found)
+    for name in Block.__slots__[1:]:
+        np.testing.assert_array_equal(getattr(block, name), getattr(expected, name), err_msg=name)
+    return block
 
 
 @given(st.lists(rows.filter(len), max_size=4), st.sampled_from([0, 1]))

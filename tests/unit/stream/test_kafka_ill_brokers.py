@@ -155,3 +155,36 @@ def test_silence_of_brokers_makes_nothing_idle() -> None:
     assert idle.idle
     assert "has not answered" in said[0]
     assert said[-1] == "Kafka at w answers again"
+
+
+class Counting(Client):
+    """A client that counts how often it was asked for records."""
+
+    def __init__(self, polls: Sequence[Polled], end: int) -> None:
+        super().__init__(polls, end)
+        self.asked = 0
+
+    def poll(self, max_records: int, max_bytes: int, timeout_s: float) -> Polled:
+        self.asked += 1
+        if not self.polls:
+            raise InputError("broken", fix="mend it")
+        return super().poll(max_records, max_bytes, timeout_s)
+
+
+def test_more_is_asked_for_before_a_batch_is_handed_over_only_where_more_is_known_to_be_there() -> None:
+    client = Counting([Polled([chunk(0, 2)]), Polled([chunk(2, 4)]), Polled([chunk(4, 5)])], end=4)
+    asked = []
+    with source([client], [], probe_every_s=60.0) as reader:
+        for batch in reader.batches(Claims()):
+            asked.append((client.asked, *offsets([batch])))
+            if len(asked) == 3:
+                break
+    assert asked == [(2, 2), (2, 4), (3, 5)]
+
+
+def test_what_waits_is_handed_over_before_an_error_ends_the_run() -> None:
+    batches: list[PartitionedBatch] = []
+    client = Counting([Polled([chunk(0, 2)])], end=4)
+    with source([client], [], probe_every_s=60.0) as reader, pytest.raises(InputError, match="broken"):
+        batches.extend(reader.batches(Claims()))
+    assert offsets(batches) == [2]
