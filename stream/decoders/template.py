@@ -27,6 +27,8 @@ _SPACE = re.compile(rb" *")
 _MAX_FIELDS = 32
 # Roles whose numbers count as such; elsewhere they are names.
 _NUMERIC = ("ts", "weight")
+_FAILURES_IN_A_ROW = 4
+_MAX_SKIPPED = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,8 @@ class TemplateReader:
         self._columns = columns
         self._template: ObjectTemplate | None = None
         self._roles: dict[str, str] = {}
+        # Where texts are hardly ever alike, trying would be in vain: after failures in a row fewer are tried.
+        self._failures = self._to_skip = 0
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -117,6 +121,15 @@ class TemplateReader:
         """
         if not texts or native is None:
             return None
+        if self._to_skip:
+            self._to_skip -= 1
+            return None
+        found = self._read(texts)
+        self._failures = 0 if found is not None else self._failures + 1
+        self._to_skip = min(self._failures // _FAILURES_IN_A_ROW, _MAX_SKIPPED)
+        return found
+
+    def _read(self, texts: Sequence[bytes]) -> tuple[dict[str, TextColumn | IntArray], IntArray] | None:
         if texts[0][-1:] == b"\n":
             texts = [text.removesuffix(b"\n") for text in texts]
         first = texts[0].partition(b"\n")[0]

@@ -15,8 +15,10 @@ from infra.errors import StoreError
 from stream.store.sql.database import Column, Row
 from stream.store.sql.writer import SqlWriter
 from stream.store.sqlite import SqliteDatabase, SqliteReadDatabase
-from stream.store.sqlite_file import connect_reader
+from stream.store.sqlite_file import connect_reader, connect_writer
 from tests.simulator.fiber import Killed
+
+_MAX_PAGES = 2**31
 
 
 @dataclass
@@ -56,8 +58,10 @@ class Disk:
     leaders: dict[str, int] = field(default_factory=dict)
     is_full: bool = False
     _writers: int = 0
-    # Connections that processes have read from and closed: between two statements one is as good as a new one.
+    # Connections that processes have closed, for reading and for writing: outside a transaction one is as good as a new
+    # one, and has its statements prepared.
     _spare: list[sqlite3.Connection] = field(default_factory=list)
+    _spare_writers: list[sqlite3.Connection] = field(default_factory=list)
 
     def next_number(self) -> int:
         """Return a number for a new writer."""
@@ -78,10 +82,21 @@ class Disk:
         """Take back a connection that only reads."""
         self._spare.append(connection)
 
+    def connect_writer(self) -> sqlite3.Connection:
+        """Return a connection that writes."""
+        return self._spare_writers.pop() if self._spare_writers else connect_writer(self.path)
+
+    def spare_writer(self, connection: sqlite3.Connection) -> None:
+        """Take back a connection that writes; what it has not committed is gone."""
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        self._spare_writers.append(connection)
+
     def close(self) -> None:
         """Close what is spare."""
-        while self._spare:
-            self._spare.pop().close()
+        for spare in (self._spare, self._spare_writers):
+            while spare:
+                spare.pop().close()
 
     def open_reader(self, writer: Callable[[], int]) -> "ReadingDatabase":
         """Open the store for reading; `writer` tells the number of the same process's writer."""
@@ -129,6 +144,10 @@ class SimulatedDatabase(SqliteDatabase):
         self._limited = False
         SqliteReadDatabase.__init__(self, disk.path)
         self.writer = disk.next_number()
+        self.peek(f"PRAGMA max_page_count = {_MAX_PAGES}")
+
+    def _open(self) -> sqlite3.Connection:
+        return self._disk.connect_writer()
 
     def peek(self, sql: str) -> list[Row]:
         """Return the rows of a query that nothing disturbs."""
@@ -159,7 +178,7 @@ class SimulatedDatabase(SqliteDatabase):
         """Close the connection; what was not committed is gone."""
         self._disk.alive.discard(self.writer)
         self._disk.leaders = {role: who for role, who in self._disk.leaders.items() if who != self.writer}
-        self._connection.close()
+        self._disk.spare_writer(self._connection)
 
     def _many(self, sql: str, columns: Mapping[str, Column]) -> None:
         self._strike()
@@ -178,7 +197,7 @@ class SimulatedDatabase(SqliteDatabase):
     def _limit(self) -> None:
         """Give SQLite no page more, or all that it wants, so that it runs out of space by itself."""
         if self._disk.is_full != self._limited:
-            pages = self.peek("PRAGMA page_count")[0][0] if self._disk.is_full else 2**31
+            pages = self.peek("PRAGMA page_count")[0][0] if self._disk.is_full else _MAX_PAGES
             self.peek(f"PRAGMA max_page_count = {pages}")
             self._limited = self._disk.is_full
 

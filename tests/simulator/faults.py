@@ -140,7 +140,7 @@ class Plan:
             silences=_silences(draw),
             idle_timeout_us=draw.choice((4, 8, 15)) * SECOND_US,
             session_timeout_us=draw.choice((6, 12)) * SECOND_US,
-            poll_records=draw.choice((100, 200, 400)),
+            poll_records=draw.choice((120, 240, 480)),
             turn_us=int(draw.choice((1.5, 2.5, 4)) * SECOND_US),
             faults=_faults(draw, shared=shared),
         )

@@ -30,7 +30,7 @@ SEEDS_OF_BUGS = {
     "outbox-emptied-early": range(68, 90),
     "first-seen-stays": range(8),
     "ids-in-memory": range(4),
-    "claims-unchecked": range(12),
+    "claims-unchecked": range(24, 30),
     "others-not-waited-for": range(20, 32),
     "split-graphs-kept": range(20, 32),
 }
