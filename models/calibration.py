@@ -3,7 +3,7 @@
 Shape suffixes: L steps ahead, M modelled metrics, Q quantile levels, K horizon buckets.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -14,6 +14,16 @@ from models.contract import FloatArray
 from models.tokens import N_MODELLED
 
 _N_LEVELS = len(QUANTILE_LEVELS)
+
+
+def between_buckets(buckets: Sequence[tuple[int, int]], values_KMQ: FloatArray, distance_L: FloatArray) -> FloatArray:
+    """Return values [L, M, Q] at distances ahead [L], linear in their logarithm between those of buckets [K, M, Q]."""
+    centres_K = np.log([np.sqrt(first * last) for first, last in buckets])
+    place_L = np.interp(np.log(distance_L), centres_K, np.arange(len(centres_K)))
+    below_L = np.minimum(place_L.astype(np.int64), len(centres_K) - 1)
+    above_L = np.minimum(below_L + 1, len(centres_K) - 1)
+    share_L11 = (place_L - below_L)[:, None, None]
+    return np.asarray(values_KMQ[below_L] * (1 - share_L11) + values_KMQ[above_L] * share_L11)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +46,7 @@ class Calibration:
         """Return the offsets [L, M, Q] at distances ahead [L], linear in their logarithm between buckets."""
         if not self.buckets:
             return np.zeros((len(distance_L), N_MODELLED, _N_LEVELS))
-        centres_K = np.log([np.sqrt(first * last) for first, last in self.buckets])
-        place_L = np.interp(np.log(distance_L), centres_K, np.arange(len(centres_K)))
-        below_L = np.minimum(place_L.astype(np.int64), len(centres_K) - 1)
-        above_L = np.minimum(below_L + 1, len(centres_K) - 1)
-        share_L11 = (place_L - below_L)[:, None, None]
-        return np.asarray(self.offsets_KMQ[below_L] * (1 - share_L11) + self.offsets_KMQ[above_L] * share_L11)
+        return between_buckets(self.buckets, self.offsets_KMQ, distance_L)
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON values for the card of a checkpoint."""

@@ -181,7 +181,7 @@ class ForecasterState:
         statistics: what its past says.
         core: the state of the Mamba2 core, of a batch of one.
         totals: the last observed totals, in the order of `RUNNING_TOTALS`.
-        errors: those of the forecasts made on the way, and by how much they move the next ones.
+        errors: those of the forecasts made on the way, and how they correct the next ones.
     """
 
     statistics: CausalStatistics
@@ -198,7 +198,7 @@ class MambaForecaster:
         ranks: how errors of the modelled metrics hang together.
         ranks_season: steps of a season where that was measured.
         calibration: by how much quantiles are moved; none if it was not measured.
-        follow_errors: whether they are also moved by the errors of recent forecasts of the same graph.
+        follow_errors: whether they are also corrected by the errors of recent forecasts of the same graph.
         name: as it stands in tables.
         backend: what runs the net; the fastest that can run here if None.
         precision: what it runs in, of `kernels.contract.PRECISIONS`.
@@ -315,9 +315,9 @@ class MambaForecaster:
         for first in range(0, horizon_steps, chunk_steps):
             n = min(chunk_steps, horizon_steps - first)
             residuals_LMQ, tokens, core = self._residuals(statistics, core, first + 1, n)
-            moved_LMQ = residuals_LMQ + state.errors.offsets(np.arange(first + 1.0, first + n + 1))
+            corrected_LMQ = state.errors.corrected(residuals_LMQ, np.arange(first + 1.0, first + n + 1))
             # Levels that were moved apart from each other may have crossed.
-            modelled = to_values(np.sort(moved_LMQ, axis=-1), tokens)
+            modelled = to_values(np.sort(corrected_LMQ, axis=-1), tokens)
             quantiles = np.zeros((len(modelled), N_METRICS, N_LEVELS))
             quantiles[:, MODELLED] = modelled
             mean = floored_mean(quantiles, LEVELS)

@@ -1,10 +1,17 @@
-"""Calibration on the live stream: quantiles are moved by the errors that forecasts made of late.
+"""Correction on the live stream: forecasts are drawn to the anchor where they failed of late, then their levels moved.
 
 A forecaster notes at regular steps what it says of the season ahead. As these steps are observed, notes become errors,
-and each quantile level is moved by that quantile of its own errors, in which later forecasts weigh more: split
-conformal prediction with weights for data that drift (Barber, Candès, Ramdas and Tibshirani 2023, "Conformal prediction
-beyond exchangeability"), one-sided at each level. All of it is a function of the observed steps alone, so any process
-that observed the same steps holds the same, and no forecast knows more than its origin.
+in which later forecasts weigh more. They tell two things.
+
+How much of what the median says beside the anchor comes true: the slope of what came on what was said (Mincer and
+Zarnowitz 1969, "The evaluation of economic forecasts"), here through the origin and within 0 and 1. One less the slope
+is the doubt: that share of the median is taken back from all levels. A network like none that the model learned from
+is so forecast by its own anchor.
+
+Then each quantile level is moved by that quantile of its own errors: split conformal prediction with weights for data
+that drift (Barber, Candès, Ramdas and Tibshirani 2023, "Conformal prediction beyond exchangeability"), one-sided at
+each level. All of it is a function of the observed steps alone, so any process that observed the same steps holds the
+same, and no forecast knows more than its origin.
 
 Shape suffixes: D noted distances, M modelled metrics, Q quantile levels, K horizon buckets, N errors, L steps ahead.
 """
@@ -16,13 +23,13 @@ import numpy as np
 import numpy.typing as npt
 
 from infra.schema import QUANTILE_LEVELS
-from models.calibration import Calibration
+from models.calibration import Calibration, between_buckets
 from models.contract import FloatArray
-from models.tokens import N_MODELLED
+from models.tokens import IS_COUNT, N_MODELLED
 
 # Chosen on the validation parts of the development logs: notes a season, how many halve the weight of a note, how many
-# it takes to move a bucket half-way, and the buckets.
-NOTES_PER_SEASON, HALF_LIFE_NOTES, SHRINKAGE_NOTES = 14, 10, 7
+# it takes to move a bucket half-way, how many notes trust in the model counts as, and the buckets.
+NOTES_PER_SEASON, HALF_LIFE_NOTES, SHRINKAGE_NOTES, TRUST_NOTES = 14, 10, 7, 3
 # Older notes weigh less than 1/32 and are dropped.
 MAX_NOTES = 5 * HALF_LIFE_NOTES
 # A season of short steps is noted up to here; beyond what was noted, offsets fade out over a factor of four.
@@ -30,6 +37,7 @@ MAX_REACH_STEPS, _FADE_FACTOR = 672, 4.0
 _BUCKETS = ((1, 10), (11, 24), (25, 100), (101, MAX_REACH_STEPS))
 _DISTANCES_PER_BUCKET = 8
 _LEVELS = np.array(QUANTILE_LEVELS)
+_MEDIAN = QUANTILE_LEVELS.index(0.5)
 # Notes are many and need no more.
 _Float32Array = npt.NDArray[np.float32]
 
@@ -70,16 +78,18 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class RecentErrors:
-    """The notes of the last seasons and the offsets that follow from them; a value.
+    """The notes of the last seasons and the corrections that follow from them; a value.
 
     Attributes:
         season: steps of a season.
         notes: oldest first, at most `MAX_NOTES`.
-        moved: by how much residual quantiles are moved; `settled` brings it up to date.
+        doubts_KM: by bucket, what share of the residual median is taken back; `settled` brings both up to date.
+        moved: by how much residual quantiles are moved then.
     """
 
     season: int
     notes: tuple[Note, ...] = ()
+    doubts_KM: FloatArray = field(default_factory=lambda: np.zeros((0, N_MODELLED)))
     moved: Calibration = field(default_factory=Calibration.none)
 
     @property
@@ -127,20 +137,50 @@ class RecentErrors:
         return replace(note, error_DMQ=error_DMQ)
 
     def settled(self, observed: int) -> "RecentErrors":
-        """Return the errors with the offsets that follow from them after `observed` steps."""
+        """Return the errors with the corrections that follow from them after `observed` steps."""
         grid = _grid(self.reach)
         notes = [note for note in self.notes if observed - note.observed <= MAX_NOTES * self.stride]
         if not notes:
-            return replace(self, notes=(), moved=Calibration.none())
+            return RecentErrors(self.season)
         weight_N = np.array([0.5 ** ((observed - note.observed) / (self.stride * HALF_LIFE_NOTES)) for note in notes])
         error_NDMQ = np.stack([note.error_DMQ for note in notes])
-        offsets_KMQ = np.stack([_offsets(error_NDMQ[:, rows], weight_N) for rows in grid.rows])
-        return replace(self, notes=tuple(notes), moved=Calibration(grid.buckets, offsets_KMQ, 0, 0))
+        said_NDM = np.stack([note.quantiles_DMQ[..., _MEDIAN] for note in notes])
+        # What one of the residual's units is in those of the metric, at the anchor.
+        unit_NDM = np.stack([note.scale_DM * np.where(IS_COUNT, np.exp(note.anchor_DM), 1.0) for note in notes])
+        doubts, offsets = [], []
+        for rows in grid.rows:
+            error, said = error_NDMQ[:, rows], said_NDM[:, rows]
+            doubt_M = _doubt(error[..., _MEDIAN], said, unit_NDM[:, rows], weight_N)
+            doubts.append(doubt_M)
+            offsets.append(_offsets(error + (doubt_M.astype(np.float32) * said)[..., None], weight_N))
+        moved = Calibration(grid.buckets, np.stack(offsets), 0, 0)
+        return replace(self, notes=tuple(notes), doubts_KM=np.stack(doubts), moved=moved)
 
-    def offsets(self, distance_L: FloatArray) -> FloatArray:
-        """Return what to add to residual quantiles [L, M, Q] at distances ahead [L]; nothing far beyond a season."""
+    def corrected(self, residuals_LMQ: FloatArray, distance_L: FloatArray) -> FloatArray:
+        """Return residual quantiles [L, M, Q] at distances ahead [L] corrected; far beyond a season as they are."""
+        if not self.notes:
+            return residuals_LMQ
         beyond_L = np.log(np.maximum(distance_L / self.reach, 1.0)) / np.log(_FADE_FACTOR)
-        return np.asarray(self.moved.offsets(distance_L) * np.clip(1.0 - beyond_L, 0.0, 1.0)[:, None, None])
+        fading_L11 = np.clip(1.0 - beyond_L, 0.0, 1.0)[:, None, None]
+        doubt_LM1 = between_buckets(self.moved.buckets, self.doubts_KM[..., None], distance_L)
+        correction_LMQ = self.moved.offsets(distance_L) - doubt_LM1 * residuals_LMQ[..., _MEDIAN, None]
+        return np.asarray(residuals_LMQ + fading_L11 * correction_LMQ)
+
+
+def _doubt(error_NDM: _Float32Array, said_NDM: _Float32Array, unit_NDM: FloatArray, weight_N: FloatArray) -> FloatArray:
+    """Return what share of residual medians not to believe [M], from their errors; 0 while there are none."""
+    known_ND = ~np.isnan(error_NDM[..., 0])
+    weight_E1 = np.broadcast_to(weight_N[:, None], known_ND.shape)[known_ND][:, None]
+    said_EM = said_NDM[known_ND].astype(np.float64)
+    came_EM = said_EM + error_NDM[known_ND]
+    weight_EM = weight_E1 * unit_NDM[known_ND]
+    said_M = (weight_EM * said_EM**2).sum(axis=0)
+    came_M = (weight_EM * said_EM * came_EM).sum(axis=0)
+    # Trust is so many notes more of which all came true.
+    notes = weight_E1.sum() / error_NDM.shape[1]
+    trust_M = said_M * TRUST_NOTES / max(notes, 1e-9)
+    slope_M = np.divide(came_M + trust_M, said_M + trust_M, out=np.ones_like(said_M), where=said_M > 0)
+    return np.asarray(1.0 - np.clip(slope_M, 0.0, 1.0))
 
 
 def _offsets(error_NDMQ: _Float32Array, weight_N: FloatArray) -> FloatArray:

@@ -19,22 +19,35 @@ SEASON = 168
 LEVELS = np.array(QUANTILE_LEVELS)
 
 
-def observed(errors: np.ndarray, *, season: int = SEASON) -> RecentErrors:
-    """Return what follows from forecasts that said zero at every level, in units of one, while `errors` [T] came."""
+def observed(errors: np.ndarray, *, said_T: np.ndarray | None = None, season: int = SEASON) -> RecentErrors:
+    """Return what follows from forecasts that said zero at every level, in units of one, while `errors` [T] came.
+
+    With `said_T` they said that of each step, at every level, and `errors` beside it.
+    """
+    said_T = np.zeros(len(errors)) if said_T is None else said_T
+    came_T = said_T + errors
     found, begin = RecentErrors(season), 0
     for mark in [*found.marks(0, len(errors)), len(errors)]:
-        found = found.observe(begin, np.repeat(errors[begin:mark, None], N_MODELLED, axis=1))
+        found = found.observe(begin, np.repeat(came_T[begin:mark, None], N_MODELLED, axis=1))
         if mark < len(errors):
             said = np.zeros((found.reach, N_MODELLED, len(LEVELS)))
+            ahead = said_T[mark : mark + found.reach]
+            said[: len(ahead)] += ahead[:, None, None]
             unit = np.ones((found.reach, N_MODELLED))
             found = found.noted(found.note(mark, said, 0 * unit, unit))
         begin = mark
     return found.settled(len(errors))
 
 
+def corrections(found: RecentErrors, distances: list[float], said: float = 0.0) -> np.ndarray:
+    """Return by how much residual quantiles [L, M, Q] that say the same at all levels are corrected."""
+    residuals = np.full((len(distances), N_MODELLED, len(LEVELS)), said)
+    return found.corrected(residuals, np.array(distances)) - residuals
+
+
 def test_each_level_moves_towards_that_quantile_of_its_errors() -> None:
     errors = np.random.default_rng(0).normal(10.0, 1.0, size=30 * SEASON)
-    moved_Q = observed(errors).offsets(np.array([50.0]))[0, 0]
+    moved_Q = corrections(observed(errors), [50.0])[0, 0]
     # Notes weigh about fourteen in all, so that offsets go two thirds of the way.
     expected_Q = np.quantile(errors, LEVELS)
     assert np.all((0.55 * expected_Q < moved_Q) & (moved_Q < 0.75 * expected_Q))
@@ -43,15 +56,39 @@ def test_each_level_moves_towards_that_quantile_of_its_errors() -> None:
 
 def test_old_errors_are_forgotten() -> None:
     quiet, loud = np.zeros(20 * SEASON), np.full(20 * SEASON, 5.0)
-    assert np.all(observed(np.concatenate([loud, quiet])).offsets(np.array([50.0])) == 0.0)
+    assert np.all(corrections(observed(np.concatenate([loud, quiet])), [50.0]) == 0.0)
     assert len(observed(np.concatenate([loud, quiet])).notes) <= MAX_NOTES
 
 
 def test_nothing_is_moved_before_anything_is_known_or_far_ahead() -> None:
-    assert np.all(RecentErrors(SEASON).offsets(np.array([1.0, 1000.0])) == 0.0)
-    moved = observed(np.full(10 * SEASON, 2.0)).offsets(np.array([168.0, 300.0, 672.0, 36_500.0]))[:, 0, 0]
+    assert np.all(corrections(RecentErrors(SEASON), [1.0, 1000.0], said=3.0) == 0.0)
+    moved = corrections(observed(np.full(10 * SEASON, 2.0)), [168.0, 300.0, 672.0, 36_500.0])[:, 0, 0]
     assert moved[0] > moved[1] > 0.0
     assert moved[2] == moved[3] == 0.0
+
+
+@pytest.mark.parametrize(("share", "doubt"), [(1.0, 0.0), (2.0, 0.0), (0.5, 0.5), (0.0, 1.0), (-1.0, 1.0)])
+def test_what_does_not_come_true_is_believed_less(share: float, doubt: float) -> None:
+    said = np.random.default_rng(1).normal(size=30 * SEASON)
+    found = observed((share - 1) * said, said_T=said)
+    # Of some fourteen notes and three of trust; of what is said for the end of a season, fewer have come true.
+    near, far = found.doubts_KM[:3], found.doubts_KM[3]
+    expected = min(doubt * (2 if share < 0 else 1) * 0.82, 1.0)
+    assert near.shape[1] == far.shape[0] == N_MODELLED
+    assert np.all(np.abs(near - expected) < 0.06)
+    assert np.all((0.75 * expected - 1e-6 <= far) & (far <= expected + 1e-6))
+    if share == 0.0:
+        taken_back = corrections(found, [50.0, 800.0], said=4.0)[:, 0, MEDIAN]
+        assert taken_back[0] == pytest.approx(-4.0 * 0.82, abs=0.4)
+        assert taken_back[1] == 0.0
+
+
+def test_doubt_leaves_the_spread_to_the_levels() -> None:
+    random = np.random.default_rng(2)
+    said, noise = random.normal(size=30 * SEASON), random.normal(size=30 * SEASON)
+    moved_Q = corrections(observed(noise - said, said_T=said), [50.0])[0, 0]
+    # Shrunk to the two thirds of what is noise, and of the third of what was said that is still believed.
+    assert np.all(np.abs(moved_Q - 0.67 * np.quantile(noise, LEVELS)) < 0.15)
 
 
 @pytest.mark.parametrize("season", [1, 7, 52, 168, 672, 10_080])

@@ -127,6 +127,19 @@ def test_alike_objects_are_not_parsed():
     assert reader.keys == ("type", "src", "dst", "ts", "n")
 
 
+def test_where_texts_are_hardly_ever_alike_fewer_are_tried():
+    reader = TemplateReader({})
+    alike, unlike = [b'{"src":"a"}', b'{"src":"b"}'], [b'{"src":"a"}', b'{"dst":"b"}']
+    for _ in range(3):
+        assert reader.read(unlike) is None
+    assert reader.read(alike) is not None
+    for _ in range(4):
+        assert reader.read(unlike) is None
+    assert reader.read(alike) is None
+    assert reader.read(alike) is not None
+    assert reader.read(alike) is not None
+
+
 @pytest.mark.parametrize(
     "text",
     [
