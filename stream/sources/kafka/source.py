@@ -149,7 +149,8 @@ class KafkaSource:
                     yield from self._hand_over(waiting)
                     raise
                 if polled.assigned is not None:
-                    yield from self._hand_over(waiting)
+                    # By now another process may have what waits: whoever has it reads it again.
+                    waiting.clear()
                     self._take(claims, polled.assigned)
                 coming = self._read(polled, thread)
                 yield from self._hand_over(waiting)

@@ -188,3 +188,22 @@ def test_what_waits_is_handed_over_before_an_error_ends_the_run() -> None:
     with source([client], [], probe_every_s=60.0) as reader, pytest.raises(InputError, match="broken"):
         batches.extend(reader.batches(Claims()))
     assert offsets(batches) == [2]
+
+
+class Grouped(Client):
+    """A client of a group."""
+
+    def join(self, topics: Sequence[str]) -> None:
+        pass
+
+    def commit(self, offsets: Mapping[Partition, int]) -> None:
+        pass
+
+
+def test_what_waits_while_partitions_are_shared_out_anew_is_read_again_by_whoever_has_it() -> None:
+    ours, shared = Polled([chunk(0, 2)]), Polled(assigned=(P,))
+    client = Grouped([shared, ours, shared, Polled([chunk(0, 4)])], end=4)
+    with source([client], [], group="g", probe_every_s=60.0) as reader:
+        batches = read(reader, lambda batch: len(batch.events) > 0)
+    assert [len(batch.events) for batch in batches if len(batch.events)] == [4]
+    assert client.started == [{P: 0}, {P: 0}]
