@@ -4,7 +4,6 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import partial
 from operator import itemgetter
 from typing import NamedTuple
 
@@ -147,17 +146,13 @@ def _events(plan: Plan, draw: np.random.Generator) -> tuple[list[Deed], list[int
 
     graphs = [f"g{number}" for number in range(plan.n_graphs)]
     nodes = [f"n{number}" for number in range(n_nodes)]
-    ids = [f"e{number}" if known else None for number, known in zip(id_of.tolist(), has_id, strict=True)]
-    columns = (
-        map(graphs.__getitem__, graph.tolist()),
-        map(nodes.__getitem__, src),
-        map(nodes.__getitem__, dst),
-        ts_us.tolist(),
-        map(_TYPES.__getitem__, types),
-        ids,
-    )
-    # A class is called once for each event; this does the same without a call in Python.
-    return list(map(partial(tuple.__new__, Deed), zip(*columns, strict=True))), partition.tolist(), arrival_us
+    events = [
+        Deed(graphs[g], nodes[s], nodes[d], t, _TYPES[k], f"e{i}" if known else None)
+        for s, d, t, g, k, i, known in zip(
+            src, dst, ts_us.tolist(), graph.tolist(), types, id_of.tolist(), has_id, strict=True
+        )
+    ]
+    return events, partition.tolist(), arrival_us
 
 
 def _part_ids(id_of: IntArray, ts_us: IntArray, window_us: int) -> None:

@@ -37,7 +37,7 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
 @given(seed=st.integers(0, 2**32))
 def test_mutated_records_become_events_or_reasons_whatever_stands_beside_them(name: str, seed: int) -> None:
     if name == "avro":
-        pytest.importorskip("fastavro")
+        pytest.importorskip("fastavro", reason="fastavro, the extra `avro`, is not installed")
     chance = random.Random(seed)
     corpus = [as_bytes(record) for record in samples(name)]
     used = decoder(name)
