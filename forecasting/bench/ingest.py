@@ -20,8 +20,9 @@ from forecasting.bench.report import Missing, Report, Row
 from forecasting.bench.servers.kafka import KafkaServer
 from forecasting.bench.stream_input import N_EVENTS, EventLog
 
-CASES = ("three-counts", "three-counts-fast", "batched-ndjson", "batched-full-schema", "rss", "reader-p99")
+CASES = ("poll", "three-counts", "three-counts-fast", "batched-ndjson", "batched-full-schema", "rss", "reader-p99")
 TARGETS: dict[str, dict[str, float]] = {
+    "poll": {"kafka-python-poll": 3},
     "three-counts": {"kafka-python-poll": 0.75, "bytewax": 1.2, "quix": 30},
     "three-counts-fast": {"bytewax": 2.5},
     "batched-ndjson": {"single-message": 5},
@@ -110,10 +111,13 @@ def _lanes(server: KafkaServer, log: EventLog, cases: Sequence[str], report: Rep
         lanes["graphtide-batched"] = Lane(ingest_systems.graphtide(client="kafka-python"), batched)
         if "batched-full-schema" in cases:
             lanes["graphtide-batched-fast"] = Lane(ingest_systems.graphtide(client="confluent"), batched)
+    if "poll" in cases:
+        lanes["graphtide-poll"] = Lane(ingest_systems.graphtide_poll(), single)
     peers: list[tuple[str, Callable[[Say], System], Topic]] = []
+    if {"poll", "three-counts"} & set(cases):
+        peers.append(("kafka-python-poll", ingest_systems.kafka_python_poll, single))
     if "three-counts" in cases:
         closed = single_messages(server, log.head(QUIX_EVENTS), closing=True)
-        peers.append(("kafka-python-poll", ingest_systems.kafka_python_poll, single))
         peers.append(("quix", ingest_systems.quix, closed))
     if {"three-counts", "three-counts-fast", "rss"} & set(cases):
         peers.append(("bytewax", ingest_systems.bytewax, single))
@@ -128,6 +132,7 @@ def _lanes(server: KafkaServer, log: EventLog, cases: Sequence[str], report: Rep
 def _report_rates(report: Report, lanes: dict[str, Lane], cases: Sequence[str]) -> None:
     """Add the rows of all cases but the reader's: of each system its rate, its processor's time and its memory."""
     of_case = {
+        "poll": ("graphtide-poll", "kafka-python-poll"),
         "three-counts": ("graphtide", *TARGETS["three-counts"]),
         "three-counts-fast": ("graphtide-fast", "bytewax"),
         "batched-ndjson": ("graphtide-batched", "single-message"),

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import forecasting.bench.stream_peers
+from forecasting.bench import kafka_poll
 from forecasting.bench.broker import Topic
 from forecasting.bench.processes import ROOT, PeerError, environment_python
 from forecasting.bench.stream_input import OUT_OF_ORDER_MS, PARTITIONS, STEP_MS, Truth
@@ -84,15 +85,21 @@ def ingest(topic: Topic, store_url: str, *, client: str, step: str = f"{STEP_MS 
 def kafka_python_poll(say: Callable[[str], None]) -> System:
     """Return raw polling by kafka-python."""
     python = environment_python("kafka-python-poll", _REQUIREMENTS["kafka-python-poll"], say)
+    return lambda topic: _polled(topic, [python, "-I", str(_PEERS / "kafka_python_poll.py")])
 
-    def run(topic: Topic) -> Ran:
-        arguments = [topic.servers, topic.name, str(PARTITIONS), str(topic.records)]
-        answer, ran = _run([python, "-I", str(_PEERS / "kafka_python_poll.py"), *arguments])
-        if answer["events"] != topic.records:
-            raise PeerError(f"it polled {answer['events']:,} records of {topic.records:,}")
-        return Ran(topic.records, answer["seconds"], *ran)
 
-    return run
+def graphtide_poll() -> System:
+    """Return our own reading of records, by kafka-python's connections, and nothing beside it."""
+    command = [sys.executable, "-m", kafka_poll.__name__]
+    return lambda topic: _polled(topic, command, {"PYTHONPATH": str(ROOT)})
+
+
+def _polled(topic: Topic, command: Sequence[str], environment: dict[str, str] | None = None) -> Ran:
+    arguments = [topic.servers, topic.name, str(PARTITIONS), str(topic.records)]
+    answer, ran = _run([*command, *arguments], environment)
+    if answer["events"] != topic.records:
+        raise PeerError(f"it polled {answer['events']:,} records of {topic.records:,}")
+    return Ran(topic.records, answer["seconds"], *ran)
 
 
 def bytewax(say: Callable[[str], None]) -> System:

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from forecasting.cli.call import console
 from forecasting.cli.store import graph_json
+from infra.garbage import rare_collections
 from infra.steps import format_duration, format_time
 from infra.whole_file import whole_file
 
@@ -63,7 +64,10 @@ def run_to_end(
     from forecasting.ingestion import ingestion  # noqa: PLC0415 - numpy is not needed for --help
 
     interrupted, notes = False, []
-    with ingestion(source, settings, options, on_progress, kafka_options=kafka_options) as running:
+    with (
+        rare_collections(),
+        ingestion(source, settings, options, on_progress, kafka_options=kafka_options) as running,
+    ):
         on_open(running)
         try:
             running.run.run()

@@ -1,6 +1,5 @@
 """One seed from its plan to the verdict."""
 
-import gc
 import random
 import signal
 import tempfile
@@ -12,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from infra.garbage import rare_collections
 from tests.simulator import oracle
 from tests.simulator.bugs import BUGS
 from tests.simulator.disk import copy_template, make_template
@@ -21,8 +21,6 @@ from tests.simulator.sink import simulated_connections
 from tests.simulator.world import World
 
 _MEMORY = Path("/dev/shm")  # a store that is lost with the machine is all that a simulation needs
-# New objects until Python looks for cycles among them: more than a world makes and keeps.
-_GARBAGE_OBJECTS = 100_000
 # No code under test waits for real, so a run that takes this long hangs.
 _HANG_S = 60.0
 
@@ -107,17 +105,14 @@ class Simulator:
         )
 
     def __enter__(self) -> Self:
-        # What was imported stays: to look through it for cycles again and again takes time and finds nothing.
-        self._thresholds = gc.get_threshold()
-        gc.freeze()
-        gc.set_threshold(_GARBAGE_OBJECTS, *self._thresholds[1:])
+        self._rarely = rare_collections()
+        self._rarely.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        gc.set_threshold(*self._thresholds)
-        gc.unfreeze()
+        self._rarely.__exit__(kind, error, trace)
         self._folder.cleanup()
 
 

@@ -3,7 +3,7 @@
 import base64
 import logging
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import pairwise
@@ -74,6 +74,7 @@ class ConfluentClient:
         self._where = connection.bootstrap_servers
         self._ask_timeout_s = ask_timeout_s
         self._assigned: tuple[Partition, ...] = ()
+        self._learnt: set[str] = set()  # the topics whose leaders the consumer has asked for
         self._assignments = self._told = 0
         self._refused: KafkaError | None = None
         self._record_bytes = 0.0  # of what was read last, on average
@@ -153,6 +154,7 @@ class ConfluentClient:
 
     def start(self, offsets: Mapping[Partition, int]) -> None:
         """Read these partitions, each from its offset."""
+        self._learn_leaders({each.topic for each in offsets} - self._learnt)
         self._assigned = tuple(offsets)
         self._consumer.assign([TopicPartition(*each, offset) for each, offset in offsets.items()])
 
@@ -218,6 +220,16 @@ class ConfluentClient:
             raise self._refusal(error)
         else:
             logger.info("while polling: %s", error)
+
+    def _learn_leaders(self, topics: Set[str]) -> None:
+        """Let the consumer ask who leads partitions: by itself it may do so only a second after it was assigned them.
+
+        What goes wrong here it finds out again when it reads.
+        """
+        with suppress(KafkaException):
+            for topic in topics:
+                self._consumer.list_topics(topic, timeout=self._ask_timeout_s)
+                self._learnt.add(topic)
 
     def commit(self, offsets: Mapping[Partition, int]) -> None:
         """Tell the group how far was read."""

@@ -43,7 +43,7 @@ def ask_patiently(
 
     attempts = Retrying(
         retry=retry_if_exception_type(UnavailableError),
-        wait=wait_exponential_jitter(initial=FIRST_BACKOFF_S, max=LONGEST_BACKOFF_S),
+        wait=wait_exponential_jitter(multiplier=FIRST_BACKOFF_S, max=LONGEST_BACKOFF_S),
         stop=stop_never if timeout_s is None else stop_after_delay(timeout_s),
         before_sleep=before_sleep,
         reraise=True,

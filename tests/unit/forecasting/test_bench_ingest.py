@@ -91,6 +91,7 @@ def test_wrong_counts_are_no_figure():
 def test_more_events_a_second_are_better_and_less_memory_is():
     lanes = {
         "graphtide": Lane(fast, TOPIC),
+        "graphtide-poll": Lane(fast, TOPIC),
         "graphtide-fast": Lane(fast, TOPIC),
         "graphtide-batched": Lane(fast, TOPIC),
         "graphtide-batched-fast": Lane(fast, TOPIC),
@@ -107,6 +108,7 @@ def test_more_events_a_second_are_better_and_less_memory_is():
             report.compare(case, peer, TARGETS[case][peer])
     found = {(ratio.case, ratio.peer): (ratio.ratio, ratio.met) for ratio in report.ratios}
     assert found == {
+        ("poll", "kafka-python-poll"): (1, False),
         ("three-counts", "kafka-python-poll"): (1, True),
         ("three-counts", "bytewax"): (4, True),
         ("three-counts", "quix"): (4, False),
@@ -123,6 +125,7 @@ def test_more_events_a_second_are_better_and_less_memory_is():
 def test_case_and_peer_names_are_the_fixed_ones():
     assert tuple(TARGETS) == CASES
     assert {case: set(peers) for case, peers in TARGETS.items()} == {
+        "poll": {"kafka-python-poll"},
         "three-counts": {"kafka-python-poll", "bytewax", "quix"},
         "three-counts-fast": {"bytewax"},
         "batched-ndjson": {"single-message"},
