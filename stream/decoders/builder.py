@@ -209,16 +209,7 @@ class EventBuilder:
             return default if _is_nothing(value) else codes[_name_text(role, value)]
 
         def all_of(values: Sequence[Any]) -> IntArray:
-            if isinstance(values, DictionaryColumn):
-                return all_of(values.values)[values.at]
-            if isinstance(values, TextColumn):
-                return codes.of_texts(values)
-            kinds = set(map(type, values)) if raw.typed else set()
-            if kinds <= {str, type(None)} and (raw.typed or "" not in values):
-                if type(None) not in kinds:
-                    return _codes(values, codes, typed=False)
-                return np.array([default if value is None else codes[value] for value in values], dtype=np.int64)
-            return np.array([one(value) for value in values], dtype=np.int64)
+            return _optional_codes(values, codes, one, default, typed=raw.typed)
 
         return _convert(raw, role, all_of, one, np.int64, bad)
 
@@ -294,6 +285,22 @@ def _codes(values: Sequence[Any], codes: _Codes, *, typed: bool) -> IntArray:
     if typed and not set(map(type, values)) <= {str, int}:
         raise InvalidEventError("a name is neither text nor a whole number")
     return np.fromiter(map(codes.__getitem__, values), dtype=np.int64, count=len(values))
+
+
+def _optional_codes(
+    values: Sequence[Any], codes: _Codes, one: Callable[[Any], int], default: int, *, typed: bool
+) -> IntArray:
+    """Return the codes of values [n], `default` for nothing; `one` converts a value that is neither text nor None."""
+    if isinstance(values, DictionaryColumn):
+        return _optional_codes(values.values, codes, one, default, typed=typed)[values.at]
+    if isinstance(values, TextColumn):
+        return codes.of_texts(values)
+    kinds = set(map(type, values)) if typed else set()
+    if kinds <= {str, type(None)} and (typed or "" not in values):
+        if type(None) not in kinds:
+            return _codes(values, codes, typed=False)
+        return np.array([default if value is None else codes[value] for value in values], dtype=np.int64)
+    return np.array([one(value) for value in values], dtype=np.int64)
 
 
 def _name_text(role: str, value: Any) -> str:

@@ -21,6 +21,8 @@ from tests.simulator.sink import simulated_connections
 from tests.simulator.world import World
 
 _MEMORY = Path("/dev/shm")  # a store that is lost with the machine is all that a simulation needs
+# New objects until Python looks for cycles among them: more than a world makes and keeps.
+_GARBAGE_OBJECTS = 100_000
 # No code under test waits for real, so a run that takes this long hangs.
 _HANG_S = 60.0
 
@@ -105,7 +107,7 @@ class Simulator:
         )
 
     def __enter__(self) -> Self:
-        self._rarely = rare_collections()
+        self._rarely = rare_collections(_GARBAGE_OBJECTS)
         self._rarely.__enter__()
         return self
 
