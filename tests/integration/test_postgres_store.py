@@ -18,7 +18,7 @@ from stream.store.records import Feeder, PartitionState, SourceState
 from stream.store.sql.writer import SqlWriter
 from stream.windows import Clock, Hand
 from tests.servers.postgres import PostgresServer
-from tests.unit.stream import copy_cases, store_contract
+from tests.unit.stream import copy_cases, outgoing_contract, store_contract
 from tests.unit.stream.ingest_cases import at
 from tests.unit.stream.sharing_cases import Claim, Read, ScriptSource
 from tests.unit.stream.store_contract import close, ints, listed, rows
@@ -45,15 +45,15 @@ class TestEventIds(store_contract.EventIdContract):
     pass
 
 
-class TestOutbox(store_contract.OutboxContract):
+class TestOutbox(outgoing_contract.OutboxContract):
     pass
 
 
-class TestDeadLetters(store_contract.DeadLetterContract):
+class TestDeadLetters(outgoing_contract.DeadLetterContract):
     pass
 
 
-class TestErasure(store_contract.ErasureContract):
+class TestErasure(outgoing_contract.ErasureContract):
     pass
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from cuda_emulation import AMPERE, HOPPER, EmulatedDevice
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from stacks import BENCHMARKED, ODD, PLAIN, SMALLEST, make_inputs, make_state, make_weights, trained_weights
 from torch import Tensor
@@ -184,7 +184,7 @@ class TestParity:
         inputs, state = case.inputs(1, 19), case.state(1)
         whole = stack.prefill(inputs, state)
 
-        @settings(max_examples=6, suppress_health_check=[HealthCheck.too_slow])
+        @settings(max_examples=6)
         @given(st.lists(st.integers(0, 19), max_size=3))
         def check(cuts: list[int]) -> None:
             outputs, carried = [], state

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.stream import store_contract
+from tests.unit.stream import outgoing_contract, store_contract
 
 
 @pytest.fixture
@@ -28,13 +28,13 @@ class TestEventIds(store_contract.EventIdContract):
     pass
 
 
-class TestOutbox(store_contract.OutboxContract):
+class TestOutbox(outgoing_contract.OutboxContract):
     pass
 
 
-class TestDeadLetters(store_contract.DeadLetterContract):
+class TestDeadLetters(outgoing_contract.DeadLetterContract):
     pass
 
 
-class TestErasure(store_contract.ErasureContract):
+class TestErasure(outgoing_contract.ErasureContract):
     pass
