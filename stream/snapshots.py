@@ -37,7 +37,7 @@ STEP_METRICS: tuple[str, ...] = (
 # block of the triangle count.
 _MAX_UNION_ROWS = 1 << 18
 _MAX_TRIANGLE_PRODUCTS = 1 << 22
-_PEEL_ROUNDS = 8
+_PEEL_ROUNDS, _STRIP_ROUNDS = 8, 60
 _MAX_TABLE_PER_ROW = 32
 # Up to so many edges a loop takes less time than making matrices of them.
 _FEW_EDGES = 500
@@ -272,9 +272,9 @@ def _cohesion(union: _Union) -> dict[str, FloatArray | IntArray]:
     inner = _Inner.of(union, degree)
     triangles = np.bincount(inner.step, weights=_triangles(inner), minlength=union.n_steps).astype(np.int64)
     triples = union.sum_by_step(degree * (degree - 1) // 2)
-    degeneracy = np.zeros(union.n_steps, dtype=np.int64)
-    degeneracy[union.node_step[union.low]] = 1
-    np.maximum.at(degeneracy, inner.step, _core_numbers(inner))
+    degeneracy = _degeneracy(inner, union.n_steps)
+    # What was stripped before is part of a first core.
+    degeneracy[union.node_step[union.low]] = np.maximum(degeneracy[union.node_step[union.low]], 1)
     return {"triangles": triangles, "transitivity": _share(3 * triangles, triples), "degeneracy": degeneracy}
 
 
@@ -342,11 +342,35 @@ def _triangles(inner: _Inner) -> IntArray:
     return closed
 
 
-def _core_numbers(inner: _Inner) -> IntArray:
+def _degeneracy(inner: _Inner, n_steps: int) -> IntArray:
+    """Return the largest core number of each step [n_steps], 0 where no edge is left.
+
+    Nodes whose degree is too low for the next core are stripped all at once, for as long as that is likely to be faster
+    than one by one.
+    """
+    largest = np.zeros(n_steps, dtype=np.int64)
+    low, high, degree, core = inner.low, inner.high, inner.degree, 0
+    for _ in range(_STRIP_ROUNDS if len(low) > _FEW_EDGES else 0):
+        strong = degree > core
+        kept = strong[low] & strong[high]
+        if kept.all():
+            if not len(low):
+                break
+            core = int(degree[strong].min())
+            largest[inner.step[strong]] = core
+        else:
+            low, high = low[kept], high[kept]
+            degree = np.bincount(low, minlength=len(degree)) + np.bincount(high, minlength=len(degree))
+    np.maximum.at(largest, inner.step, _core_numbers(low, high, len(degree)))
+    return largest
+
+
+def _core_numbers(low: IntArray, high: IntArray, n_nodes: int) -> IntArray:
     """Return the core number of each node (Batagelj & Zaveršnik 2003)."""
-    graph = rx.PyGraph()
-    graph.extend_from_edge_list(list(zip(inner.low.tolist(), inner.high.tolist(), strict=True)))
-    cores = cast("dict[int, int]", rx.graph_core_number(graph))  # its stub says int
-    core = np.zeros(len(inner.degree), dtype=np.int64)
-    core[np.fromiter(cores.keys(), dtype=np.int64, count=len(cores))] = list(cores.values())
+    core = np.zeros(n_nodes, dtype=np.int64)
+    if len(low):
+        graph = rx.PyGraph()
+        graph.extend_from_edge_list(list(zip(low.tolist(), high.tolist(), strict=True)))
+        cores = cast("dict[int, int]", rx.graph_core_number(graph))  # its stub says int
+        core[np.fromiter(cores.keys(), dtype=np.int64, count=len(cores))] = list(cores.values())
     return core

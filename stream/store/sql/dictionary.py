@@ -142,9 +142,13 @@ class Dictionary(Part):
                     f"the store {self.database.name} is full: it holds {MAX_NODE_ID} nodes", fix="use another store"
                 )
             new_names = names if len(new) == len(names) else [names[index] for index in new.tolist()]
-            # In order of names, neighbours in the index are written together, and two processes that add the same
-            # names to a graph that they share do not wait for each other.
             of_graph = graph_id[new]
+            if self.database.exclusive:
+                self.database.insert("nodes", {"id": new_ids, "graph_id": of_graph, "name": new_names})
+                ids[new] = new_ids
+                return ids
+            # In order of names, two processes that add the same ones to a graph that they share do not wait for each
+            # other.
             order = sorted(range(len(new)), key=new_names.__getitem__)
             if (of_graph != of_graph[0]).any():
                 order.sort(key=of_graph.tolist().__getitem__)
@@ -153,12 +157,8 @@ class Dictionary(Part):
                 "graph_id": of_graph[order],
                 "name": [new_names[index] for index in order],
             }
-            if self.database.exclusive:
-                self.database.insert("nodes", rows)
-                ids[new] = new_ids
-            else:
-                self.database.upsert("nodes", rows, ("graph_id", "name"), instead={"id": "nodes.id"})
-                ids[new] = self._found(graph_id[new], new_names)
+            self.database.upsert("nodes", rows, ("graph_id", "name"), instead={"id": "nodes.id"})
+            ids[new] = self._found(graph_id[new], new_names)
         return ids
 
     def _found(self, graph_id: IntArray, names: Sequence[str]) -> IntArray:

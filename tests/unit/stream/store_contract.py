@@ -192,6 +192,15 @@ class DictionaryContract(StoreContract):
         assert again[[0, 2, 3]].tolist() == [second[0], first[0], second[2]]
         assert again[1] > second.max()
 
+    def test_names_are_kept_as_they_are(self, writer: SqlWriter, graph: GraphState) -> None:
+        names = ["12", "null", '"', "\\u0041", "'); --", "\U0001f600", "\u00e9", "e\u0301", "[1]", "true", "B", "a"]
+        code = np.arange(len(names))[::-1]
+        with writer.transaction():
+            ids = writer.node_ids(np.full(len(names), graph.id), code, names)
+        assert (np.diff(ids) > 0).all()
+        stored = writer.database.fetch("SELECT id, name FROM nodes ORDER BY id")
+        assert [tuple(row) for row in stored] == [(int(id_), names[at]) for id_, at in zip(ids, code, strict=True)]
+
     # Every example ends with a rollback, so that the fixture and the class that runs it do not matter.
     @settings(
         max_examples=20,

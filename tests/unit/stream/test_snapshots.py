@@ -192,6 +192,22 @@ def test_a_loop_over_few_edges_counts_what_matrices_count(seed: int, monkeypatch
         np.testing.assert_array_equal(found[0][name], found[1][name], err_msg=name)
 
 
+@pytest.mark.parametrize("rounds", [0, 1, 3, 1000])
+@pytest.mark.parametrize("seed", range(5))
+def test_cores_are_the_same_however_far_nodes_are_stripped_at_once(
+    seed: int, rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A dense middle, tails that are stripped from one end only, and a step of nothing but tails.
+    draw = np.random.default_rng(seed)
+    middle = [(int(a), int(b)) for a, b in draw.integers(0, 12, (60, 2))]
+    tails = [(100 * tail + n, 100 * tail + n + 1) for tail in range(1, 4) for n in range(30)]
+    steps: list[Edges] = [middle + tails + [(0, 100), (1, 200)], tails, [(5, 5)], [*middle, (0, 300), *tails]]
+    monkeypatch.setattr(snapshots, "_FEW_EDGES", -1)
+    monkeypatch.setattr(snapshots, "_PEEL_ROUNDS", 1)
+    monkeypatch.setattr(snapshots, "_STRIP_ROUNDS", rounds)
+    assert_equals_networkx(steps)
+
+
 def test_row_order_and_repeated_rows_do_not_matter() -> None:
     step, src, dst, count = random_rows(3, 20, 1500, 25)
     shuffled = np.random.default_rng(4).permutation(len(step))
