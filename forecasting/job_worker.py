@@ -5,7 +5,6 @@ Run as `python -m forecasting.job_worker`; `forecasting.job_processes` does.
 
 import logging
 import threading
-import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -16,14 +15,12 @@ from forecasting.live import LiveState, LiveStates
 from forecasting.service_file import ServiceFile
 from forecasting.store_patience import StorePatience
 from forecasting.tracing import Tracing, open_tracing, spans
-from forecasting.worker_process import lease, run_worker
+from forecasting.worker_process import lease, run_worker, work_off
 from infra.errors import GraphtideError, ModelError, StoreError
 from infra.settings import Settings
 from models.futures import roll_out
 
 IDLE_WAIT_S = 0.02
-FAILURE_WAIT_S = 1.0
-SWEEP_EVERY_S = 60.0
 _log = logging.getLogger(__name__)
 
 
@@ -52,25 +49,12 @@ def work(settings: Settings, worker: str, stop: threading.Event) -> None:
         ) as states,
     ):
         jobs = Jobs(file, settings.jobs)
-        swept_at = float("-inf")
-        while not stop.is_set():
-            try:
-                job = jobs.claim(worker)
-                if job is not None:
-                    with tracing.span("job", {"graphtide.job": job.id, "graphtide.graph": job.graph}):
-                        _run(jobs, job, states, settings, _Watch(stop, tracing))
-                    continue
-                if time.monotonic() - swept_at > SWEEP_EVERY_S:
-                    jobs.sweep()
-                    swept_at = time.monotonic()
-            except StoreError as error:
-                _log.warning("%s", error.message)
-                with suppress(StoreError):
-                    jobs.release(worker, is_blameless=True)
-                stop.wait(FAILURE_WAIT_S)
-            stop.wait(max(IDLE_WAIT_S, file.look_s))
-        with suppress(StoreError):
-            jobs.release(worker, is_blameless=True)
+
+        def run(job: Job) -> None:
+            with tracing.span("job", {"graphtide.job": job.id, "graphtide.graph": job.graph}):
+                _run(jobs, job, states, settings, _Watch(stop, tracing))
+
+        work_off(jobs, run, worker, stop, idle_s=lambda: max(IDLE_WAIT_S, file.look_s))
 
 
 @dataclass(slots=True)

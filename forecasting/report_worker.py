@@ -8,7 +8,6 @@ Planning and delivering have a thread of their own: a receiver that is slow hold
 
 import logging
 import threading
-import time
 from contextlib import suppress
 
 from forecasting import alert_worker
@@ -23,15 +22,13 @@ from forecasting.reports.targets import kinds
 from forecasting.reports.targets.parcel import Parcel, report_parcel
 from forecasting.service_file import ServiceFile, now_us
 from forecasting.store_patience import StorePatience
-from forecasting.worker_process import lease, run_worker
+from forecasting.worker_process import lease, run_worker, work_off
 from infra.errors import ModelError, StoreError
 from infra.settings import Settings
 from infra.steps import SECOND_US, format_time
 
 IDLE_WAIT_S = 0.1
 PLAN_EVERY_S = 1.0
-FAILURE_WAIT_S = 1.0
-SWEEP_EVERY_S = 60.0
 _log = logging.getLogger(__name__)
 
 
@@ -60,29 +57,18 @@ def work(settings: Settings, worker: str, stop: threading.Event) -> None:
         threads = [beside, *alert_worker.beside(settings, stop)]
         for thread in threads:
             thread.start()
-        swept_at = float("-inf")
         try:
-            while not stop.is_set():
-                try:
-                    report = reports.claim(worker)
-                    if report is not None:
-                        _make(reports, report, states, settings, stop)
-                        continue
-                    if time.monotonic() - swept_at > SWEEP_EVERY_S:
-                        reports.sweep()
-                        swept_at = time.monotonic()
-                except StoreError as error:
-                    _log.warning("%s", error.message)
-                    with suppress(StoreError):
-                        reports.release(worker, is_blameless=True)
-                    stop.wait(FAILURE_WAIT_S)
-                stop.wait(max(IDLE_WAIT_S, file.look_s))
+            work_off(
+                reports,
+                lambda report: _make(reports, report, states, settings, stop),
+                worker,
+                stop,
+                idle_s=lambda: max(IDLE_WAIT_S, file.look_s),
+            )
         finally:
             stop.set()
             for thread in threads:
                 thread.join()
-            with suppress(StoreError):
-                reports.release(worker, is_blameless=True)
 
 
 def _make(reports: Reports, report: ReportRow, states: LiveStates, settings: Settings, stop: threading.Event) -> None:

@@ -1,4 +1,4 @@
-"""What the processes beside the service share: how they are told what to do, how they end, how they keep a lease.
+"""What processes beside the service share: how they are told what to do, work off a queue, keep a lease, and end.
 
 The first line on stdin holds a worker's name and the settings as JSON. When stdin ends, whoever started it has ended or
 wants it to: it puts its work back and ends too.
@@ -10,9 +10,10 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, Protocol, TypeVar
 
 import torch
 from pydantic import BaseModel, SecretStr
@@ -21,7 +22,10 @@ from infra.errors import GraphtideError, StoreError
 from infra.settings import Settings
 from infra.telemetry import configure_logging
 
+FAILURE_WAIT_S = 1.0
+SWEEP_EVERY_S = 60.0
 _log = logging.getLogger(__name__)
+Claimed_co = TypeVar("Claimed_co", covariant=True)
 Work = Callable[[Settings, str, threading.Event], None]
 
 
@@ -52,6 +56,65 @@ def run_worker(work: Work) -> None:
     except GraphtideError as error:
         _log.error("%s", error)
         sys.exit(1)
+
+
+class WorkQueue(Protocol[Claimed_co]):
+    """Work that several processes take from a service's file."""
+
+    def claim(self, worker: str) -> Claimed_co | None:
+        """Take what is next, if there is something."""
+        ...
+
+    def release(self, worker: str, *, is_blameless: bool) -> None:
+        """Put back what a process has taken; it counts as an attempt unless it is not to blame."""
+        ...
+
+    def sweep(self) -> None:
+        """Remove what is kept for long enough."""
+        ...
+
+
+def work_off(
+    queue: WorkQueue[Claimed_co],
+    do: Callable[[Claimed_co], None],
+    worker: str,
+    stop: threading.Event,
+    *,
+    idle_s: Callable[[], float],
+) -> None:
+    """Do what a queue has, one by one, until `stop` is set; what is unfinished then goes back.
+
+    While the store is away, what needs it goes back too, and is not to blame. Whatever else escapes `do` ends this, and
+    counts as an attempt: work that ends every process must not be taken for ever.
+
+    Args:
+        queue: where work is.
+        do: does it, or leaves it where `stop` is set.
+        worker: name of this process.
+        stop: ends this between two pieces of work.
+        idle_s: seconds until it looks again where there is nothing to do.
+    """
+    swept_at, is_blameless = float("-inf"), False
+    try:
+        while not stop.is_set():
+            try:
+                claimed = queue.claim(worker)
+                if claimed is not None:
+                    do(claimed)
+                    continue
+                if time.monotonic() - swept_at > SWEEP_EVERY_S:
+                    queue.sweep()
+                    swept_at = time.monotonic()
+            except StoreError as error:
+                _log.warning("%s", error.message)
+                with suppress(StoreError):
+                    queue.release(worker, is_blameless=True)
+                stop.wait(FAILURE_WAIT_S)
+            stop.wait(idle_s())
+        is_blameless = True
+    finally:
+        with suppress(StoreError):
+            queue.release(worker, is_blameless=is_blameless)
 
 
 def without_secrets(settings: Settings) -> dict[str, Any]:

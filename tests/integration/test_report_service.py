@@ -19,6 +19,7 @@ import httpx
 import numpy as np
 import pytest
 
+from forecasting import report_worker
 from forecasting.job_worker import work as forecast_work
 from forecasting.keys import Keys, Scope
 from forecasting.report_worker import take_schedules, work
@@ -286,3 +287,23 @@ def test_a_report_is_printed_once_and_without_a_browser_the_answer_says_so(toy_s
         assert (told.status_code, told.json()["type"]) == (503, "urn:graphtide:problem:not-printed")
         assert "no-such-browser" not in told.text
         assert int(told.headers["retry-after"]) > 0
+
+
+def test_a_report_that_ends_every_worker_is_given_up(
+    toy_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_arguments: object, **_named: object) -> None:
+        raise ZeroDivisionError("a mistake of ours")
+
+    monkeypatch.setattr(report_worker, "make_report", broken)
+    settings = chosen(toy_store, tmp_path)
+    with ServiceFile(settings.api.service_db) as file:
+        reports = Reports(file, settings.reports, settings.jobs)
+        wanted = reports.create("", "toy", ReportRequest(10, 0, 20))
+        for number in range(settings.jobs.max_attempts):
+            with pytest.raises(ZeroDivisionError):
+                work(settings, f"w{number}", threading.Event())
+        assert reports.claim("another") is None
+        row = reports.get(wanted.id)
+    assert row is not None
+    assert row.status == "failed"
