@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from forecasting.alerts import records
 from forecasting.alerts.evaluation import Subject, evaluate
@@ -211,9 +212,6 @@ def _parcel(delivery: Delivery, alerts: Alerts, settings: Settings) -> Parcel:
     return alert_parcel(delivery.id, alert, transition, settings.alerts.dashboard_url)
 
 
-def beside(settings: Settings, stop: threading.Event) -> list[threading.Thread]:
-    """Return the threads that watch and deliver until `stop` is set, not started yet."""
-    return [
-        threading.Thread(target=work, args=(settings, stop), name=f"alerts-{work.__name__}")
-        for work in (watch, deliver)
-    ]
+def works(settings: Settings, stop: threading.Event) -> list[Callable[[], None]]:
+    """Return what watches and what delivers until `stop` is set, each for a thread of its own."""
+    return [partial(watch, settings, stop), partial(deliver, settings, stop)]

@@ -9,6 +9,7 @@ Planning and delivering have a thread of their own: a receiver that is slow hold
 import logging
 import threading
 from contextlib import suppress
+from functools import partial
 
 from forecasting import alert_worker
 from forecasting.alerts.rulebook import RuleBook
@@ -22,7 +23,7 @@ from forecasting.reports.targets import kinds
 from forecasting.reports.targets.parcel import Parcel, report_parcel
 from forecasting.service_file import ServiceFile, now_us
 from forecasting.store_patience import StorePatience
-from forecasting.worker_process import lease, run_worker, work_off
+from forecasting.worker_process import beside, lease, run_worker, work_off
 from infra.errors import ModelError, StoreError
 from infra.settings import Settings
 from infra.steps import SECOND_US, format_time
@@ -53,11 +54,8 @@ def work(settings: Settings, worker: str, stop: threading.Event) -> None:
         ) as states,
     ):
         reports = Reports(file, settings.reports, settings.jobs)
-        beside = threading.Thread(target=_plan_and_deliver, args=(settings, file, reports, stop), name="deliveries")
-        threads = [beside, *alert_worker.beside(settings, stop)]
-        for thread in threads:
-            thread.start()
-        try:
+        deliver = partial(_plan_and_deliver, settings, file, reports, stop)
+        with beside(stop, deliver, *alert_worker.works(settings, stop)):
             work_off(
                 reports,
                 lambda report: _make(reports, report, states, settings, stop),
@@ -65,10 +63,6 @@ def work(settings: Settings, worker: str, stop: threading.Event) -> None:
                 stop,
                 idle_s=lambda: max(IDLE_WAIT_S, file.look_s),
             )
-        finally:
-            stop.set()
-            for thread in threads:
-                thread.join()
 
 
 def _make(reports: Reports, report: ReportRow, states: LiveStates, settings: Settings, stop: threading.Event) -> None:

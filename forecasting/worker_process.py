@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
@@ -115,6 +116,31 @@ def work_off(
     finally:
         with suppress(StoreError):
             queue.release(worker, is_blameless=is_blameless)
+
+
+@contextmanager
+def beside(stop: threading.Event, *works: Callable[[], None]) -> Iterator[None]:
+    """Do `works` in threads of their own beside the block; they end when `stop` is set, as it is where the block ends.
+
+    Where one of them fails, `stop` is set for all, and what it raised is raised at the end: a process that did only a
+    part of its work would look as if all was well.
+    """
+
+    def do(work: Callable[[], None]) -> None:
+        try:
+            work()
+        except BaseException:
+            stop.set()
+            raise
+
+    with ThreadPoolExecutor(len(works), "beside") as threads:
+        ended = [threads.submit(do, work) for work in works]
+        try:
+            yield
+        finally:
+            stop.set()
+    for each in ended:
+        each.result()
 
 
 def without_secrets(settings: Settings) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from forecasting.reports.deliveries import Deliveries, Delivery, DeliveryError
 from forecasting.reports.targets import kinds
 from forecasting.reports.targets.parcel import Parcel
+from infra.errors import StoreError
 from infra.settings import ReportSettings
 
 # A delivery is left to another process after so many of its timeouts: several requests fit into that.
@@ -37,6 +38,11 @@ def send_next(deliveries: Deliveries, parcel_of: Callable[[Delivery], Parcel], s
     except DeliveryError as error:
         _log.warning("%s to %s: %s", delivery.subject, delivery.target, error.message)
         deliveries.failed(delivery, error)
+    except StoreError:
+        raise
+    except Exception:  # noqa: BLE001 - one delivery must not hold up the others
+        _log.exception("%s to %s", delivery.subject, delivery.target)
+        deliveries.failed(delivery, DeliveryError("something went wrong that should not; the log has it"))
     else:
         deliveries.done(delivery)
     return True

@@ -9,11 +9,13 @@ import pytest
 
 from forecasting.jobs import Status, TooManyJobsError
 from forecasting.reports.contents import ReportRequest
-from forecasting.reports.deliveries import Deliveries, DeliveryError
+from forecasting.reports.deliveries import Deliveries, Delivery, DeliveryError
 from forecasting.reports.records import FACTS, HTML, SKIPPED, LostReportError, Reports
 from forecasting.reports.schedules import MAX_SLOTS, Schedule, Schedules, WrongScheduleError
+from forecasting.reports.sending import send_next
+from forecasting.reports.targets.parcel import Parcel
 from forecasting.service_file import ServiceFile
-from infra.errors import UsageError
+from infra.errors import StoreError, UsageError
 from infra.settings import JobSettings, ReportSettings, TargetSettings
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -277,6 +279,31 @@ def test_a_delivery_that_fails_is_tried_again_under_the_same_key(side: Side, clo
     assert len(set(keys)) == 1
     lines = [line for _, line in side.reports.log(report_id)]
     assert sum("not delivered to one" in line for line in lines) == 3
+
+
+def test_a_mistake_in_one_delivery_holds_up_no_other(side: Side, clock: Clock) -> None:
+    report_id = delivered(side, clock)
+
+    def broken(_delivery: Delivery) -> Parcel:
+        raise ZeroDivisionError("a mistake of ours")
+
+    assert send_next(side.deliveries, broken, SETTINGS)
+    assert send_next(side.deliveries, broken, SETTINGS)
+    assert not send_next(side.deliveries, broken, SETTINGS)
+    found = side.deliveries.of(report_id)
+    assert [(one.status, one.attempts) for one in found] == [("waiting", 1), ("waiting", 1)]
+    assert all("went wrong" in (one.problem or "") for one in found)
+
+
+def test_a_delivery_without_the_service_s_file_is_no_failed_try(side: Side, clock: Clock) -> None:
+    report_id = delivered(side, clock)
+
+    def away(_delivery: Delivery) -> Parcel:
+        raise StoreError("the file is away")
+
+    with pytest.raises(StoreError):
+        send_next(side.deliveries, away, SETTINGS)
+    assert all(one.problem is None for one in side.deliveries.of(report_id))
 
 
 def test_a_delivery_is_given_up_in_the_end_or_at_once(side: Side, clock: Clock) -> None:

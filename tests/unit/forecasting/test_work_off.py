@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from forecasting import worker_process
-from forecasting.worker_process import work_off
+from forecasting.worker_process import beside, work_off
 from infra.errors import StoreError
 
 
@@ -65,3 +65,31 @@ def test_what_ends_the_process_is_to_blame() -> None:
     with pytest.raises(ZeroDivisionError):
         work_off(queue, do, "w", queue.stop, idle_s=lambda: 0)
     assert (queue.waiting, queue.released) == (["b"], [False])
+
+
+def test_what_is_done_beside_ends_with_the_block() -> None:
+    stop, ended = threading.Event(), []
+
+    def wait(name: str) -> None:
+        assert stop.wait(60)
+        ended.append(name)
+
+    with beside(stop, lambda: wait("one"), lambda: wait("other")):
+        assert not stop.is_set()
+    assert sorted(ended) == ["one", "other"]
+
+
+def test_what_fails_beside_ends_everything_and_is_told() -> None:
+    stop, ended = threading.Event(), []
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    def wait() -> None:
+        assert stop.wait(60)
+        ended.append("other")
+
+    with pytest.raises(ZeroDivisionError), beside(stop, fail, wait):
+        assert stop.wait(60)
+        ended.append("block")
+    assert sorted(ended) == ["block", "other"]
