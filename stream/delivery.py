@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Self
 
-from infra.errors import GraphtideError
+from infra.errors import GraphtideError, StoreError
 from stream.deadletters import Target, deliver
 from stream.store.dead_letters import DeadLetters
 from stream.store.writer import StoreWriter
@@ -103,10 +103,15 @@ class Delivery:
             try:
                 with self._open_letters() as letters, self._open_target() as target:
                     self._deliver(letters, target)
-            except GraphtideError as error:
+            except Exception as error:  # noqa: BLE001 - a delivery that ended in silence would look like an idle one
+                told = (
+                    error
+                    if isinstance(error, GraphtideError)
+                    else StoreError(f"this should not happen: {type(error).__name__}: {error}")
+                )
                 if self._error is None:
-                    logger.warning("dead letters wait in the store: %s", error)
-                self._error = error
+                    logger.warning("dead letters wait in the store: %s", told)
+                self._error = told
             self._wait(wait_s)
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
 

@@ -20,16 +20,17 @@ LONGEST_WAIT_S = 20.0
 class Gate:
     """A target that takes letters once it is open, and refuses as many times as it was told to before."""
 
-    def __init__(self, refusals: int = 0) -> None:
+    def __init__(self, refusals: int = 0, refusal: Exception | None = None) -> None:
         self.open = threading.Event()
         self.taken: list[int] = []
         self._refusals = refusals
+        self._refusal = refusal or GraphtideError("not now")
 
     def take(self, letters: Sequence[DeadLetter]) -> None:
         assert self.open.wait(LONGEST_WAIT_S)
         if self._refusals:
             self._refusals -= 1
-            raise GraphtideError("not now")
+            raise self._refusal
         self.taken += [letter.number for letter in letters]
 
     def __enter__(self) -> Self:
@@ -75,8 +76,9 @@ def test_what_is_taken_while_others_commit_is_marked_with_the_next_commit(url: s
         assert letters.to_deliver(9) == []
 
 
-def test_a_target_that_refuses_is_tried_again_and_nothing_is_left_or_given_twice(url: str) -> None:
-    gate = Gate(refusals=1)
+@pytest.mark.parametrize("refusal", [GraphtideError("not now"), ZeroDivisionError("a mistake of ours")])
+def test_a_target_that_refuses_is_tried_again_and_nothing_is_left_or_given_twice(url: str, refusal: Exception) -> None:
+    gate = Gate(1, refusal)
     gate.open.set()
     with open_writer(url) as writer:
         reject(writer, 1, 2, 3)
