@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from traceback import format_tb
 
 from forecasting.reports.deliveries import Deliveries, Delivery, DeliveryError
 from forecasting.reports.targets import kinds
@@ -40,8 +41,10 @@ def send_next(deliveries: Deliveries, parcel_of: Callable[[Delivery], Parcel], s
         deliveries.failed(delivery, error)
     except StoreError:
         raise
-    except Exception:  # noqa: BLE001 - one delivery must not hold up the others
-        _log.exception("%s to %s", delivery.subject, delivery.target)
+    except Exception as error:  # noqa: BLE001 - one delivery must not hold up the others
+        # Without what it says itself: that may be an address with a secret in it.
+        where = "".join(format_tb(error.__traceback__))
+        _log.error("%s to %s: %s at\n%s", delivery.subject, delivery.target, type(error).__name__, where)
         deliveries.failed(delivery, DeliveryError("something went wrong that should not; the log has it"))
     else:
         deliveries.done(delivery)

@@ -281,11 +281,13 @@ def test_a_delivery_that_fails_is_tried_again_under_the_same_key(side: Side, clo
     assert sum("not delivered to one" in line for line in lines) == 3
 
 
-def test_a_mistake_in_one_delivery_holds_up_no_other(side: Side, clock: Clock) -> None:
-    report_id = delivered(side, clock)
+def test_a_mistake_in_one_delivery_holds_up_no_other(
+    side: Side, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    report_id, address = delivered(side, clock), "https://hooks.example/secret"
 
     def broken(_delivery: Delivery) -> Parcel:
-        raise ZeroDivisionError("a mistake of ours")
+        raise ZeroDivisionError(address)
 
     assert send_next(side.deliveries, broken, SETTINGS)
     assert send_next(side.deliveries, broken, SETTINGS)
@@ -293,6 +295,8 @@ def test_a_mistake_in_one_delivery_holds_up_no_other(side: Side, clock: Clock) -
     found = side.deliveries.of(report_id)
     assert [(one.status, one.attempts) for one in found] == [("waiting", 1), ("waiting", 1)]
     assert all("went wrong" in (one.problem or "") for one in found)
+    assert "ZeroDivisionError" in caplog.text
+    assert "secret" not in caplog.text
 
 
 def test_a_delivery_without_the_service_s_file_is_no_failed_try(side: Side, clock: Clock) -> None:
