@@ -191,11 +191,12 @@ class Following:
     def _score(self, before: LiveState) -> None:
         try:
             observed = self._states.observed(before.graph, before.next_step_us)
+            if observed is not None:
+                self._scoring.score(before, observed)
         except GraphtideError as error:
             _log.info("the forecast of %s was not scored: %s", before.graph, error.message)
-            return
-        if observed is not None:
-            self._scoring.score(before, observed)
+        except Exception:  # noqa: BLE001 - nobody waits for this, so nobody else would tell
+            _log.exception("the forecast of %s was not scored", before.graph)
 
     async def _poll(self) -> None:
         while True:

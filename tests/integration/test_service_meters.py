@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from forecasting.api.scoring import Scoring
 from infra.steps import HOUR_US, format_time
 from stream.ingest import IngestOptions, ingest
 from stream.sources.files import FileSource
@@ -39,6 +40,11 @@ def wait_for(client: httpx.Client, line: str, value: float) -> None:
         if time.monotonic() > until_s:
             pytest.fail(f"{line} stayed at {meter(client, line)}, not {value}")
         time.sleep(0.05)
+
+
+def next_step(client: httpx.Client) -> str:
+    answer = client.get("/v1/graphs/town/forecast", params={"horizon": 1, "metrics": "events"}).json()
+    return str(answer["outputs"][0]["start_timestamp"])
 
 
 def test_the_age_of_the_data_grows_while_nobody_asks(toy_store: str, tmp_path: Path) -> None:
@@ -84,3 +90,31 @@ def test_a_forecast_is_scored_once_the_step_has_closed(tmp_path: Path) -> None:
         assert error == pytest.approx(abs(median - observed), abs=1e-4)
         assert meter(client, 'graphtide_forecast_events_observed_total{graph="town"}') == observed
         assert 0 <= meter(client, 'graphtide_forecast_inside_80_total{graph="town"}') <= 18
+
+
+def test_a_mistake_in_scoring_is_told_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*_arguments: object) -> None:
+        raise ZeroDivisionError("a mistake of ours")
+
+    monkeypatch.setattr(Scoring, "score", broken)
+    store = f"sqlite:///{tmp_path / 'store.db'}"
+    for name, hours in (
+        ("log", range(HOURS)),
+        ("later", range(HOURS, HOURS + 1)),
+        ("last", range(HOURS + 1, HOURS + 2)),
+    ):
+        write_hours(tmp_path / f"{name}.ndjson", hours)
+    ingest(FileSource(tmp_path / "log.ndjson"), store, IngestOptions())
+    save_model(store, "town", tmp_path / "models")
+    with served(service_settings(store, tmp_path)) as client:
+        first = next_step(client)
+        for name in ("later", "last"):
+            told = len(caplog.records)
+            ingest(FileSource(tmp_path / f"{name}.ndjson"), store, IngestOptions())
+            until_s = time.monotonic() + WAIT_S
+            while not any("was not scored" in record.message for record in caplog.records[told:]):
+                assert time.monotonic() < until_s
+                time.sleep(0.05)
+        assert next_step(client) > first
