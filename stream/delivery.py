@@ -103,17 +103,17 @@ class Delivery:
             try:
                 with self._open_letters() as letters, self._open_target() as target:
                     self._deliver(letters, target)
+            except GraphtideError as error:
+                self._fail(error)
             except Exception as error:  # noqa: BLE001 - a delivery that ended in silence would look like an idle one
-                told = (
-                    error
-                    if isinstance(error, GraphtideError)
-                    else StoreError(f"this should not happen: {type(error).__name__}: {error}")
-                )
-                if self._error is None:
-                    logger.warning("dead letters wait in the store: %s", told)
-                self._error = told
+                self._fail(StoreError(f"this should not happen: {type(error).__name__}: {error}"))
             self._wait(wait_s)
             wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+
+    def _fail(self, error: GraphtideError) -> None:
+        if self._error is None:
+            logger.warning("dead letters wait in the store: %s", error)
+        self._error = error
 
     def _deliver(self, letters: DeadLetters, target: Target) -> None:
         while not self._stop:

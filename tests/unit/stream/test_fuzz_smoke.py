@@ -1,11 +1,13 @@
 """A short run of the fuzzing without atheris: mutated samples of every format, of records and of files."""
 
 import random
+from importlib.util import find_spec
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.conftest import lacking
 from tests.fuzz.invariants import FILE_FORMATS, FORMATS, as_bytes, check_file, check_records, decoder, records_of
 from tests.fuzz.samples import samples
 
@@ -36,8 +38,8 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
 @settings(max_examples=10)
 @given(seed=st.integers(0, 2**32))
 def test_mutated_records_become_events_or_reasons_whatever_stands_beside_them(name: str, seed: int) -> None:
-    if name == "avro":
-        pytest.importorskip("fastavro", reason="fastavro, the extra `avro`, is not installed")
+    if name == "avro" and find_spec("fastavro") is None:
+        lacking("avro", "fastavro, the extra `avro`, is not installed")
     chance = random.Random(seed)
     corpus = [as_bytes(record) for record in samples(name)]
     used = decoder(name)

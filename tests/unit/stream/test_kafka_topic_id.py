@@ -1,15 +1,19 @@
 import base64
 import uuid
+from importlib.util import find_spec
 
 import pytest
 
 from stream.sources.kafka import client_kafka_python
-
-confluent_kafka = pytest.importorskip("confluent_kafka", reason="confluent-kafka, the extra `fast`, is not installed")
+from tests.conftest import lacking
 
 
 @pytest.mark.parametrize("high", [1, -5, 2**62 + 7])
 def test_both_clients_write_the_id_of_a_topic_as_the_tools_of_kafka_do(high: int) -> None:
+    if find_spec("confluent_kafka") is None:
+        lacking("fast", "confluent-kafka, the extra `fast`, is not installed")
+    import confluent_kafka  # noqa: PLC0415 - needs the extra
+
     from stream.sources.kafka import client_confluent  # noqa: PLC0415 - needs the extra
 
     low = 77
