@@ -28,10 +28,12 @@ from models.mamba2.state import LayerState, Mamba2State
 
 BACKENDS = ("reference", "cpu", "cuda", "mamba_ssm")
 # The `cpu` backend has kernels of its own for each instruction set; the numbers of each are held to the same.
-KERNELS = ("cpu", "cpu/avx512", "cpu/avx2", "cpu/portable", "cuda", "mamba_ssm")
-# Largest error relative to the reference of the same precision. int8 is the one that rounds activations too (to 16
-# bits, where the processor multiplies integers), and a closed loop feeds that back.
+KERNELS = ("cpu", "cpu/avx512_vnni", "cpu/avx512", "cpu/avx2", "cpu/portable", "cuda", "mamba_ssm")
+# Largest error relative to the reference of the same precision. The `cpu` kernels round activations too: to 16 bits for
+# int8, where the processor multiplies integers, and to bfloat16 before the projections of a layer in bf16, which
+# tests/kernels/test_cpu_backend.py holds to torch more closely. A closed loop feeds that back.
 TOLERANCE = {"fp32": 1e-5, "bf16": 5e-5, "int8": 1e-3}
+CPU_BF16_TOLERANCE = 1e-2
 MAMBA_SSM_TOLERANCE = 1e-3
 
 
@@ -41,6 +43,8 @@ class Variant:
     def __init__(self, backend, name, precision):
         self.backend, self.name, self.precision = backend, name, precision
         self.tolerance = TOLERANCE[precision]
+        if name.startswith("cpu") and precision == "bf16":
+            self.tolerance = CPU_BF16_TOLERANCE
         if name == "mamba_ssm":
             self.tolerance = max(self.tolerance, MAMBA_SSM_TOLERANCE)
 

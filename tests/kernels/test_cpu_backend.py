@@ -26,10 +26,12 @@ from models.mamba2.kernels.cpu.backend import ISA_VARIABLE, THREADS_VARIABLE, Cp
 from models.mamba2.kernels.torch_backend import ReferenceBackend
 from models.mamba2.state import LayerState, Mamba2State
 
-KERNELS = ("avx512_vnni", "avx512", "avx2", "portable")
-# Activations are float32, but 16-bit steps of their largest value where VNNI multiplies int8 weights.
-RELATIVE = {"fp32": 1e-5, "bf16": 1e-5, "int8": 1e-5}
+KERNELS = ("avx512_bf16", "avx512_vnni", "avx512", "avx2", "portable")
+# Activations are float32, but 16-bit steps of their largest value where VNNI multiplies int8 weights, and bfloat16 where
+# they meet a layer's bf16 weights: one that lies between two numbers of bfloat16 may go up here and down in torch.
+RELATIVE = {"fp32": 1e-5, "bf16": 1e-2, "int8": 1e-5}
 RELATIVE_VNNI_INT8 = 1e-3
+VNNI = ("avx512_bf16", "avx512_vnni")
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +53,15 @@ def pack(weights, precision="fp32", isa="", threads=1):
         patch.setenv(ISA_VARIABLE, isa)
         patch.setenv(THREADS_VARIABLE, str(threads))
         return CpuBackend().pack(weights, precision)
+
+
+def rounding_reference(weights):
+    """Torch in bf16, its activations rounded before the projections of a layer as our kernels round them."""
+    stack = ReferenceBackend().pack(weights, "bf16")
+    for name, module in stack._core.named_modules():
+        if name.endswith(("in_proj", "out_proj")):
+            module.register_forward_pre_hook(lambda _, inputs: (inputs[0].bfloat16().float(),))
+    return stack
 
 
 def make_weights(config, n_inputs, n_outputs, feeds_back, seed=0):
@@ -140,10 +151,10 @@ def test_like_torch(config, n_inputs, n_outputs, feeds_back, batch, steps, preci
     weights = make_weights(config, n_inputs, n_outputs, feeds_back, seed)
     ours = pack(weights, precision, isa)
     assert ours.isa == isa
-    theirs = ReferenceBackend().pack(weights, precision)
+    theirs = rounding_reference(weights) if precision == "bf16" else ReferenceBackend().pack(weights, precision)
     inputs, state = make_inputs(weights, batch, steps, seed), make_state(config, batch, seed)
     kept = state.clone()
-    relative = RELATIVE_VNNI_INT8 if precision == "int8" and isa == "avx512_vnni" else RELATIVE[precision]
+    relative = RELATIVE_VNNI_INT8 if precision == "int8" and isa in VNNI else RELATIVE[precision]
     previous = torch.randn(batch, n_outputs) if feeds_back else None
     for got, expected in (
         (ours.rollout(inputs, state, previous_BR=previous), theirs.rollout(inputs, state, previous_BR=previous)),
@@ -152,6 +163,32 @@ def test_like_torch(config, n_inputs, n_outputs, feeds_back, batch, steps, preci
         assert_close(got[0], expected[0], relative)
         assert_states_close(got[1], expected[1], relative)
     assert_same_bits((inputs, state), (inputs, kept))
+
+
+@pytest.mark.parametrize("isa", KERNELS)
+def test_bf16_is_that_of_torch(isa, require):
+    """Bf16 times bf16, summed in float32, and nothing else lost: of few activations, none lies between two numbers."""
+    require("cpu-isa", isa in usable(), f"this processor has no {isa}")
+    config = Mamba2Config(d_model=8, n_layers=1, d_state=4, headdim=8)
+    weights = make_weights(config, 3, 2, False)
+    inputs, state = make_inputs(weights, 2, 4), make_state(config, 2)
+    got = pack(weights, "bf16", isa).prefill(inputs, state)
+    expected = rounding_reference(weights).prefill(inputs, state)
+    assert_close(got[0], expected[0], 1e-5)
+    assert_states_close(got[1], expected[1], 1e-5)
+    unrounded = ReferenceBackend().pack(weights, "bf16").prefill(inputs, state)
+    assert float((got[0] - unrounded[0]).abs().max()) > 1e-4, "the activations were not rounded"
+
+
+@pytest.mark.parametrize("feeds_back", [False, True])
+def test_dot_products_of_bf16_give_the_bits_of_multiply_adds(feeds_back, require):
+    require("cpu-isa", "avx512_bf16" in usable(), "this processor has no avx512_bf16")
+    config = Mamba2Config(d_model=80, n_layers=2, d_state=20, headdim=40)
+    weights = make_weights(config, 3, 5, feeds_back)
+    for batch in (1, 9):
+        inputs, state = make_inputs(weights, batch, 100), make_state(config, batch)
+        native, widened = (pack(weights, "bf16", isa).rollout(inputs, state) for isa in ("avx512_bf16", "avx512"))
+        assert_same_bits(native, widened)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -6,7 +6,8 @@
 
 Matrices are rounded after the norm before them is folded in: `norm.weight` into the columns of `in_proj`, the gated
 norm's into those of `out_proj`, `norm_f` into those of the head. Biases, the convolution, dt_bias, A_log, D, the
-state and all sums stay float32. Activations keep at least 16 significant bits.
+state and all sums stay float32. Activations keep at least 16 significant bits, but for those that meet the bf16
+weights of `in_proj` and `out_proj`: a backend may round them to bfloat16 too, as `torch.autocast` does.
 """
 
 from dataclasses import replace

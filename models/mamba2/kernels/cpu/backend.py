@@ -1,7 +1,8 @@
 """The `cpu` backend behind the contract: checks, packing, and the loop over chunks; the steps themselves run in C++.
 
 Environment variables:
-    GRAPHTIDE_CPU_ISA: kernels to use (avx512_vnni, avx512, avx2, portable) instead of the best the processor has.
+    GRAPHTIDE_CPU_ISA: kernels to use (avx512_bf16, avx512_vnni, avx512, avx2, portable) instead of the best that the
+        processor has.
     GRAPHTIDE_CPU_THREADS: threads that share a batch of series, 1 by default; a single series always runs on one.
 """
 
@@ -37,7 +38,7 @@ MAX_THREADS = 256
 
 
 class CpuBackend:
-    """C++ kernels for x86-64 (AVX-512 with and without VNNI, AVX2) and any other processor."""
+    """C++ kernels for x86-64 (AVX-512 with and without BF16 and VNNI, AVX2) and any other processor."""
 
     name = "cpu"
 

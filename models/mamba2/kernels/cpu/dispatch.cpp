@@ -20,7 +20,11 @@ std::vector<Choice> choices() {
     // These ask the operating system too: registers that it does not save are of no use.
     const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    all.push_back({"avx512_vnni", avx512_vnni_kernels, avx512 && __builtin_cpu_supports("avx512vnni")});
+    const bool vnni = avx512 && __builtin_cpu_supports("avx512vnni");
+#if defined(GRAPHTIDE_BF16_KERNELS)
+    all.push_back({"avx512_bf16", avx512_bf16_kernels, vnni && __builtin_cpu_supports("avx512bf16")});
+#endif
+    all.push_back({"avx512_vnni", avx512_vnni_kernels, vnni});
     all.push_back({"avx512", avx512_kernels, avx512});
     all.push_back({"avx2", avx2_kernels, __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")});
 #endif

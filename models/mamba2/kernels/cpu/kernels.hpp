@@ -7,6 +7,9 @@
 #if defined(GRAPHTIDE_VNNI)
 #include "matmul_vnni.hpp"
 #endif
+#if defined(GRAPHTIDE_BF16)
+#include "matmul_bf16.hpp"
+#endif
 #include "layer.hpp"
 #include "advance.hpp"
 

@@ -177,7 +177,7 @@ inline void run_layer(const Model& model, int index, Workspace& workspace, int f
     }
     const bool own_states = rows[0].state != rows[count - 1].state;
     Coming coming{rows, count, static_cast<long>(index) * sizes.layer_state, 0};
-    multiply_rows(
+    project_rows(
         layer.in_proj, workspace.normed, workspace.normed_stride, workspace.projected, projected_stride, count, workspace,
         own_states ? &coming : nullptr
     );
@@ -210,7 +210,7 @@ inline void run_layer(const Model& model, int index, Workspace& workspace, int f
         }
     }
     // What in_proj gave is used up: its rows take the result.
-    multiply_rows(
+    project_rows(
         layer.out_proj, workspace.gated, gated_stride, workspace.projected, projected_stride, count, workspace
     );
     for (int r = 0; r < count; ++r) {

@@ -4,23 +4,47 @@
 
 namespace graphtide::GRAPHTIDE_ISA {
 
-// How one unit of rows is read from a panel: `group` columns at a time.
+// How one unit of rows is read from a panel, `group` columns at a time, and how they meet the activations of a row.
 struct Fp32Columns {
     using Element = float;
+    using Activation = float;
     static constexpr int group = 1;
-    static inline void read(const float* from, Unit* columns) { columns[0] = load(from); }
+    Unit column;
+    static inline Fp32Columns read(const float* from) { return {load(from)}; }
+    inline Unit accumulate(const float* x, Unit sum) const { return multiply_add(column, broadcast(x[0]), sum); }
 };
 
+// The odd column first, as the processor's own dot product of bf16 has it.
 struct Bf16Columns {
     using Element = std::uint16_t;
+    using Activation = float;
     static constexpr int group = 2;
-    static inline void read(const std::uint16_t* from, Unit* columns) { load_bf16(from, columns[0], columns[1]); }
+    Unit even, odd;
+    static inline Bf16Columns read(const std::uint16_t* from) {
+        Bf16Columns columns;
+        load_bf16(from, columns.even, columns.odd);
+        return columns;
+    }
+    inline Unit accumulate(const float* x, Unit sum) const {
+        return multiply_add(even, broadcast(x[0]), multiply_add(odd, broadcast(x[1]), sum));
+    }
 };
 
 struct Int8Columns {
     using Element = std::int8_t;
+    using Activation = float;
     static constexpr int group = 4;
-    static inline void read(const std::int8_t* from, Unit* columns) { load_int8(from, columns); }
+    Unit columns[4];
+    static inline Int8Columns read(const std::int8_t* from) {
+        Int8Columns read;
+        load_int8(from, read.columns);
+        return read;
+    }
+    inline Unit accumulate(const float* x, Unit sum) const {
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; ++k) sum = multiply_add(columns[k], broadcast(x[k]), sum);
+        return sum;
+    }
 };
 
 // The first lines of the states that come after a product, to be fetched while it multiplies: a part of one state with each
@@ -40,8 +64,9 @@ struct Coming {
     }
 };
 
+template <class Activation>
 struct Rows {
-    const float* x;
+    const Activation* x;
     long x_stride;
     float* y;
     long y_stride;
@@ -53,11 +78,14 @@ struct Rows {
     }
 };
 
+template <class Columns>
+using RowsFor = Rows<typename Columns::Activation>;
+
 // kRows rows times kUnits units of matrix rows; units past the fourth lie in the `second` panel, which follows the first.
 template <class Columns, int kRows, int kUnits>
 inline void tile(
     const typename Columns::Element* first, int first_width, const typename Columns::Element* second, int second_width,
-    int columns, const Rows& rows, int to
+    int columns, const RowsFor<Columns>& rows, int to
 ) {
     Unit sums[kRows][kUnits];
 #pragma GCC unroll 8
@@ -65,7 +93,7 @@ inline void tile(
 #pragma GCC unroll 8
         for (int u = 0; u < kUnits; ++u) sums[r][u] = zero();
     }
-    const float* x = rows.x;
+    const auto* x = rows.x;
     const long x_stride = rows.x_stride;
     // Few rows do not take long enough.
     const float* coming = 2 * kRows > kTileRows && rows.coming ? rows.coming->take(columns) : nullptr;
@@ -80,15 +108,9 @@ inline void tile(
             first + static_cast<long>(k) * first_width, second + static_cast<long>(k) * second_width};
 #pragma GCC unroll 8
         for (int u = 0; u < kUnits; ++u) {
-            Unit weights[Columns::group];
-            Columns::read(at[u / kPanelUnits] + (u % kPanelUnits) * kUnit * Columns::group, weights);
-#pragma GCC unroll 4
-            for (int g = 0; g < Columns::group; ++g) {
+            const Columns weights = Columns::read(at[u / kPanelUnits] + (u % kPanelUnits) * kUnit * Columns::group);
 #pragma GCC unroll 8
-                for (int r = 0; r < kRows; ++r) {
-                    sums[r][u] = multiply_add(weights[g], broadcast(x[r * x_stride + k + g]), sums[r][u]);
-                }
-            }
+            for (int r = 0; r < kRows; ++r) sums[r][u] = weights.accumulate(x + r * x_stride + k, sums[r][u]);
         }
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r) {
@@ -106,7 +128,7 @@ inline void tile(
 // Rows in blocks as equal as can be, each of at most kRows.
 template <class Columns, int kRows, int kUnits>
 inline void block(
-    const typename Columns::Element* panel, int panel_width, int columns, const Rows& rows, int to
+    const typename Columns::Element* panel, int panel_width, int columns, const RowsFor<Columns>& rows, int to
 ) {
     if constexpr (kRows > 1) {
         if (rows.count < kRows) return block<Columns, kRows - 1, kUnits>(panel, panel_width, columns, rows, to);
@@ -117,7 +139,7 @@ inline void block(
 // The units `unit` and after of one panel, kUnits at a time, then fewer.
 template <class Columns, int kRows, int kUnits>
 inline void strips(
-    const typename Columns::Element* panel, int panel_units, int unit, int columns, const Rows& rows, int to
+    const typename Columns::Element* panel, int panel_units, int unit, int columns, const RowsFor<Columns>& rows, int to
 ) {
     const int blocks = (rows.count + kRows - 1) / kRows;
     for (; unit + kUnits <= panel_units; unit += kUnits) {
@@ -137,7 +159,7 @@ inline void strips(
 
 // One row: as many chains of sums as the registers hold, so that memory is what is waited for.
 template <class Columns>
-inline void product_alone(const Matrix& matrix, const Rows& rows) {
+inline void product_alone(const Matrix& matrix, const RowsFor<Columns>& rows) {
     using Element = typename Columns::Element;
     constexpr int panel_rows = kPanelUnits * kUnit;
     const Element* data = static_cast<const Element*>(matrix.data);
@@ -172,7 +194,7 @@ inline void product_alone(const Matrix& matrix, const Rows& rows) {
 }
 
 template <class Columns>
-inline void product(const Matrix& matrix, const Rows& rows) {
+inline void product(const Matrix& matrix, const RowsFor<Columns>& rows) {
     if (rows.count == 1) return product_alone<Columns>(matrix, rows);
     constexpr int panel_rows = kPanelUnits * kUnit;
     const auto* data = static_cast<const typename Columns::Element*>(matrix.data);
@@ -185,10 +207,10 @@ inline void product(const Matrix& matrix, const Rows& rows) {
 }
 
 #if defined(GRAPHTIDE_VNNI)
-void product_int8(const Matrix& matrix, const Rows& rows, Workspace& workspace);
+void product_int8(const Matrix& matrix, const Rows<float>& rows, Workspace& workspace);
 #else
 // Without integer dot products: weights become floats, and the size of a step is applied to the sums.
-inline void product_int8(const Matrix& matrix, const Rows& rows, Workspace&) {
+inline void product_int8(const Matrix& matrix, const Rows<float>& rows, Workspace&) {
     product<Int8Columns>(matrix, rows);
     for (int r = 0; r < rows.count; ++r) {
         float* y = rows.y + r * rows.y_stride;
@@ -197,15 +219,44 @@ inline void product_int8(const Matrix& matrix, const Rows& rows, Workspace&) {
 }
 #endif
 
+#if defined(GRAPHTIDE_BF16)
+void product_bf16_rounded(const Matrix& matrix, const Rows<float>& rows, Workspace& workspace);
+#else
+// Without dot products of bf16: the same numbers, and the same bits where multiply-adds are fused.
+inline void product_bf16_rounded(const Matrix& matrix, const Rows<float>& rows, Workspace& workspace) {
+    float* const rounded = workspace.rounded;
+    const long stride = workspace.rounded_stride;
+    for (int r = 0; r < rows.count; ++r) {
+        for (int k = 0; k < matrix.columns; k += kUnit) {
+            store(rounded + r * stride + k, round_to_bf16(load(rows.x + r * rows.x_stride + k)));
+        }
+    }
+    product<Bf16Columns>(matrix, {rounded, stride, rows.y, rows.y_stride, rows.count, rows.coming});
+}
+#endif
+
 // y[r] = matrix x[r]
 inline void multiply_rows(
-    const Matrix& matrix, const float* x, long x_stride, float* y, long y_stride, int count, Workspace& workspace,
-    Coming* coming = nullptr
+    const Matrix& matrix, const float* x, long x_stride, float* y, long y_stride, int count, Workspace& workspace
 ) {
-    const Rows rows{x, x_stride, y, y_stride, count, coming};
+    const Rows<float> rows{x, x_stride, y, y_stride, count, nullptr};
     switch (matrix.format) {
         case Format::fp32: return product<Fp32Columns>(matrix, rows);
         case Format::bf16: return product<Bf16Columns>(matrix, rows);
+        case Format::int8: return product_int8(matrix, rows, workspace);
+    }
+}
+
+// The same for the projections of a layer, where nearly all multiplications are: activations that meet bf16 weights are
+// rounded to bf16 too.
+inline void project_rows(
+    const Matrix& matrix, const float* x, long x_stride, float* y, long y_stride, int count, Workspace& workspace,
+    Coming* coming = nullptr
+) {
+    const Rows<float> rows{x, x_stride, y, y_stride, count, coming};
+    switch (matrix.format) {
+        case Format::fp32: return product<Fp32Columns>(matrix, rows);
+        case Format::bf16: return product_bf16_rounded(matrix, rows, workspace);
         case Format::int8: return product_int8(matrix, rows, workspace);
     }
 }

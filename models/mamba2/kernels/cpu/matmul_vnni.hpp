@@ -37,7 +37,7 @@ inline __m512i broadcast_quad(const std::uint8_t* from) {
 template <int kRows, int kUnits>
 inline void tile_vnni(
     const Matrix& matrix, const std::int8_t* panel, const std::int8_t* second, int panel_width,
-    const Workspace& workspace, const Rows& rows, int first, int to
+    const Workspace& workspace, const Rows<float>& rows, int first, int to
 ) {
     __m512i high[kRows][kUnits], low[kRows][kUnits];
 #pragma GCC unroll 8
@@ -90,7 +90,7 @@ inline void tile_vnni(
 template <int kRows, int kUnits>
 inline void strips_vnni(
     const Matrix& matrix, const std::int8_t* panel, int panel_units, int unit, const Workspace& workspace,
-    const Rows& rows, int to
+    const Rows<float>& rows, int to
 ) {
     for (; unit + kUnits <= panel_units; unit += kUnits) {
         const std::int8_t* at = panel + unit * kUnit * kColumnGroup;
@@ -109,7 +109,7 @@ inline void strips_vnni(
     }
 }
 
-inline void product_int8(const Matrix& matrix, const Rows& rows, Workspace& workspace) {
+inline void product_int8(const Matrix& matrix, const Rows<float>& rows, Workspace& workspace) {
     for (int r = 0; r < rows.count; ++r) {
         std::uint8_t* high = workspace.planes + 2 * r * workspace.plane_stride;
         workspace.plane_steps[r] =

@@ -73,8 +73,9 @@ struct Workspace {
     float* decays;                  // [capacity][sizes.dt]
     std::uint8_t* planes;           // [capacity][2][plane_stride]: high and low bytes of 16-bit activations
     float* plane_steps;             // [capacity]
+    float* rounded;                 // [capacity][rounded_stride]: bf16 activations, as floats or as what they are
     Row* rows;                      // [capacity]
-    long hidden_stride, normed_stride, projected_stride, gated_stride, plane_stride;
+    long hidden_stride, normed_stride, projected_stride, gated_stride, plane_stride, rounded_stride;
 };
 
 // The steps `begin` to `end` of `batch` series, all of one stack.
@@ -104,5 +105,6 @@ const Kernels* portable_kernels();
 const Kernels* avx2_kernels();
 const Kernels* avx512_kernels();
 const Kernels* avx512_vnni_kernels();
+const Kernels* avx512_bf16_kernels();
 
 }  // namespace graphtide

@@ -71,6 +71,14 @@ inline void load_bf16(const std::uint16_t* from, Unit& even, Unit& odd) {
     odd = {_mm256_castsi256_ps(_mm256_and_si256(low, mask)), _mm256_castsi256_ps(_mm256_and_si256(high, mask))};
 }
 
+inline __m256 round_to_bf16(__m256 a) {
+    const __m256i bits = _mm256_castps_si256(a);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));
+    const __m256i rounded = _mm256_add_epi32(bits, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff)));
+    return _mm256_castsi256_ps(_mm256_and_si256(rounded, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
+}
+inline Unit round_to_bf16(Unit a) { return {round_to_bf16(a.low), round_to_bf16(a.high)}; }
+
 inline void load_int8(const std::int8_t* from, Unit columns[4]) {
     const __m256i low = _mm256_load_si256(reinterpret_cast<const __m256i*>(from));
     const __m256i high = _mm256_load_si256(reinterpret_cast<const __m256i*>(from + 32));

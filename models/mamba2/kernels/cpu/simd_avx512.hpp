@@ -58,6 +58,14 @@ inline void load_bf16(const std::uint16_t* from, Unit& even, Unit& odd) {
     odd = _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
 }
 
+// The nearest bfloat16, to even where two are as near.
+inline Unit round_to_bf16(Unit a) {
+    const __m512i bits = _mm512_castps_si512(a);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+    const __m512i rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+    return _mm512_castsi512_ps(_mm512_and_si512(rounded, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+}
+
 // Columns k to k + 3 of 16 rows of an int8 panel, as floats.
 inline void load_int8(const std::int8_t* from, Unit columns[4]) {
     const __m512i quads = load_once(from);

@@ -99,6 +99,13 @@ inline void load_bf16(const std::uint16_t* from, Unit& even, Unit& odd) {
     }
 }
 
+inline Unit round_to_bf16(Unit a) {
+    return each([&](int i) {
+        const FourInts bits = (FourInts)a.part[i];
+        return (Four)((bits + (((bits >> 16) & 1) + 0x7fff)) & static_cast<std::int32_t>(0xffff0000u));
+    });
+}
+
 inline void load_int8(const std::int8_t* from, Unit columns[4]) {
     for (int i = 0; i < 4; ++i) {
         FourInts quads;

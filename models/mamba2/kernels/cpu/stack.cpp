@@ -63,19 +63,20 @@ std::size_t source_bytes(const StackSource& source) {
 
 // Floats of one row in each part of a workspace.
 struct Strides {
-    long hidden, normed, projected, gated, plane;
+    long hidden, normed, projected, gated, plane, rounded;
     explicit Strides(const Sizes& sizes)
         : hidden(sizes.width + kSkew),
           normed(std::max(sizes.width, padded(sizes.inputs)) + kSkew),
           projected(std::max({sizes.proj, sizes.width, sizes.outputs}) + kSkew),
           gated(sizes.inner + kSkew),
-          plane(padded(std::max({sizes.width, sizes.inner}), 64)) {}
+          plane(padded(std::max({sizes.width, sizes.inner}), 64)),
+          rounded(std::max(sizes.width, sizes.inner) + kSkew) {}
 };
 
 std::size_t workspace_bytes(const Sizes& sizes, int capacity) {
     const Strides strides(sizes);
     const std::size_t floats = static_cast<std::size_t>(
-        strides.hidden + strides.normed + strides.projected + strides.gated + 2L * sizes.dt + kUnit);
+        strides.hidden + strides.normed + strides.projected + strides.gated + strides.rounded + 2L * sizes.dt + kUnit);
     const std::size_t bytes = capacity * (floats * 4 + 2 * static_cast<std::size_t>(strides.plane) + sizeof(Row));
     return bytes + 32 * kAlignment;
 }
@@ -93,12 +94,14 @@ Workspace take_workspace(Arena& arena, const Sizes& sizes, int capacity) {
     workspace.decays = floats(sizes.dt);
     workspace.planes = arena.take<std::uint8_t>(static_cast<std::size_t>(2 * capacity * strides.plane));
     workspace.plane_steps = floats(1);
+    workspace.rounded = floats(strides.rounded);
     workspace.rows = arena.take<Row>(static_cast<std::size_t>(capacity));
     workspace.hidden_stride = strides.hidden;
     workspace.normed_stride = strides.normed;
     workspace.projected_stride = strides.projected;
     workspace.gated_stride = strides.gated;
     workspace.plane_stride = strides.plane;
+    workspace.rounded_stride = strides.rounded;
     return workspace;
 }
 
