@@ -7,6 +7,7 @@ import secrets
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Self
 
@@ -17,8 +18,20 @@ from forecasting.worker_process import without_secrets
 from infra.errors import StoreError
 from infra.settings import Settings
 
-LONGEST_PAUSE_S = 30.0
+SHORTEST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 30.0
 _log = logging.getLogger(__name__)
+
+
+def next_pause_s(last_pause_s: float, lived_s: float) -> float:
+    """Return how long to wait before a process that ended is started again.
+
+    Args:
+        last_pause_s: the pause before it was started, 0 for the first one.
+        lived_s: how long it ran; one that outlived the longest pause did not fail at its start.
+    """
+    if lived_s > LONGEST_PAUSE_S:
+        return SHORTEST_PAUSE_S
+    return min(LONGEST_PAUSE_S, max(SHORTEST_PAUSE_S, 2 * last_pause_s))
 
 
 class WorkerProcesses:
@@ -62,7 +75,7 @@ class WorkerProcesses:
         pause_s = 0.0
         while not self._stop.wait(pause_s):
             worker = f"{os.getpid()}-{secrets.token_hex(4)}"
-            process = self._start(worker)
+            process, begin_s = self._start(worker), time.monotonic()
             if self._watch(process):
                 return
             _log.warning("the process %d of %s ended with %d", process.pid, self._module, process.returncode)
@@ -72,7 +85,7 @@ class WorkerProcesses:
             except StoreError as error:
                 # Its lease runs out by itself.
                 _log.warning("%s", error.message)
-            pause_s = min(LONGEST_PAUSE_S, 2 * pause_s or 0.1)
+            pause_s = next_pause_s(pause_s, time.monotonic() - begin_s)
 
     def _start(self, worker: str) -> "subprocess.Popen[bytes]":
         process = subprocess.Popen(
