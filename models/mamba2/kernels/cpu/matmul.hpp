@@ -1,5 +1,5 @@
-// Rows times a packed matrix. Every output is one chain of multiply-adds over the columns in order, whatever the number
-// of rows and the blocking: that is what makes results independent of the batch, bit for bit.
+// Rows times a packed matrix. Every output is one chain of multiply-adds over the columns in one order, whatever the
+// number of rows and the blocking: that is what makes results independent of the batch, bit for bit.
 #pragma once
 
 namespace graphtide::GRAPHTIDE_ISA {
