@@ -1,4 +1,4 @@
-// The CPU kernels as a program, for a processor that this machine only emulates: reads a stack and calls of a session from
+// The CPU kernels as a program, for a processor or instructions that this machine only emulates: reads a stack and calls of a session from
 // standard input, as `elsewhere.py` writes them, and answers on standard output.
 #include <cstdint>
 #include <cstdio>
@@ -7,6 +7,11 @@
 #include <vector>
 
 #include "stack.hpp"
+
+#if defined(GRAPHTIDE_ELSEWHERE_KERNELS)
+// In place of dispatch.cpp, which would ask the processor.
+const graphtide::Kernels& graphtide::choose_kernels(const std::string&) { return *GRAPHTIDE_ELSEWHERE_KERNELS(); }
+#endif
 
 namespace {
 

@@ -1,4 +1,4 @@
-"""The CPU kernels on a processor that this machine only emulates: what `_native` offers, by a cross-compiled program.
+"""The CPU kernels on a processor that this machine only emulates: what `_native` offers, by a program of its own.
 
 `models.mamba2.kernels.cpu` packs, checks and cuts calls as ever; only the module below it is another one.
 """
@@ -20,14 +20,13 @@ FORMATS = {"fp32": 0, "bf16": 1, "int8": 2}
 LAYER_VECTORS = ("conv_weight", "conv_bias", "dt_bias", "rate", "skip")
 
 
-def build(compiler: str, folder: Path) -> Path:
-    """Compile the kernels with `elsewhere.cpp`; static, so that an emulator needs no library of that processor."""
+def build(compiler: str, folder: Path, units: Sequence[str], flags: Sequence[str] = ()) -> Path:
+    """Compile units of the kernels with `elsewhere.cpp`; warnings are errors."""
     program = folder / "elsewhere"
-    units = [Path(__file__).with_suffix(".cpp"), *(SOURCES / f"{name}.cpp" for name in ("stack", "dispatch"))]
+    sources = [Path(__file__).with_suffix(".cpp"), *(SOURCES / f"{name}.cpp" for name in ("stack", *units))]
     # As in models/mamba2/kernels/cpu/CMakeLists.txt.
-    flags = ["-std=c++17", "-O3", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-static", "-pthread"]
-    command = [compiler, *flags, f"-I{SOURCES}", *units, SOURCES / "kernels_portable.cpp", "-o", program]
-    subprocess.run(command, check=True)
+    common = ["-std=c++17", "-O3", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-pthread"]
+    subprocess.run([compiler, *common, *flags, f"-I{SOURCES}", *sources, "-o", program], check=True)
     return program
 
 
@@ -82,12 +81,18 @@ class Layer:
 
 
 class Elsewhere:
-    """Stands in for the module `_native`; stacks that it makes live until its block ends."""
+    """Stands in for the module `_native`; stacks that it makes live until its block ends.
+
+    Args:
+        command: runs the program that `build` made.
+        isa: the name of its kernels.
+    """
 
     Matrix, Layer, Sizes = Matrix, Layer, Sizes
 
-    def __init__(self, emulator: Sequence[str], program: Path) -> None:
-        self._command = [*emulator, str(program)]
+    def __init__(self, command: Sequence[str | Path], isa: str) -> None:
+        self._command = command
+        self._isa = isa
         self._stacks: list[Stack] = []
 
     def __enter__(self) -> Self:
@@ -100,10 +105,10 @@ class Elsewhere:
             stack.close()
 
     def usable_kernels(self) -> list[str]:
-        return ["portable"]
+        return [self._isa]
 
     def Stack(self, **given: Any) -> "Stack":
-        self._stacks.append(Stack(self._command, **given))
+        self._stacks.append(Stack(self._command, **{**given, "isa": self._isa}))
         return self._stacks[-1]
 
     def Session(self, stack: "Stack", batch: int, threads: int) -> "Session":
@@ -113,11 +118,9 @@ class Elsewhere:
 class Stack:
     """A packed stack in a process of its own, which serves one session at a time."""
 
-    isa = "portable"
-
     def __init__(
         self,
-        command: Sequence[str],
+        command: Sequence[str | Path],
         *,
         sizes: Sizes,
         layers: Sequence[Layer],
@@ -128,8 +131,8 @@ class Stack:
         feedback: Matrix | None,
         isa: str,
     ) -> None:
-        assert isa in {"", self.isa}
         self.sizes = sizes
+        self.isa = isa
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.order(sizes.packed, *(layer.packed for layer in layers))
         self.order(embed.packed, packed(embed_bias), head.packed, packed(head_bias))

@@ -46,7 +46,8 @@ def tools(require):
 
 @pytest.fixture(scope="module")
 def program(tmp_path_factory, tools):
-    return build(COMPILER, tmp_path_factory.mktemp("arm"))
+    # Static, so that the emulator needs no library of that processor.
+    return build(COMPILER, tmp_path_factory.mktemp("arm"), ["dispatch", "kernels_portable"], ["-static"])
 
 
 @pytest.fixture
@@ -54,7 +55,7 @@ def arm(program, monkeypatch):
     """Return the backend with the kernels of an Arm processor below it."""
     for name in (ISA_VARIABLE, THREADS_VARIABLE):
         monkeypatch.delenv(name, raising=False)
-    with Elsewhere([EMULATOR], program) as native:
+    with Elsewhere([EMULATOR, program], "portable") as native:
         monkeypatch.setattr(backend, "_native", native)
         monkeypatch.setattr(packing, "_native", native)
         yield CpuBackend()

@@ -26,12 +26,12 @@ from models.mamba2.kernels.cpu.backend import ISA_VARIABLE, THREADS_VARIABLE, Cp
 from models.mamba2.kernels.torch_backend import ReferenceBackend
 from models.mamba2.state import LayerState, Mamba2State
 
-KERNELS = ("avx512_bf16", "avx512_vnni", "avx512", "avx2", "portable")
+KERNELS = ("avx512_amx", "avx512_bf16", "avx512_vnni", "avx512", "avx2", "portable")
 # Activations are float32, but 16-bit steps of their largest value where VNNI multiplies int8 weights, and bfloat16
 # where they meet a layer's bf16 weights: one that lies between two numbers of bfloat16 may go up here, down in torch.
 RELATIVE = {"fp32": 1e-5, "bf16": 1e-2, "int8": 1e-5}
 RELATIVE_VNNI_INT8 = 1e-3
-VNNI = ("avx512_bf16", "avx512_vnni")
+VNNI = ("avx512_amx", "avx512_bf16", "avx512_vnni")
 
 
 @pytest.fixture(autouse=True)

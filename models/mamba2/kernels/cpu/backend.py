@@ -2,7 +2,7 @@
 
 Environment variables:
     GRAPHTIDE_CPU_ISA: kernels to use (avx512_bf16, avx512_vnni, avx512, avx2, portable) instead of the best that the
-        processor has.
+        processor has; avx512_amx, which no processor has run yet, is used only when it is named here.
     GRAPHTIDE_CPU_THREADS: threads that share a batch of series, 1 by default; a single series always runs on one.
 """
 
@@ -38,7 +38,7 @@ MAX_THREADS = 256
 
 
 class CpuBackend:
-    """C++ kernels for x86-64 (AVX-512 with and without BF16 and VNNI, AVX2) and any other processor."""
+    """C++ kernels for x86-64 (AVX-512 with and without BF16, VNNI and AMX, AVX2) and any other processor."""
 
     name = "cpu"
 

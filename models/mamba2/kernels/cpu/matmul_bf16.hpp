@@ -1,6 +1,10 @@
 // Rows times a bf16 matrix with the processor's dot products of bf16: twice the multiplications of float32.
 #pragma once
 
+#if defined(GRAPHTIDE_AMX)
+#include "matmul_amx.hpp"
+#endif
+
 namespace graphtide::GRAPHTIDE_ISA {
 
 // Two columns at a time: the odd one is multiplied and added first, then the even one, each rounded once.
@@ -26,7 +30,12 @@ inline void product_bf16_rounded(const Matrix& matrix, const Rows<float>& rows, 
             _mm256_store_si256(reinterpret_cast<__m256i*>(halves + r * stride + k), (__m256i)half);
         }
     }
-    product<Bf16Pairs>(matrix, {halves, stride, rows.y, rows.y_stride, rows.count, rows.coming});
+    const Rows<std::uint16_t> rounded{halves, stride, rows.y, rows.y_stride, rows.count, rows.coming};
+#if defined(GRAPHTIDE_AMX)
+    product_amx(matrix, rounded);
+#else
+    product<Bf16Pairs>(matrix, rounded);
+#endif
 }
 
 }  // namespace graphtide::GRAPHTIDE_ISA
