@@ -4,46 +4,45 @@
 
 namespace graphtide::GRAPHTIDE_ISA {
 
-// How one unit of rows is read from a panel, `group` columns at a time, and how they meet the activations of a row.
+// How one unit of rows is read from a panel, `group` columns at a time, and how they meet the activations of a row, in
+// `steps` steps: all rows take one before the next, so that no sum waits for itself.
 struct Fp32Columns {
     using Element = float;
     using Activation = float;
-    static constexpr int group = 1;
+    static constexpr int group = 1, steps = 1;
     Unit column;
     static inline Fp32Columns read(const float* from) { return {load(from)}; }
-    inline Unit accumulate(const float* x, Unit sum) const { return multiply_add(column, broadcast(x[0]), sum); }
+    inline Unit accumulate(int, const float* x, Unit sum) const { return multiply_add(column, broadcast(x[0]), sum); }
 };
 
 // The odd column first, as the processor's own dot product of bf16 has it.
 struct Bf16Columns {
     using Element = std::uint16_t;
     using Activation = float;
-    static constexpr int group = 2;
+    static constexpr int group = 2, steps = 2;
     Unit even, odd;
     static inline Bf16Columns read(const std::uint16_t* from) {
         Bf16Columns columns;
         load_bf16(from, columns.even, columns.odd);
         return columns;
     }
-    inline Unit accumulate(const float* x, Unit sum) const {
-        return multiply_add(even, broadcast(x[0]), multiply_add(odd, broadcast(x[1]), sum));
+    inline Unit accumulate(int step, const float* x, Unit sum) const {
+        return multiply_add(step ? even : odd, broadcast(x[1 - step]), sum);
     }
 };
 
 struct Int8Columns {
     using Element = std::int8_t;
     using Activation = float;
-    static constexpr int group = 4;
+    static constexpr int group = 4, steps = 4;
     Unit columns[4];
     static inline Int8Columns read(const std::int8_t* from) {
         Int8Columns read;
         load_int8(from, read.columns);
         return read;
     }
-    inline Unit accumulate(const float* x, Unit sum) const {
-#pragma GCC unroll 4
-        for (int k = 0; k < 4; ++k) sum = multiply_add(columns[k], broadcast(x[k]), sum);
-        return sum;
+    inline Unit accumulate(int step, const float* x, Unit sum) const {
+        return multiply_add(columns[step], broadcast(x[step]), sum);
     }
 };
 
@@ -109,8 +108,13 @@ inline void tile(
 #pragma GCC unroll 8
         for (int u = 0; u < kUnits; ++u) {
             const Columns weights = Columns::read(at[u / kPanelUnits] + (u % kPanelUnits) * kUnit * Columns::group);
+#pragma GCC unroll 4
+            for (int step = 0; step < Columns::steps; ++step) {
 #pragma GCC unroll 8
-            for (int r = 0; r < kRows; ++r) sums[r][u] = weights.accumulate(x + r * x_stride + k, sums[r][u]);
+                for (int r = 0; r < kRows; ++r) {
+                    sums[r][u] = weights.accumulate(step, x + r * x_stride + k, sums[r][u]);
+                }
+            }
         }
 #pragma GCC unroll 8
         for (int r = 0; r < kRows; ++r) {

@@ -11,10 +11,10 @@ namespace graphtide::GRAPHTIDE_ISA {
 struct Bf16Pairs {
     using Element = std::uint16_t;
     using Activation = std::uint16_t;
-    static constexpr int group = 2;
+    static constexpr int group = 2, steps = 1;
     __m512i pairs;
     static inline Bf16Pairs read(const std::uint16_t* from) { return {load_once(from)}; }
-    inline Unit accumulate(const std::uint16_t* x, Unit sum) const {
+    inline Unit accumulate(int, const std::uint16_t* x, Unit sum) const {
         std::int32_t pair;
         __builtin_memcpy(&pair, x, sizeof pair);
         return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_set1_epi32(pair), (__m512bh)pairs);
