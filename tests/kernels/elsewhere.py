@@ -5,15 +5,17 @@
 
 import struct
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
-from models.mamba2.kernels.cpu import _native
+from models.mamba2.kernels.cpu import backend
 
 SOURCES = Path(__file__).parents[2] / "models" / "mamba2" / "kernels" / "cpu"
 FORMATS = {"fp32": 0, "bf16": 1, "int8": 2}
@@ -28,6 +30,19 @@ def build(compiler: str, folder: Path, units: Sequence[str], flags: Sequence[str
     common = ["-std=c++17", "-O3", "-ffp-contract=off", "-Wall", "-Wextra", "-Werror", "-pthread"]
     subprocess.run([compiler, *common, *flags, f"-I{SOURCES}", *sources, "-o", program], check=True)
     return program
+
+
+@contextmanager
+def backend_elsewhere(command: Sequence[str | Path], isa: str) -> Iterator[backend.CpuBackend]:
+    """Yield the `cpu` backend above the program that `build` made, run by `command`; `isa` names its kernels."""
+    from models.mamba2.kernels.cpu import packing  # noqa: PLC0415 - not there without a compiler
+
+    with pytest.MonkeyPatch.context() as patch, Elsewhere(command, isa) as native:
+        for name in (backend.ISA_VARIABLE, backend.THREADS_VARIABLE):
+            patch.delenv(name, raising=False)
+        patch.setattr(backend, "_native", native)
+        patch.setattr(packing, "_native", native)
+        yield backend.CpuBackend()
 
 
 def packed(array: npt.NDArray[Any]) -> bytes:
@@ -60,6 +75,8 @@ class Sizes:
     """The sizes of a stack; what they are padded to is the same on every processor."""
 
     def __init__(self, **given: Any) -> None:
+        from models.mamba2.kernels.cpu import _native  # noqa: PLC0415 - not there without a compiler
+
         self.given = given
         self._padded = _native.Sizes(**given)
 

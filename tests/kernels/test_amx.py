@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from elsewhere import Elsewhere, build
+from elsewhere import backend_elsewhere, build
 from test_cpu_backend import (
     RELATIVE,
     RELATIVE_VNNI_INT8,
@@ -19,8 +19,8 @@ from test_cpu_backend import (
 
 from models.mamba2.config import Mamba2Config
 from models.mamba2.kernels.contract import PRECISIONS
-from models.mamba2.kernels.cpu import backend, packing
-from models.mamba2.kernels.cpu.backend import ISA_VARIABLE, THREADS_VARIABLE, CpuBackend
+from models.mamba2.kernels.cpu import backend
+from models.mamba2.kernels.cpu.backend import ISA_VARIABLE, CpuBackend
 from models.mamba2.kernels.torch_backend import ReferenceBackend
 
 ISA = "avx512_amx"
@@ -50,14 +50,10 @@ def program(tmp_path_factory, compiler, require):
 
 
 @pytest.fixture
-def amx(program, monkeypatch):
+def amx(program):
     """Return the backend with the kernels for AMX below it."""
-    for name in (ISA_VARIABLE, THREADS_VARIABLE):
-        monkeypatch.delenv(name, raising=False)
-    with Elsewhere([program], ISA) as native:
-        monkeypatch.setattr(backend, "_native", native)
-        monkeypatch.setattr(packing, "_native", native)
-        yield CpuBackend()
+    with backend_elsewhere([program], ISA) as found:
+        yield found
 
 
 @pytest.mark.parametrize("feeds_back", [False, True], ids=["open", "closed"])
@@ -108,6 +104,7 @@ def test_other_precisions_use_no_tile(amx, precision):
     assert_close(got[0], expected[0], RELATIVE_VNNI_INT8 if precision == "int8" else RELATIVE[precision])
 
 
+@pytest.mark.usefixtures("program")
 def test_it_is_never_chosen_unasked(monkeypatch):
     monkeypatch.delenv(ISA_VARIABLE, raising=False)
     weights = make_weights(CONFIGS["odd"], 1, 1, False)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from elsewhere import Elsewhere, build
+from elsewhere import backend_elsewhere, build
 from test_cpu_backend import (
     RELATIVE,
     assert_close,
@@ -21,8 +21,7 @@ from test_cpu_backend import (
 
 from models.mamba2.config import Mamba2Config
 from models.mamba2.kernels.contract import PRECISIONS
-from models.mamba2.kernels.cpu import backend, packing
-from models.mamba2.kernels.cpu.backend import ISA_VARIABLE, THREADS_VARIABLE, CpuBackend
+from models.mamba2.kernels.cpu import backend
 from models.mamba2.kernels.torch_backend import ReferenceBackend
 from models.mamba2.state import Mamba2State
 
@@ -51,14 +50,10 @@ def program(tmp_path_factory, tools):
 
 
 @pytest.fixture
-def arm(program, monkeypatch):
+def arm(program):
     """Return the backend with the kernels of an Arm processor below it."""
-    for name in (ISA_VARIABLE, THREADS_VARIABLE):
-        monkeypatch.delenv(name, raising=False)
-    with Elsewhere([EMULATOR, program], "portable") as native:
-        monkeypatch.setattr(backend, "_native", native)
-        monkeypatch.setattr(packing, "_native", native)
-        yield CpuBackend()
+    with backend_elsewhere([EMULATOR, program], "portable") as found:
+        yield found
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

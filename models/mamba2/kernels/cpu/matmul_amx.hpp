@@ -39,33 +39,30 @@ inline void tile_amx(
         if constexpr (kUnits > 2) DO(2); \
         if constexpr (kUnits > 3) DO(3); \
     } while (false)
-    GRAPHTIDE_EACH_UNIT(GRAPHTIDE_TILE_ZERO);
-    int k = 0;
-    for (; k + kAmxColumns <= columns; k += kAmxColumns) {
-        const std::uint16_t* at = panel + static_cast<long>(k) * kUnits * kUnit;
-        GRAPHTIDE_TILE_LOAD(4, x + k, x_bytes);
-#define GRAPHTIDE_MULTIPLY(unit) \
+#define GRAPHTIDE_MULTIPLY(unit, rows_tile, weights_tile) \
     { \
-        GRAPHTIDE_TILE_LOAD(5, at + unit * kUnit * 2, panel_bytes); \
-        GRAPHTIDE_TILE_MULTIPLY(unit, 4, 5); \
+        GRAPHTIDE_TILE_LOAD(weights_tile, at + unit * kUnit * 2, panel_bytes); \
+        GRAPHTIDE_TILE_MULTIPLY(unit, rows_tile, weights_tile); \
     }
-        GRAPHTIDE_EACH_UNIT(GRAPHTIDE_MULTIPLY);
-#undef GRAPHTIDE_MULTIPLY
+#define GRAPHTIDE_MULTIPLY_WHOLE(unit) GRAPHTIDE_MULTIPLY(unit, 4, 5)
+#define GRAPHTIDE_MULTIPLY_HALF(unit) GRAPHTIDE_MULTIPLY(unit, 6, 7)
+#define GRAPHTIDE_STORE(unit) GRAPHTIDE_TILE_STORE(unit, y + unit * kUnit, y_bytes)
+    GRAPHTIDE_EACH_UNIT(GRAPHTIDE_TILE_ZERO);
+    const std::uint16_t* at = panel;
+    int k = 0;
+    for (; k + kAmxColumns <= columns; k += kAmxColumns, at += kAmxColumns * kUnits * kUnit) {
+        GRAPHTIDE_TILE_LOAD(4, x + k, x_bytes);
+        GRAPHTIDE_EACH_UNIT(GRAPHTIDE_MULTIPLY_WHOLE);
     }
     if (k < columns) {
-        const std::uint16_t* at = panel + static_cast<long>(k) * kUnits * kUnit;
         GRAPHTIDE_TILE_LOAD(6, x + k, x_bytes);
-#define GRAPHTIDE_MULTIPLY(unit) \
-    { \
-        GRAPHTIDE_TILE_LOAD(7, at + unit * kUnit * 2, panel_bytes); \
-        GRAPHTIDE_TILE_MULTIPLY(unit, 6, 7); \
+        GRAPHTIDE_EACH_UNIT(GRAPHTIDE_MULTIPLY_HALF);
     }
-        GRAPHTIDE_EACH_UNIT(GRAPHTIDE_MULTIPLY);
-#undef GRAPHTIDE_MULTIPLY
-    }
-#define GRAPHTIDE_STORE(unit) GRAPHTIDE_TILE_STORE(unit, y + unit * kUnit, y_bytes)
     GRAPHTIDE_EACH_UNIT(GRAPHTIDE_STORE);
 #undef GRAPHTIDE_STORE
+#undef GRAPHTIDE_MULTIPLY_HALF
+#undef GRAPHTIDE_MULTIPLY_WHOLE
+#undef GRAPHTIDE_MULTIPLY
 #undef GRAPHTIDE_EACH_UNIT
 }
 
