@@ -14,7 +14,6 @@ from test_cpu_backend import (
     make_inputs,
     make_state,
     make_weights,
-    rounding_reference,
 )
 
 from models.mamba2.config import Mamba2Config
@@ -22,6 +21,7 @@ from models.mamba2.kernels.contract import PRECISIONS
 from models.mamba2.kernels.cpu import backend
 from models.mamba2.kernels.cpu.backend import ISA_VARIABLE, CpuBackend
 from models.mamba2.kernels.torch_backend import ReferenceBackend
+from tests.rounding import RoundingReference
 
 ISA = "avx512_amx"
 # As in models/mamba2/kernels/cpu/CMakeLists.txt, but for the tiles.
@@ -61,7 +61,7 @@ def amx(program):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_like_torch_with_the_same_rounding(amx, name, batch, feeds_back):
     weights = make_weights(CONFIGS[name], 3, 7, feeds_back)
-    ours, theirs = amx.pack(weights, "bf16"), rounding_reference(weights)
+    ours, theirs = amx.pack(weights, "bf16"), RoundingReference().pack(weights, "bf16")
     assert ours.isa == ISA
     inputs, state = make_inputs(weights, batch, 19), make_state(CONFIGS[name], batch)
     previous = torch.randn(batch, 7) if feeds_back else None
@@ -78,7 +78,10 @@ def test_bf16_is_that_of_torch(amx):
     config = Mamba2Config(d_model=8, n_layers=1, d_state=4, headdim=8)
     weights = make_weights(config, 3, 2, False)
     inputs, state = make_inputs(weights, 2, 4), make_state(config, 2)
-    got, expected = amx.pack(weights, "bf16").prefill(inputs, state), rounding_reference(weights).prefill(inputs, state)
+    got, expected = (
+        amx.pack(weights, "bf16").prefill(inputs, state),
+        RoundingReference().pack(weights, "bf16").prefill(inputs, state),
+    )
     assert_close(got[0], expected[0], 1e-5)
     assert_states_close(got[1], expected[1], 1e-5)
 

@@ -16,7 +16,6 @@ from test_cpu_backend import (
     make_inputs,
     make_state,
     make_weights,
-    rounding_reference,
 )
 
 from models.mamba2.config import Mamba2Config
@@ -24,6 +23,7 @@ from models.mamba2.kernels.contract import PRECISIONS
 from models.mamba2.kernels.cpu import backend
 from models.mamba2.kernels.torch_backend import ReferenceBackend
 from models.mamba2.state import Mamba2State
+from tests.rounding import RoundingReference
 
 ROOT = Path(__file__).parents[2]
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
@@ -73,7 +73,7 @@ def test_like_torch(arm, name, precision, feeds_back):
     config, n_inputs, n_outputs = CONFIGS[name]
     weights = make_weights(config, n_inputs, n_outputs, feeds_back)
     ours = arm.pack(weights, precision)
-    theirs = rounding_reference(weights) if precision == "bf16" else ReferenceBackend().pack(weights, precision)
+    theirs = RoundingReference().pack(weights, precision)
     inputs, state = make_inputs(weights, 3, 17), make_state(config, 3)
     previous = torch.randn(3, n_outputs) if feeds_back else None
     for got, expected in (

@@ -25,6 +25,7 @@ from models.mamba2.kernels.cpu import backend as cpu_backend
 from models.mamba2.kernels.cpu.backend import ISA_VARIABLE, THREADS_VARIABLE, CpuBackend
 from models.mamba2.kernels.torch_backend import ReferenceBackend
 from models.mamba2.state import LayerState, Mamba2State
+from tests.rounding import RoundingReference
 
 KERNELS = ("avx512_amx", "avx512_bf16", "avx512_vnni", "avx512", "avx2", "portable")
 # Activations are float32, but 16-bit steps of their largest value where VNNI multiplies int8 weights, and bfloat16
@@ -53,15 +54,6 @@ def pack(weights, precision="fp32", isa="", threads=1):
         patch.setenv(ISA_VARIABLE, isa)
         patch.setenv(THREADS_VARIABLE, str(threads))
         return CpuBackend().pack(weights, precision)
-
-
-def rounding_reference(weights):
-    """Torch in bf16, its activations rounded before the projections of a layer as our kernels round them."""
-    stack = ReferenceBackend().pack(weights, "bf16")
-    for name, module in stack._core.named_modules():
-        if name.endswith(("in_proj", "out_proj")):
-            module.register_forward_pre_hook(lambda _, inputs: (inputs[0].bfloat16().float(),))
-    return stack
 
 
 def make_weights(config, n_inputs, n_outputs, feeds_back, seed=0):
@@ -151,7 +143,7 @@ def test_like_torch(config, n_inputs, n_outputs, feeds_back, batch, steps, preci
     weights = make_weights(config, n_inputs, n_outputs, feeds_back, seed)
     ours = pack(weights, precision, isa)
     assert ours.isa == isa
-    theirs = rounding_reference(weights) if precision == "bf16" else ReferenceBackend().pack(weights, precision)
+    theirs = RoundingReference().pack(weights, precision)
     inputs, state = make_inputs(weights, batch, steps, seed), make_state(config, batch, seed)
     kept = state.clone()
     relative = RELATIVE_VNNI_INT8 if precision == "int8" and isa in VNNI else RELATIVE[precision]
@@ -173,7 +165,7 @@ def test_bf16_is_that_of_torch(isa, require):
     weights = make_weights(config, 3, 2, False)
     inputs, state = make_inputs(weights, 2, 4), make_state(config, 2)
     got = pack(weights, "bf16", isa).prefill(inputs, state)
-    expected = rounding_reference(weights).prefill(inputs, state)
+    expected = RoundingReference().pack(weights, "bf16").prefill(inputs, state)
     assert_close(got[0], expected[0], 1e-5)
     assert_states_close(got[1], expected[1], 1e-5)
     unrounded = ReferenceBackend().pack(weights, "bf16").prefill(inputs, state)
