@@ -1,8 +1,14 @@
 """How long the processes that compute forecasts and reports wait before they are started again."""
 
 import itertools
+import logging
+from types import SimpleNamespace
 
-from forecasting.job_processes import LONGEST_PAUSE_S, SHORTEST_PAUSE_S, next_pause_s
+import pytest
+
+from forecasting import job_processes
+from forecasting.job_processes import LONGEST_PAUSE_S, SHORTEST_PAUSE_S, WorkerProcesses, next_pause_s
+from infra.settings import Settings
 
 
 def pauses(lives_s):
@@ -18,3 +24,27 @@ def test_a_process_that_dies_at_its_start_is_tried_less_and_less_often():
 
 def test_one_that_worked_for_a_while_is_started_again_at_once():
     assert pauses([0.5] * 20 + [3600.0, 0.5])[-2:] == [SHORTEST_PAUSE_S, 2 * SHORTEST_PAUSE_S]
+
+
+def test_processes_are_kept_with_these_pauses(tmp_path, monkeypatch):
+    """The time of a clock of ours goes by while a process is watched; pauses are only noted."""
+    lives_s, waited_s, now_s = [0.5, 0.5, 3600.0, 0.5], [], [0.0]
+
+    def wait(pause_s):
+        waited_s.append(pause_s)
+        return len(waited_s) > len(lives_s)
+
+    def watch(_):
+        now_s[0] += lives_s[len(waited_s) - 1]
+        return False
+
+    settings = Settings(api={"service_db": tmp_path / "service.sqlite"})
+    processes = WorkerProcesses(
+        settings, log_level=logging.INFO, module="none", count=0, release=lambda _file, _worker: None
+    )
+    monkeypatch.setattr(processes, "_stop", SimpleNamespace(wait=wait))
+    monkeypatch.setattr(processes, "_start", lambda _worker: SimpleNamespace(pid=1, returncode=1))
+    monkeypatch.setattr(processes, "_watch", watch)
+    monkeypatch.setattr(job_processes, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
+    processes._keep_one()
+    assert waited_s == pytest.approx([0.0, 0.1, 0.2, SHORTEST_PAUSE_S, 2 * SHORTEST_PAUSE_S])

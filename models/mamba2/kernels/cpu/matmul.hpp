@@ -241,9 +241,10 @@ inline void product_bf16_rounded(const Matrix& matrix, const Rows<float>& rows, 
 
 // y[r] = matrix x[r]
 inline void multiply_rows(
-    const Matrix& matrix, const float* x, long x_stride, float* y, long y_stride, int count, Workspace& workspace
+    const Matrix& matrix, const float* x, long x_stride, float* y, long y_stride, int count, Workspace& workspace,
+    Coming* coming = nullptr
 ) {
-    const Rows<float> rows{x, x_stride, y, y_stride, count, nullptr};
+    const Rows<float> rows{x, x_stride, y, y_stride, count, coming};
     switch (matrix.format) {
         case Format::fp32: return product<Fp32Columns>(matrix, rows);
         case Format::bf16: return product<Bf16Columns>(matrix, rows);
@@ -257,12 +258,10 @@ inline void project_rows(
     const Matrix& matrix, const float* x, long x_stride, float* y, long y_stride, int count, Workspace& workspace,
     Coming* coming = nullptr
 ) {
-    const Rows<float> rows{x, x_stride, y, y_stride, count, coming};
-    switch (matrix.format) {
-        case Format::fp32: return product<Fp32Columns>(matrix, rows);
-        case Format::bf16: return product_bf16_rounded(matrix, rows, workspace);
-        case Format::int8: return product_int8(matrix, rows, workspace);
+    if (matrix.format == Format::bf16) {
+        return product_bf16_rounded(matrix, {x, x_stride, y, y_stride, count, coming}, workspace);
     }
+    multiply_rows(matrix, x, x_stride, y, y_stride, count, workspace, coming);
 }
 
 }  // namespace graphtide::GRAPHTIDE_ISA
