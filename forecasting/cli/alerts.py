@@ -1,22 +1,22 @@
 """`graphtide alerts`: what fires, and what a rule would say now."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from forecasting.alerts.machine import State
-from forecasting.alerts.messages import sentence
-from forecasting.alerts.records import Alerts, Judgement
-from forecasting.alerts.rulebook import RuleBook, RuleRow
-from forecasting.alerts.rules import checked, describe
 from forecasting.cli.arguments import split_list
 from forecasting.cli.call import Call, say
 from forecasting.cli.listing import show_rows
 from forecasting.cli.store import StoreOption
 from forecasting.service_file import ServiceFile
 from infra.errors import StoreError, UsageError
-from infra.settings import Settings
 from infra.steps import format_time
+
+if TYPE_CHECKING:
+    from forecasting.alerts.records import Judgement
+    from forecasting.alerts.rulebook import RuleRow
+    from infra.settings import Settings
 
 alerts_app = typer.Typer(name="alerts", help="What fires, and what a rule would say: list, test.", no_args_is_help=True)
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON array.")]
@@ -41,6 +41,9 @@ def list_alerts(
 
     Example: graphtide alerts list --state firing
     """
+    from forecasting.alerts.messages import sentence  # noqa: PLC0415 - imports numpy
+    from forecasting.alerts.records import Alerts  # noqa: PLC0415
+
     settings = ctx.obj.load().values
     states = split_list(state)
     for one in states:
@@ -80,6 +83,9 @@ def test(
 
     Example: graphtide alerts test quiet
     """
+    from forecasting.alerts.messages import sentence  # noqa: PLC0415 - imports numpy
+    from forecasting.alerts.rules import describe  # noqa: PLC0415
+
     call: Call = ctx.obj
     settings = call.load({"store.url": ("--store", store)}).values
     with ServiceFile(settings.api.service_db) as file:
@@ -105,12 +111,15 @@ def test(
     )
 
 
-def _rule(name: str, file: ServiceFile, settings: Settings) -> RuleRow:
+def _rule(name: str, file: ServiceFile, settings: "Settings") -> "RuleRow":
     """Return a rule of the settings, else of the service's file.
 
     Raises:
         UsageError: there is none, or it cannot work.
     """
+    from forecasting.alerts.rulebook import RuleBook, RuleRow  # noqa: PLC0415 - imports numpy
+    from forecasting.alerts.rules import checked  # noqa: PLC0415
+
     given = settings.alerts.rules.get(name)
     if given is not None:
         rule = checked(name, given, settings.reports.targets)
@@ -123,7 +132,7 @@ def _rule(name: str, file: ServiceFile, settings: Settings) -> RuleRow:
     return row
 
 
-def _judge(row: RuleRow, graph: str | None, file: ServiceFile, settings: Settings) -> list[tuple[str, Judgement]]:
+def _judge(row: "RuleRow", graph: str | None, file: ServiceFile, settings: "Settings") -> "list[tuple[str, Judgement]]":
     from forecasting.alerts.trial import judge_now  # noqa: PLC0415 - imports torch
     from forecasting.alerts.watches import Watches  # noqa: PLC0415
     from forecasting.live import LiveStates  # noqa: PLC0415

@@ -3,20 +3,22 @@
 import logging
 import os
 import threading
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from forecasting.cli.arguments import split_list
 from forecasting.cli.call import Call, interruptible, say
 from forecasting.cli.listing import show_rows
-from forecasting.reports.contents import ReportRequest
-from forecasting.reports.deliveries import Deliveries
-from forecasting.reports.records import Reports
-from forecasting.reports.schedules import Schedule, Schedules
 from forecasting.service_file import ServiceFile, name_of, now_us
 from infra.errors import UsageError
 from infra.steps import format_time
+
+if TYPE_CHECKING:
+    from forecasting.reports.schedules import Schedules
+    from infra.settings import Settings
 
 schedule_app = typer.Typer(
     name="schedule", help="Reports by the calendar: add, list, remove, runs, run.", no_args_is_help=True
@@ -24,6 +26,14 @@ schedule_app = typer.Typer(
 _MISSED = ("latest", "all", "skip")
 NameArgument = Annotated[str, typer.Argument(help="Name of the schedule.", show_default=False)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON array.")]
+
+
+@contextmanager
+def _calendar(settings: "Settings") -> Iterator["Schedules"]:
+    from forecasting.reports.schedules import Schedules  # noqa: PLC0415 - imports numpy
+
+    with ServiceFile(settings.api.service_db) as file:
+        yield Schedules(file, settings.reports)
 
 
 @schedule_app.command()
@@ -43,6 +53,9 @@ def add(
 
     Example: graphtide report schedule add monday --graph town --cron "0 7 * * 1" --timezone Europe/Berlin
     """
+    from forecasting.reports.contents import ReportRequest  # noqa: PLC0415 - imports numpy
+    from forecasting.reports.schedules import Schedule  # noqa: PLC0415
+
     call: Call = ctx.obj
     settings = call.load({"reports.horizon": ("--horizon", horizon)}).values
     if missed not in _MISSED:
@@ -50,8 +63,7 @@ def add(
     request = ReportRequest(settings.reports.horizon, settings.forecast.seed, settings.reports.paths)
     targets = tuple(dict.fromkeys(split_list(deliver)))
     schedule = Schedule(name, graph, cron, timezone, request, targets, missed)  # type: ignore[arg-type]
-    with ServiceFile(settings.api.service_db) as file:
-        schedules = Schedules(file, settings.reports)
+    with _calendar(settings) as schedules:
         known = schedules.get(name)
         if known is not None and known.origin == "config":
             raise UsageError(
@@ -69,8 +81,8 @@ def list_schedules(ctx: typer.Context, as_json: JsonOption = False) -> None:
     Example: graphtide report schedule list --json
     """
     settings = ctx.obj.load().values
-    with ServiceFile(settings.api.service_db) as file:
-        rows = Schedules(file, settings.reports).all()
+    with _calendar(settings) as schedules:
+        rows = schedules.all()
     shown = []
     for row in rows:
         following = row.schedule.next_us(now_us())
@@ -97,8 +109,7 @@ def remove(ctx: typer.Context, name: NameArgument) -> None:
     Example: graphtide report schedule remove monday
     """
     settings = ctx.obj.load().values
-    with ServiceFile(settings.api.service_db) as file:
-        schedules = Schedules(file, settings.reports)
+    with _calendar(settings) as schedules:
         row = schedules.get(name)
         if row is not None and row.origin == "config" and name in settings.reports.schedules:
             raise UsageError(f"the schedule {name!r} stands in the settings", fix=f"remove [reports.schedules.{name}]")
@@ -118,6 +129,10 @@ def runs(
 
     Example: graphtide report schedule runs monday --last 5
     """
+    from forecasting.reports.deliveries import Deliveries  # noqa: PLC0415 - imports numpy
+    from forecasting.reports.records import Reports  # noqa: PLC0415
+    from forecasting.reports.schedules import Schedules  # noqa: PLC0415
+
     settings = ctx.obj.load().values
     with ServiceFile(settings.api.service_db) as file:
         reports = Reports(file, settings.reports, settings.jobs)
