@@ -200,7 +200,12 @@ def _service(place: Path | str) -> Finding:
 def _checkpoints(directory: Path) -> Iterator[Finding]:
     folders = sorted(card.parent for card in directory.glob("*/card.json"))
     if not folders:
-        yield Finding("models", Status.NOTE, f"none in {directory}", "a first forecast trains one; or: graphtide train")
+        yield Finding(
+            "models",
+            Status.NOTE,
+            f"none in {directory}",
+            "the general model answers; graphtide train makes one for a graph",
+        )
         return
     from models.checkpoint import read_card  # noqa: PLC0415 - imports torch
 

@@ -18,6 +18,10 @@ WEEK_US = 7 * DAY_US
 MONDAY_US = 4 * DAY_US
 
 _UNITS_US = {"s": SECOND_US, "m": MINUTE_US, "min": MINUTE_US, "h": HOUR_US, "d": DAY_US, "w": WEEK_US}
+# Far beyond any step or wait, and its microseconds fit 64 bits many times over.
+MAX_DURATION_US = 9_999 * WEEK_US
+# The end of the year 9999, the last that has four digits: behind it there is no ISO 8601 time of ours.
+LAST_US = 253_402_300_799 * SECOND_US
 _DURATION = re.compile(r"(\d+)\s*(s|min|m|h|d|w)")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -26,12 +30,17 @@ def parse_duration_us(text: str) -> int:
     """Return the microseconds of a duration such as `30s`, `15m`, `1h`, `1d` or `1w`.
 
     Raises:
-        UsageError: the text is not a positive whole number followed by a unit.
+        UsageError: the text is not a positive whole number followed by a unit, or longer than `MAX_DURATION_US`.
     """
     match = _DURATION.fullmatch(text.strip().lower())
     if match is None or int(match[1]) == 0:
         raise UsageError(f"not a duration: {text!r}", fix="write a whole number and a unit: 30s, 15m, 1h, 1d or 1w")
-    return int(match[1]) * _UNITS_US[match[2]]
+    duration_us = int(match[1]) * _UNITS_US[match[2]]
+    if duration_us > MAX_DURATION_US:
+        raise UsageError(
+            f"{text[:40]!r} is too long a duration", fix=f"write at most {format_duration(MAX_DURATION_US)}"
+        )
+    return duration_us
 
 
 def format_duration(duration_us: int) -> str:
@@ -40,6 +49,11 @@ def format_duration(duration_us: int) -> str:
         if duration_us % _UNITS_US[unit] == 0:
             return f"{duration_us // _UNITS_US[unit]}{unit}"
     return f"{duration_us}us"
+
+
+def steps_until_last(first_us: int, step_us: int) -> int:
+    """Return how many steps from one that starts at `first_us` end by `LAST_US`."""
+    return max(0, (LAST_US - first_us) // step_us)
 
 
 def step_origin_us(step_us: int) -> int:

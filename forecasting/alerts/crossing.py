@@ -23,8 +23,8 @@ class Crossing:
 
     Attributes:
         probability: share of the paths that cross the bound at any step or period within the steps looked at.
-        expected_us: start of the first step, or of the first period, by whose end the rule's probability is reached;
-            None where it is not.
+        expected_us: end of the first step, or of the first period, by which the rule's probability is reached; None
+            where it is not.
         paths: how many paths there are.
         periods: how many values of each path were compared with the bound.
     """
@@ -68,7 +68,7 @@ class CrossingCount:
         for place, values_P in enumerate(values_HP):
             at_us = self._first_us + (chunk.first_step + place) * self._step_us
             if self._spec.aggregate == "step":
-                self._compare(values_P, at_us)
+                self._compare(values_P, at_us + self._step_us)
             else:
                 self._sum(values_P, at_us, PERIODS_US[self._spec.aggregate])
 
@@ -81,14 +81,14 @@ class CrossingCount:
         begin_us = step_start_us(at_us, period_us)
         if at_us + self._step_us >= begin_us + period_us:
             if self._is_whole:
-                self._compare(self._sum_P, begin_us)
+                self._compare(self._sum_P, begin_us + period_us)
             self._sum_P, self._is_whole = np.zeros_like(self._sum_P), True
 
-    def _compare(self, values_P: FloatArray, at_us: int) -> None:
+    def _compare(self, values_P: FloatArray, end_us: int) -> None:
         if self._spec.below is not None:
             self._crossed_P |= values_P < self._spec.below
         if self._spec.above is not None:
             self._crossed_P |= values_P > self._spec.above
         self._periods += 1
         if self._expected_us is None and self._crossed_P.mean() >= self._spec.probability:
-            self._expected_us = at_us
+            self._expected_us = end_us

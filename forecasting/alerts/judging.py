@@ -15,7 +15,7 @@ from forecasting.alerts.records import Judgement
 from forecasting.alerts.rules import PERIODS_US, Rule
 from forecasting.alerts.surprises import discoveries, tail_probability
 from infra.errors import GraphtideError
-from infra.schema import METRIC_INDEX, METRICS, QUANTILE_LEVELS, Kind
+from infra.schema import MAX_HORIZON_STEPS, METRIC_INDEX, METRICS, QUANTILE_LEVELS, Kind
 from infra.steps import SECOND_US, format_duration, format_time, parse_duration_us
 from models.contract import FloatArray, History, Model
 from stream.store.base import GraphInfo
@@ -31,12 +31,17 @@ class UnfitRuleError(GraphtideError):
 
 
 def check_fit(rule: Rule, step_us: int) -> None:
-    """Refuse a rule whose periods steps of this size do not make up.
+    """Refuse a rule whose periods steps of this size do not make up, or that looks farther ahead than forecasts go.
 
     Raises:
         UnfitRuleError: saying why.
     """
-    if rule.spec.kind != "forecast" or rule.spec.aggregate == "step":
+    if rule.spec.kind != "forecast":
+        return
+    if rule.within_steps(step_us) > MAX_HORIZON_STEPS:
+        step = format_duration(step_us)
+        raise UnfitRuleError(f"within {rule.spec.within} are more than {MAX_HORIZON_STEPS:,} steps of {step}")
+    if rule.spec.aggregate == "step":
         return
     period = rule.spec.aggregate
     if PERIODS_US[period] % step_us or PERIODS_US[period] < step_us:

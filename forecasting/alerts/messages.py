@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from forecasting.alerts.records import AlertRow, Transition
+from forecasting.reports.phrases import in_full
 from forecasting.reports.targets.parcel import Parcel, ParcelFile
 from infra.steps import SECOND_US, format_duration, format_time
 
@@ -20,7 +21,7 @@ def _subject(graph: str, metric: str) -> str:
 
 
 def _forecast(graph: str, metric: str, state: str, facts: dict[str, Any]) -> str:
-    bound = f"below {facts['below']:g}" if facts["below"] is not None else f"above {facts['above']:g}"
+    bound = f"below {in_full(facts['below'])}" if facts["below"] is not None else f"above {in_full(facts['above'])}"
     what = _subject(graph, metric)
     what = what if facts["aggregate"] == "step" else f"The sum of {what} over a {facts['aggregate']}"
     found = f"{what} is {bound} at some time within {facts['within_steps']} steps with a probability of"
@@ -28,7 +29,7 @@ def _forecast(graph: str, metric: str, state: str, facts: dict[str, Any]) -> str
     if state != "firing":
         return f"{said}; the alert begins at {facts['wanted']:.0%}."
     when = f", first expected by {facts['expected']}" if facts["expected"] else ""
-    return f"{said}{when}. It is {facts['observed']:g} in the last step."
+    return f"{said}{when}. It is {in_full(facts['observed'])} in the last step."
 
 
 def _surprise(graph: str, metric: str, state: str, facts: dict[str, Any]) -> str:
@@ -36,8 +37,8 @@ def _surprise(graph: str, metric: str, state: str, facts: dict[str, Any]) -> str
     within = "outside" if not low <= facts["observed"] <= high else "within"
     ahead = "step" if facts["lead"] == 1 else "steps"
     said = (
-        f"{_subject(graph, metric)} was {facts['observed']:g} in the step of {facts['step']}, {within} the 95 %"
-        f" interval from {low:g} to {high:g} that was forecast {facts['lead']} {ahead} before"
+        f"{_subject(graph, metric)} was {in_full(facts['observed'])} in the step of {facts['step']}, {within} the 95 %"
+        f" interval from {in_full(low)} to {in_full(high)} that was forecast {facts['lead']} {ahead} before"
     )
     if state != "firing":
         return f"{said}."

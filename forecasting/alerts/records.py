@@ -79,13 +79,15 @@ def log_line(connection: Connection, transition_id: str, time_us: int, line: str
     )
 
 
-# Those of one alert and target in order: that it is over never comes before that it began.
+# Those of one alert and target in order: that it is over never comes before that it began. None while it is silenced.
 DELIVERIES = Queue(
     "alert_deliveries",
     "transition_id",
     log_line,
     ready="NOT EXISTS (SELECT 1 FROM alert_deliveries AS earlier WHERE earlier.queue = alert_deliveries.queue"
-    " AND earlier.number < alert_deliveries.number AND earlier.status = 'waiting')",
+    " AND earlier.number < alert_deliveries.number AND earlier.status = 'waiting')"
+    " AND NOT EXISTS (SELECT 1 FROM alert_transitions AS told JOIN alerts ON alerts.id = told.alert_id"
+    " WHERE told.id = alert_deliveries.transition_id AND alerts.silenced_until_us > ?)",
 )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from forecasting.keys import ALL_GRAPHS
+from forecasting.reports.phrases import in_full
 from infra.errors import UsageError
 from infra.schema import METRIC_NAMES
 from infra.settings import AlertRuleSettings, TargetSettings
@@ -165,7 +166,7 @@ def describe(rule: Rule) -> str:
     if spec.kind == "surprise":
         watched = ", ".join(spec.metrics) if spec.metrics else "every metric"
         return f"{watched} of {where} came out far from the forecast"
-    bound = f"below {spec.below:g}" if spec.below is not None else f"above {spec.above:g}"
+    bound = f"below {in_full(spec.below)}" if spec.below is not None else f"above {in_full(spec.above or 0)}"
     what = spec.metric if spec.aggregate == "step" else f"the sum of {spec.metric} over a {spec.aggregate}"
     within = f"{spec.within} steps" if isinstance(spec.within, int) else spec.within
     return f"{what} of {where} is {bound} within {within} with a probability of {spec.probability:.0%} or more"

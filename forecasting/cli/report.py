@@ -134,14 +134,19 @@ def make(
 
 def _places(names: list[str], output: Path | None) -> dict[str, Path]:
     if len(names) == 1 and not (output is not None and output.is_dir()):
-        path = output or Path(f"report-{names[0].replace(':', '-')}.html")
+        path = output or Path(_file_name(names[0]))
         if path.suffix in (".zip", ".pdf"):
             raise UsageError(f"--output cannot be {path}", fix="name an HTML file; the .zip and the .pdf lie beside it")
         return {names[0]: path}
     folder = output or Path("reports")
     if folder.is_file():
         raise UsageError(f"--output is the file {folder}", fix="name a folder for the reports of several graphs")
-    return {name: folder / f"report-{name.replace(':', '-')}.html" for name in names}
+    return {name: folder / _file_name(name) for name in names}
+
+
+def _file_name(graph: str) -> str:
+    # A colon is no part of a file's name everywhere, a tilde no part of a graph's.
+    return f"report-{graph.replace(':', '~')}.html"
 
 
 def _print(html: bytes, path: Path, settings: "Settings") -> None:

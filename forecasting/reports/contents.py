@@ -6,7 +6,7 @@ from typing import Any
 
 from forecasting.reports.aggregate import PeriodFan, Periods
 from forecasting.reports.calendar import Scale
-from forecasting.reports.findings import Change, PastScore, Quality, Skill
+from forecasting.reports.findings import Change, Move, PastScore, Quality, Skill
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Findings:
         observed, ahead: whole periods by scale, the shortest scale first.
         changes_scale: the scale of the changes; None where no period can be compared.
         past_from: when the forecast that is scored was made; None without one.
-        past_moves: column, period, median then and now of what the last report and this one both forecast.
+        past_moves: what the last report and this one both forecast.
     """
 
     graph: str
@@ -48,4 +48,4 @@ class Findings:
     quality: Quality
     past_from: str | None
     past: list[PastScore]
-    past_moves: list[tuple[str, int, float, float]]
+    past_moves: list[Move]

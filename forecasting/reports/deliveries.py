@@ -34,7 +34,7 @@ class Queue:
         table: its name.
         subject: the column that says what is delivered.
         log: notes within a transaction what happened to a subject: its id, the time, a line.
-        ready: a further condition of SQL that a delivery has to meet before it is tried.
+        ready: a further condition of SQL that a delivery has to meet before it is tried; each `?` in it is the time.
     """
 
     table: str
@@ -106,14 +106,15 @@ class Deliveries:
         due = (
             f"status = 'waiting' AND next_us <= ? AND (lease_until_us IS NULL OR lease_until_us < ?) AND {queue.ready}"
         )
-        if not self._file.rows(f"SELECT 1 FROM {queue.table} WHERE {due} LIMIT 1", (now, now)):
+        times = [now] * due.count("?")
+        if not self._file.rows(f"SELECT 1 FROM {queue.table} WHERE {due} LIMIT 1", times):
             return None
         with self._file.transaction() as connection:
             row = connection.execute(
                 f"UPDATE {queue.table} SET fence = fence + 1, attempts = attempts + 1, lease_until_us = ?"
                 f" WHERE id = (SELECT id FROM {queue.table} WHERE {due} ORDER BY next_us, id LIMIT 1)"
                 f" RETURNING {queue.columns}",
-                (now + self._lease_us, now, now),
+                (now + self._lease_us, *times),
             ).fetchone()
         return None if row is None else Delivery(*row)
 

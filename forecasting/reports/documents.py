@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from forecasting.reports.aggregate import COLUMN_INDEX, COLUMNS, PeriodFan, Periods, rule_of
 from forecasting.reports.calendar import Scale, Times
 from forecasting.reports.contents import Findings
+from forecasting.reports.findings import Move
 from forecasting.reports.outlook import SHOWN_LEVELS, Outlook
 from infra.schema import METRIC_NAMES
 from infra.steps import format_duration, format_time
@@ -72,8 +73,14 @@ def facts_of(
             "made": found.past_from,
             "scores": [asdict(score) for score in found.past],
             "moves": [
-                {"column": column, "start": format_time(start_us), "before": before, "now": now}
-                for column, start_us, before, now in found.past_moves
+                {
+                    "column": move.column,
+                    "scale": move.scale,
+                    "start": format_time(move.start_us),
+                    "before": move.before,
+                    "now": move.now,
+                }
+                for move in found.past_moves
             ],
         },
         "quality": asdict(found.quality),
@@ -138,15 +145,21 @@ class LastForecast:
     columns_NMC: FloatArray
     periods: Mapping[str, Mapping[str, Mapping[str, float]]]
 
-    def moves(self, ahead: Mapping[Scale, PeriodFan]) -> list[tuple[str, int, float, float]]:
-        """Return column, period, and the medians before and now of the last period that both forecast."""
+    def moves(self, ahead: Mapping[Scale, PeriodFan]) -> list[Move]:
+        """Return the medians before and now of the last period that both forecast, a long one rather than a short."""
         for scale in reversed(list(ahead)):
             fan, before = ahead[scale], self.periods.get(scale, {})
             for row in reversed(range(len(fan))):
                 start_us = int(fan.start_us[row])
                 start = format_time(start_us)
                 found = [
-                    (column, start_us, before[column][start], float(fan.fan.quantiles[row, COLUMN_INDEX[column], 2]))
+                    Move(
+                        column,
+                        scale,
+                        start_us,
+                        before[column][start],
+                        float(fan.fan.quantiles[row, COLUMN_INDEX[column], 2]),
+                    )
                     for column in _MOVED
                     if start in before.get(column, {})
                 ]
@@ -155,9 +168,9 @@ class LastForecast:
         return []
 
 
-def last_forecast(facts: Mapping[str, Any] | None) -> LastForecast | None:
-    """Return what the facts of an earlier report forecast; None for none, or for facts of another schema."""
-    if facts is None or facts.get("schema") != FACTS_SCHEMA:
+def last_forecast(facts: Mapping[str, Any] | None, step_us: int) -> LastForecast | None:
+    """Return what the facts of an earlier report forecast; None for none, or for those of another schema or step."""
+    if facts is None or facts.get("schema") != FACTS_SCHEMA or facts.get("step") != format_duration(step_us):
         return None
     near = facts["near"]["columns"]
     columns_NMC = np.stack([np.column_stack([near[m][name] for name in _NUMBERS]) for m in METRIC_NAMES], axis=1)

@@ -219,6 +219,17 @@ class PastScore:
     naive_mae: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What the last report and this one forecast of one period: the medians then and now of a column."""
+
+    column: str
+    scale: Scale
+    start_us: int
+    before: float
+    now: float
+
+
 def past_scores(history: History, first_us: int, columns_NMC: FloatArray) -> list[PastScore]:
     """Score an earlier forecast on the steps that have been observed since; empty where there are none.
 

@@ -16,7 +16,8 @@ from forecasting.reports.page import ForecastPage, render
 from forecasting.reports.records import BUNDLE, FACTS, HTML
 from forecasting.reports.words import summary
 from infra.ahead import ahead
-from infra.errors import GraphtideError, StoreError
+from infra.errors import GraphtideError, StoreError, UsageError
+from infra.steps import format_duration, steps_until_last
 from models.contract import History
 from stream.store.base import SnapshotReader
 
@@ -64,19 +65,25 @@ def make_report(
 
     Raises:
         StoreError: the store cannot be read, or its snapshots moved on from the state.
+        UsageError: the forecast would end behind the year 9999.
         ModelError: the model made no forecast.
         ReportCancelledError: `cancelled` said so.
     """
     history = read_history(reader, live.graph).part(0, live.snapshots)
     if len(history) < live.snapshots:
         raise StoreError(f"the snapshots of {live.graph!r} were replaced meanwhile", fix="make the report again")
+    if request.horizon > (most := steps_until_last(live.next_step_us, live.step_us)):
+        step = format_duration(live.step_us)
+        raise UsageError(
+            f"{request.horizon:,} steps of {step} end behind the year 9999", fix=f"ask for at most {most:,} of them"
+        )
     outlook, aggregator = _roll_out(live, history, request, chunk_steps, use_threads, on_progress, cancelled)
     card = live.card
     ahead = {scale: fan for scale, fan in aggregator.periods().items() if len(fan)}
     observed = {scale: observed_periods(history, scale) for scale in ahead}
     scale = findings.change_scale(observed, ahead)
     reach_steps = card.get("architecture", {}).get("reach_steps")
-    last = last_forecast(previous)
+    last = last_forecast(previous, live.step_us)
     found = Findings(
         graph=live.graph,
         request=request,

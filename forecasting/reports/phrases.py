@@ -16,6 +16,11 @@ def number(value: float) -> str:
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
+def in_full(value: float) -> str:
+    """Return a number with the digits that it has, as far as they are worth it: `12,345,678`, `0.85`."""
+    return f"{value:,.10g}"
+
+
 def label(metric: str) -> str:
     """Return the name of a metric in words."""
     return metric.replace("_", " ")

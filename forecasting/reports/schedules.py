@@ -76,7 +76,10 @@ class Schedule:
         """Yield the slots behind `after_us`, in UTC microseconds, for ever or until the expression has no more."""
         after = (_EPOCH + timedelta(microseconds=after_us)).astimezone(ZoneInfo(self.timezone))
         for moment in CronSim(self.cron, after):
-            yield (moment - _EPOCH) // timedelta(microseconds=1)
+            slot_us = (moment - _EPOCH) // timedelta(microseconds=1)
+            # Within an hour that a change of clocks repeats, cronsim begins with the first of the two.
+            if slot_us > after_us:
+                yield slot_us
 
     def next_us(self, after_us: int) -> int | None:
         """Return the first slot behind `after_us`; None if there is none within decades."""

@@ -61,7 +61,8 @@ def _events(found: Findings, outlook: Outlook) -> str:
     scale = found.changes_scale
     if scale is None:
         near = outlook.near().mean[:, METRIC_INDEX["events"]]
-        return f"The next {len(near):,} steps are expected to bring {number(float(near.sum()))} events."
+        steps = "step is" if len(near) == 1 else f"{len(near):,} steps are"
+        return f"The next {steps} expected to bring {number(float(near.sum()))} events."
     fan, seen = found.ahead[scale], found.observed[scale]
     index = COLUMN_INDEX["events"]
     low, median, high = (number(float(fan.fan.quantiles[-1, index, c])) for c in (1, 2, 3))
@@ -113,7 +114,8 @@ def _skill(found: Findings, outlook: Outlook) -> str:
 
 def _past(found: Findings) -> str:
     (events,) = (score for score in found.past if score.metric == "events")
-    said = f"Of the {events.n:,} steps since the last report, {events.in_80:.0%} of the events lay in its 80 % interval"
+    steps = f"Of the first {events.n:,} steps after the last report"
+    said = f"{steps}, {events.in_80:.0%} of the events lay in its 80 % interval"
     if events.naive_mae is None:
         return f"{said}."
     better = "smaller" if events.mae < events.naive_mae else "not smaller"

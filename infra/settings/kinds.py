@@ -19,7 +19,9 @@ def _check_duration(text: str) -> str:
     try:
         parse_duration_us(text)
     except UsageError as error:
-        raise ValueError("a duration: a whole number and a unit, such as 30s, 15m, 1h, 1d or 1w") from error
+        raise ValueError(
+            "a duration: a whole number and a unit, such as 30s, 15m, 1h, 1d or 1w, at most 9999w"
+        ) from error
     return text
 
 

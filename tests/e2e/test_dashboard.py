@@ -57,6 +57,15 @@ def test_from_the_overview_to_a_chart(town: str, open_page: OpenPage) -> None:
     says(page, "#reports", "There is no report yet")
 
 
+def test_the_overview_goes_on_counting_how_long_ago_the_last_step_was(town: str, open_page: OpenPage) -> None:
+    page = open_page(town)
+    before = says(page, ".graph [data-age-of]", "ago")
+    # Nothing new comes; only the clock of the page goes on.
+    page.evaluate("(ms) => { const now = Date.now; Date.now = () => now() + ms; }", 400 * 365.25 * 86_400_000)
+    page.wait_for_function("(was) => document.querySelector('.graph [data-age-of]').textContent !== was", arg=before)
+    assert "4" in says(page, ".graph [data-age-of]", "years ago")
+
+
 def test_zoom_is_downsampled_far_and_exact_near(town: str, open_page: OpenPage) -> None:
     page = open_page(f"{town}/graphs/town")
     says(page, "#chart-says", "every step")

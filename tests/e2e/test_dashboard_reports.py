@@ -68,6 +68,13 @@ def test_from_the_overview_to_a_scheduled_report(tmp_path: Path, open_page: Open
         says(page, "#schedules", "begun, attempt 1")
         page.get_by_role("button", name="Pause the schedule").click()
         says(page, "#schedules .state", "paused")
+        # To change it resumes it not.
+        page.get_by_role("button", name="Change the schedule").click()
+        page.locator("#schedule-horizon").fill("99")
+        page.get_by_role("button", name="Set the schedule").click()
+        says(page, "#schedule-says", "next when it is resumed")
+        kept = httpx.get(f"{address}/v1/report-schedules/each-minute").json()
+        assert (kept["horizon"], kept["paused"]) == (99, True)
         page.get_by_role("button", name="Delete the schedule").click()
         page.get_by_role("button", name="Cancel").last.click()
         says(page, "#schedules", "each-minute")

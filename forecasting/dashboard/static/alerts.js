@@ -1,8 +1,8 @@
 // Alerts, on the page of all graphs and on that of one: what fires, what did, and what can be done about it.
 
 import { getJson, send } from "./api.js";
-import { announce, byId, has, make, makeTable, showFault } from "./dom.js";
-import { age, metricName, time } from "./format.js";
+import { announce, byId, has, make, makeAge, makeTable, sayAges, showFault } from "./dom.js";
+import { metricName, time } from "./format.js";
 
 const POLL_MS = 5000;
 const SILENCE = "8h";
@@ -39,7 +39,6 @@ function actions(alert) {
 
 function item(alert) {
   const notes = [
-    `Since ${time(alert.since)} (${age(alert.since)})`,
     ...(alert.acknowledged ? [`acknowledged by ${alert.acknowledged_by}`] : []),
     ...(alert.silenced_until ? [`silenced until ${time(alert.silenced_until)}`] : []),
   ];
@@ -47,7 +46,7 @@ function item(alert) {
   return make("li", {}, [
     make("p", {}, graph ? title : make("a", { href: `/graphs/${encodeURIComponent(alert.graph)}` }, title)),
     make("p", { id: `alert-says-${alert.id}` }, alert.summary ?? ""),
-    make("p", { class: "muted small" }, `${notes.join(", ")}.`),
+    make("p", { class: "muted small" }, [`Since ${time(alert.since)} (`, makeAge(alert.since), `)${notes.map((note) => `, ${note}`).join("")}.`]),
     make("div", { class: "segments" }, actions(alert)),
   ]);
 }
@@ -92,5 +91,6 @@ const attempt = () => look().catch((error) => console.debug(error));
 
 if (has("alerts")) {
   await attempt();
+  setInterval(sayAges, POLL_MS);
   setInterval(() => document.hidden || attempt(), POLL_MS);
 }

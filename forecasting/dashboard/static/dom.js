@@ -1,5 +1,7 @@
 // Making elements, and the parts that every page has: theme, announcements, faults.
 
+import { age } from "./format.js";
+
 export const byId = (id) => document.getElementById(id);
 
 /** Return an element; `content` is text, an element or a list of both, and never read as HTML. */
@@ -39,6 +41,16 @@ export function keepFocus(place, change) {
   const { id } = place.contains(document.activeElement) ? document.activeElement : {};
   change();
   if (id) byId(id)?.focus();
+}
+
+/** Return how long ago a time was, in words that `sayAges` keeps true. */
+export function makeAge(when) {
+  return make("span", { "data-age-of": when }, age(when));
+}
+
+/** Say anew how long ago everything is that `makeAge` has made. */
+export function sayAges() {
+  for (const place of document.querySelectorAll("[data-age-of]")) place.textContent = age(place.dataset.ageOf);
 }
 
 /** Tell whether the service has a part that not every service has. */

@@ -1,8 +1,8 @@
 // The page of all graphs.
 
 import { getFresh, getJson, setUpKey } from "./api.js";
-import { announce, byId, make, setUpTheme, showFault } from "./dom.js";
-import { age, number, stepMs, stepName, time } from "./format.js";
+import { announce, byId, make, makeAge, sayAges, setUpTheme, showFault } from "./dom.js";
+import { number, stepMs, stepName, time } from "./format.js";
 
 const POLL_MS = 5000;
 const SPARK_STEPS = 336;
@@ -48,7 +48,7 @@ function card(info) {
   ];
   const element = make("li", { class: "card graph" }, [
     make("h2", {}, make("a", { href: `/graphs/${encodeURIComponent(info.graph)}` }, info.graph)),
-    make("p", { class: "muted small" }, info.last_step ? `Last step ${time(info.last_step)} · ${age(info.last_step)}` : "No step is closed yet"),
+    make("p", { class: "muted small" }, info.last_step ? [`Last step ${time(info.last_step)} · `, makeAge(info.last_step)] : "No step is closed yet"),
     spark,
     make("dl", { class: "inline" }, facts.map(([name, value]) => make("div", {}, [make("dt", {}, name), make("dd", {}, value)]))),
   ]);
@@ -96,4 +96,6 @@ setUpTheme();
 setUpKey();
 byId("search").addEventListener("input", filter);
 await look();
+// Also while nothing new comes, and most of all then.
+setInterval(sayAges, POLL_MS);
 setInterval(() => document.hidden || look(), POLL_MS);

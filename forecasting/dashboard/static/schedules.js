@@ -15,21 +15,22 @@ const field = (name) => byId(`schedule-${name}`);
 export async function setUpSchedules(graph, signal) {
   if (!has("schedules")) return;
   let said = null;
+  let mine = [];
   const look = async (isForced = false) => {
     const { schedules } = await getJson("/v1/report-schedules", { signal });
-    const mine = schedules.filter((one) => one.graph === graph);
+    mine = schedules.filter((one) => one.graph === graph);
     const now = JSON.stringify(mine);
     if (isForced || now !== said) show(mine, () => look(true));
     said = now;
   };
-  await setUpForm(graph, () => look(true));
+  await setUpForm(graph, () => look(true), (name) => mine.find((one) => one.name === name));
   byId("schedules-section").hidden = false;
   await look();
   const timer = setInterval(() => document.hidden || look().catch(showFault), POLL_MS);
   signal.addEventListener("abort", () => clearInterval(timer));
 }
 
-async function setUpForm(graph, look) {
+async function setUpForm(graph, look, known) {
   field("timezone").value = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
   byId("schedule-zones").replaceChildren(...["UTC", ...Intl.supportedValuesOf("timeZone")].map((zone) => make("option", { value: zone })));
   const { targets } = await getJson(`/v1/report-targets?graph=${encodeURIComponent(graph)}`);
@@ -40,22 +41,26 @@ async function setUpForm(graph, look) {
   );
   byId("schedule-form").addEventListener("submit", (event) => {
     event.preventDefault();
-    put(graph).then(look).catch(sayFaults);
+    put(graph, known).then(look).catch(sayFaults);
   });
 }
 
 const chosenTargets = () => [...byId("schedule-targets").querySelectorAll("input")].filter((box) => box.checked).map((box) => box.value);
 
-async function put(graph) {
+async function put(graph, known) {
   sayFaults(null);
   const name = field("name").value.trim();
   const body = {
     graph, cron: field("cron").value.trim(), timezone: field("timezone").value.trim(), horizon: Number(field("horizon").value),
     deliver: chosenTargets(), missed: field("missed").value,
   };
+  // What the form does not ask stays as it is.
+  const before = known(name);
+  if (before) Object.assign(body, { seed: before.seed, paused: before.paused });
   const kept = await (await send(at(name), { method: "PUT", body: JSON.stringify(body) })).json();
-  announce(`The schedule ${kept.name} is set; the next report is due ${kept.next ? `${time(kept.next)} UTC` : "never"}.`);
-  byId("schedule-says").textContent = `${kept.name} is set: next ${kept.next ? `${time(kept.next)} UTC` : "never"}.`;
+  const due = kept.paused ? "when it is resumed" : kept.next ? `${time(kept.next)} UTC` : "never";
+  announce(`The schedule ${kept.name} is set; the next report is due ${due}.`);
+  byId("schedule-says").textContent = `${kept.name} is set: next ${due}.`;
 }
 
 /** Say beside each field what is wrong with it, and above the button what is wrong with none of them. */

@@ -64,9 +64,15 @@ def request(
         port = parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError:
         raise DeliveryError(f"{_shown(url)} has no port that can be used", is_final=True) from None
+    try:
+        asked = httpx.URL(url)
+    except httpx.InvalidURL:
+        raise DeliveryError(f"{_shown(url)} is no address that can be used", is_final=True) from None
+    # As it goes over the wire: letters beyond ASCII in Punycode.
+    host = asked.raw_host.decode("ascii")
     address = _allowed(host, resolve_host(host, port), allow_private=allow_private)
-    pinned = httpx.URL(url).copy_with(host=address)
-    sent = {**headers, "Host": parts.netloc}
+    pinned = asked.copy_with(host=address)
+    sent = {**headers, "Host": asked.netloc.decode("ascii")}
     try:
         with (
             httpx.Client(timeout=timeout_s, follow_redirects=False, trust_env=False) as client,

@@ -1,5 +1,6 @@
 """What is delivered, in the shapes that targets need: files, a notice for programs, a message for people."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +41,9 @@ class Parcel:
 def report_parcel(key: str, report: ReportRow, html: bytes, bundle: bytes) -> Parcel:
     """Return a finished report as a parcel; its name is that of a schedule's slot."""
     moment = format_time(report.slot_us if report.slot_us is not None else report.created_us)
-    stem = f"{report.graph}-{report.schedule or report.id[:12]}-{moment}".replace(":", "")
+    # Hyphens join what may itself have some, and colons go: the digest tells apart what reads alike then.
+    digest = hashlib.sha256(f"{report.graph} {report.schedule or report.id}".encode()).hexdigest()[:8]
+    stem = f"{report.graph}-{report.schedule or report.id[:12]}-{moment}-{digest}".replace(":", "")
     return Parcel(
         key=key,
         stem=stem,

@@ -77,8 +77,14 @@ def test_expected_time_is_the_first_at_which_the_rule_is_met() -> None:
     paths[9:, 180:270] = 0
     said = found(rule(within=48, below=1, probability=0.8), paths, history(30))
     assert said.probability == pytest.approx(0.9)
-    assert said.expected_us == START_US + (30 + 9) * HOUR_US
+    # By the end of the tenth step.
+    assert said.expected_us == START_US + (30 + 10) * HOUR_US
     assert found(rule(within=8, below=1, probability=0.8), paths, history(30)).expected_us is None
+
+
+def test_sum_is_expected_by_the_end_of_its_day() -> None:
+    said = found(rule(within=48, above=1, aggregate="day"), np.full((HORIZON, N_PATHS), 50.0), history(30))
+    assert said.expected_us == START_US + 48 * HOUR_US
 
 
 @pytest.mark.parametrize("size", [1, 7, 60])
@@ -154,6 +160,9 @@ def test_rule_that_steps_do_not_fit_says_so() -> None:
     with pytest.raises(UnfitRuleError, match="make up no day"):
         check_fit(daily, 7 * HOUR_US)
     check_fit(rule(below=1, within="2d", aggregate="day"), HOUR_US)
+    with pytest.raises(UnfitRuleError, match="more than 36,500 steps of 1h"):
+        check_fit(rule(below=1, within="218w"), HOUR_US)
+    check_fit(rule(below=1, within="217w"), HOUR_US)
 
 
 def test_rule_over_all_graphs_is_over_what_its_key_may_see() -> None:

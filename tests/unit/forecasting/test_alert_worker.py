@@ -340,9 +340,27 @@ def test_delivery_says_in_words_and_facts_what_has_changed(side, store, tmp_path
     assert (said["rule"], said["graph"], said["metric"], said["state"]) == ("odd", "town", "events", "firing")
     assert said["links"]["page"] == "/graphs/town"
     text = texts[1].read_text()
-    assert "events of town was 5000" in text
+    assert "events of town was 5,000 in the step" in text
     assert "outside the 95 % interval" in text
     assert "/silence" in text
+
+
+def test_what_waits_to_be_tried_again_waits_for_the_end_of_a_silence(side, store, monkeypatch) -> None:
+    fired(side, store)
+    is_down = True
+
+    def send(*_: object) -> None:
+        if is_down:
+            raise DeliveryError("not now")
+
+    monkeypatch.setattr(kinds, "send", send)
+    assert side.deliver() == 1
+    side.alerts.silence(side.one().id, side.now + 8 * HOUR_US)
+    is_down = False
+    side.now += HOUR_US
+    assert side.deliver() == 0
+    side.now += 8 * HOUR_US
+    assert side.deliver() == 1
 
 
 def test_what_is_over_never_arrives_before_what_began(side, store, monkeypatch) -> None:

@@ -99,6 +99,14 @@ def test_each_day_has_one_report_where_the_clock_is_put_back(side: Side, clock: 
     assert slots(side) == ["10-24T00:30", "10-25T00:30", "10-26T01:30"]
 
 
+@pytest.mark.parametrize("after", ["2026-10-25T00:00", "2026-10-25T00:59", "2026-10-25T01:05", "2026-10-25T01:59"])
+def test_no_slot_lies_before_what_it_follows_where_an_hour_is_repeated(after: str) -> None:
+    moment = datetime.fromisoformat(after).replace(tzinfo=UTC)
+    found = DAILY.next_us(round(moment.timestamp() * 1e6))
+    assert found is not None
+    assert datetime.fromtimestamp(found / 1e6, UTC) > moment
+
+
 @pytest.mark.parametrize(
     ("missed", "made", "skipped"),
     [

@@ -5,6 +5,7 @@ import hmac
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -142,6 +143,30 @@ def test_connection_goes_to_the_address_that_was_checked() -> None:
     assert seen[0][2]["host"] == f"name.invalid:{port}"
 
 
+def test_name_with_letters_beyond_ascii_is_told_as_it_goes_over_the_wire() -> None:
+    asked = []
+
+    def resolve(host: str, _port: int) -> list[str]:
+        asked.append(host)
+        return ["127.0.0.1"]
+
+    with receiver(200) as (url, seen):
+        port = url.rpartition(":")[2]
+        target = f"http://bücher.example:{port}/x"
+        guard.request("POST", target, {}, b"b", allow_private=True, timeout_s=5, resolve_host=resolve)
+    assert asked == ["xn--bcher-kva.example"]
+    assert seen[0][2]["host"] == f"xn--bcher-kva.example:{port}"
+
+
+def test_files_of_graphs_and_schedules_that_read_alike_have_names_of_their_own() -> None:
+    alike = [("town", "north-weekly"), ("town-north", "weekly"), ("town:north", "weekly"), ("townnorth", "weekly")]
+    stems = {
+        report_parcel("key", replace(REPORT, graph=graph, schedule=schedule), b"", b"").stem
+        for graph, schedule in alike
+    }
+    assert len(stems) == len(alike)
+
+
 def test_s3_signature_is_that_of_the_published_example() -> None:
     """Example "PUT Object" of the Signature Version 4 documentation."""
     digest = hashlib.sha256(b"Welcome to Amazon S3.").hexdigest()
@@ -172,8 +197,8 @@ def test_s3_puts_page_and_data_under_one_name_of_the_slot(secret: str) -> None:
             )
         )
     assert [(method, path) for method, path, _, _ in seen] == [
-        ("PUT", "/b/r/townreply-weekly-2023-11-14T221320Z.zip"),
-        ("PUT", "/b/r/townreply-weekly-2023-11-14T221320Z.html"),
+        ("PUT", "/b/r/townreply-weekly-2023-11-14T221320Z-556254de.zip"),
+        ("PUT", "/b/r/townreply-weekly-2023-11-14T221320Z-556254de.html"),
     ]
     for _, _, headers, body in seen:
         assert headers["x-amz-content-sha256"] == hashlib.sha256(body).hexdigest()
@@ -185,8 +210,8 @@ def test_folder_holds_each_slot_once_however_often_it_is_sent(tmp_path: Path) ->
     send(target)
     send(target)
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
-        "townreply-weekly-2023-11-14T221320Z.html",
-        "townreply-weekly-2023-11-14T221320Z.zip",
+        "townreply-weekly-2023-11-14T221320Z-556254de.html",
+        "townreply-weekly-2023-11-14T221320Z-556254de.zip",
     ]
 
 

@@ -13,11 +13,12 @@ from forecast_cases import START_US, some_history
 from forecasting.live import LiveState
 from forecasting.reports import findings
 from forecasting.reports.contents import ReportRequest
+from forecasting.reports.documents import last_forecast
 from forecasting.reports.index import entry, render_index
 from forecasting.reports.making import Report, ReportCancelledError, make_report
-from infra.errors import StoreError
+from infra.errors import StoreError, UsageError
 from infra.schema import METRIC_INDEX, METRIC_NAMES
-from infra.steps import DAY_US, HOUR_US, format_time
+from infra.steps import DAY_US, HOUR_US, WEEK_US, format_time
 from models.baselines import ProfileLevel
 from models.contract import History
 from stream.store.base import GraphInfo, SnapshotTable
@@ -157,12 +158,31 @@ def test_next_report_scores_the_last(report: Report, tmp_path) -> None:
     assert events["in_80"] == pytest.approx(((seen >= near["q0.1"][:48]) & (seen <= near["q0.9"][:48])).mean())
     assert events["naive_mae"] == pytest.approx(np.abs(seen - longer.values[STEPS - 168 : STEPS - 120, 0]).mean())
     assert {move["column"] for move in past["moves"]} == {"events", "active_nodes", "total_nodes"}
+    # Of a month, and said to be one.
+    (start,) = {move["start"] for move in past["moves"] if move["scale"] == "month"}
+    month = np.datetime64(start.removesuffix("Z")).item().strftime("%b %Y")
+    assert f"What both forecast of {month}:" in following.html.decode()
+    assert f"Of the first {events['n']} steps after the last report" in " ".join(following.facts["summary"])
+
+
+def test_forecast_of_other_steps_is_not_scored(report: Report, tmp_path) -> None:
+    assert last_forecast(report.facts, HOUR_US) is not None
+    assert last_forecast(report.facts, DAY_US) is None
 
 
 def test_report_of_replaced_snapshots_is_refused(tmp_path) -> None:
     live = state_of(valid_history())
     with pytest.raises(StoreError, match="replaced"):
         make_report(Reader(valid_history(100)), live, ReportRequest(10, 0, 20), made="x", chunk_steps=10)
+
+
+def test_report_that_would_end_behind_the_last_date_is_refused(tmp_path) -> None:
+    history = valid_history(20)
+    live = state_of(replace(history, step_us=12 * WEEK_US))
+    with pytest.raises(UsageError, match="36,500 steps of 12w end behind the year 9999") as caught:
+        make_report(Reader(history), live, ReportRequest(36_500, 0, 20), made="x", chunk_steps=512)
+    assert caught.value.fix is not None
+    assert "at most 34," in caught.value.fix
 
 
 def test_report_can_be_stopped(tmp_path) -> None:
