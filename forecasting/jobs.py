@@ -14,7 +14,7 @@ from typing import Any
 from forecasting import job_chunks
 from forecasting.bookkeeping.base import Connection
 from forecasting.service_file import ServiceFile
-from infra.errors import GraphtideError
+from infra.errors import GraphtideError, StoreError
 from infra.settings import JobSettings
 from models.contract import PathChunk
 from models.futures import part
@@ -177,7 +177,12 @@ class Jobs:
             )
 
     def chunks(self, job: Job, after_step: int = 0) -> Iterator[PathChunk]:
-        """Yield the chunks kept so far that hold steps behind the first `after_step`, cut to those."""
+        """Yield the chunks kept so far that hold steps behind the first `after_step`, cut to those.
+
+        Raises:
+            StoreError: they cannot be read, or the job's time was over before all of them were.
+        """
+        done = after_step
         places = self._file.rows(
             "SELECT first_step FROM job_chunks WHERE job_id = ? AND first_step + steps > ? ORDER BY first_step",
             (job.id, after_step),
@@ -185,10 +190,14 @@ class Jobs:
         for (first,) in places:
             rows = self._file.rows("SELECT body FROM job_chunks WHERE job_id = ? AND first_step = ?", (job.id, first))
             if not rows:
-                return  # its time was over while it was read
+                break
             request = job.request
             chunk = job_chunks.unpack(rows[0][0], first, request.metrics, request.quantiles, request.paths)
             yield part(chunk, max(0, after_step - first), len(chunk))
+            done = first + len(chunk)
+        if done < job.steps_done:
+            # Were this no error, what was read so far would look like the whole.
+            raise StoreError(f"the forecast {job.id} was removed while it was read: its time is over")
 
     def claim(self, worker: str) -> Job | None:
         """Take the oldest job that waits, or whose process no longer reports; None if there is none."""

@@ -8,7 +8,7 @@ import re
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 from forecasting.service_file import ServiceFile
@@ -39,6 +39,7 @@ class Key:
         scope: what it may do.
         graphs: which graphs it may do that with: names, prefixes that end with `*`, `*` for all.
         created_us, revoked_us: times in UTC microseconds; None while it is valid.
+        digest: hash of its secret; empty where that was not read.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Key:
     graphs: tuple[str, ...]
     created_us: int = 0
     revoked_us: int | None = None
+    digest: bytes = field(default=b"", compare=False, repr=False)
 
     def allows(self, scope: Scope, graph: str) -> bool:
         """Tell whether the key may do `scope` with `graph`; `*` asks for all graphs."""
@@ -125,10 +127,10 @@ class Keys:
         """Return all keys, revoked ones too, in the order in which they were made."""
         return [_key(row) for row in self._file.rows(f"SELECT {_COLUMNS} FROM keys ORDER BY created_us, id")]
 
-    def valid(self) -> list[tuple[Key, bytes]]:
-        """Return the keys that are not revoked, with the hashes of their secrets."""
+    def valid(self) -> list[Key]:
+        """Return the keys that are not revoked, with the digests of their secrets."""
         sql = f"SELECT secret_hash, {_COLUMNS} FROM keys WHERE revoked_us IS NULL"
-        return [(_key(row[1:]), row[0]) for row in self._file.rows(sql)]
+        return [replace(_key(row[1:]), digest=bytes(row[0])) for row in self._file.rows(sql)]
 
     def exist(self) -> bool:
         """Tell whether a key was ever made: revoking the last one must not open the service."""
@@ -149,14 +151,14 @@ class KeyRing:
 
     Args:
         keys: where they come from.
-        refresh_s: how long a revoked key may still be taken for valid.
+        refresh_s: how long a key that was revoked, or an old secret, may still be taken for valid.
     """
 
     def __init__(self, keys: Keys, *, refresh_s: float) -> None:
         self._keys = keys
         self._refresh_s = refresh_s
         self._read_at = float("-inf")
-        self._valid: dict[str, tuple[Key, bytes]] = {}
+        self._valid: dict[str, Key] = {}
         self._is_open = False
         self._reading: asyncio.Task[None] | None = None
 
@@ -172,19 +174,20 @@ class KeyRing:
         match = _TOKEN.fullmatch(token or "")
         if match is None:
             return None
-        key, digest = self._valid.get(match[1], (None, b"\0" * 32))
+        key = self._valid.get(match[1])
         # Compared also where there is no such key, so that the time does not tell.
-        is_right = hmac.compare_digest(_hash(match[2]), digest)
+        is_right = hmac.compare_digest(_hash(match[2]), b"\0" * 32 if key is None else key.digest)
         return key if is_right else None
 
     async def holds(self, key: Key) -> bool:
-        """Tell whether a caller whose key was valid may go on.
+        """Tell whether a caller whose key was valid may go on: it was neither revoked nor given a new secret since.
 
         Raises:
             StoreError: the keys cannot be read.
         """
         await self._refresh()
-        return self._is_open or key.id in self._valid
+        known = self._valid.get(key.id)
+        return self._is_open or (known is not None and known.digest == key.digest)
 
     async def _refresh(self) -> None:
         if time.monotonic() - self._read_at <= self._refresh_s:
@@ -198,7 +201,7 @@ class KeyRing:
     async def _read(self) -> None:
         begun_at = time.monotonic()
         valid, is_open = await asyncio.to_thread(lambda: (self._keys.valid(), not self._keys.exist()))
-        self._valid = {key.id: (key, digest) for key, digest in valid}
+        self._valid = {key.id: key for key in valid}
         self._is_open, self._read_at = is_open, begun_at
 
     def _was_read(self, reading: asyncio.Task[None]) -> None:

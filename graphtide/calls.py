@@ -92,7 +92,8 @@ def ask(
     idempotency_key: str | None,
 ) -> Call[Job]:
     """Ask for a long forecast; the key makes a repetition harmless."""
-    wanted = {"horizon": horizon, "metrics": metrics, "quantiles": quantiles, "seed": seed, "paths": paths}
+    levels = None if quantiles is None else [float(level) for level in _levels(quantiles)]
+    wanted = {"horizon": horizon, "metrics": metrics, "quantiles": levels, "seed": seed, "paths": paths}
     body = {
         key: list(value) if isinstance(value, Sequence) else value for key, value in wanted.items() if value is not None
     }
@@ -102,7 +103,7 @@ def ask(
         f"{_path(name)}/forecasts",
         lambda answer: Job.of(answer.json()),
         headers=headers,
-        content=json.dumps(body).encode(),
+        content=json.dumps(body, default=_plain).encode(),
     )
 
 
@@ -143,6 +144,18 @@ def send(
         lines = b"\n".join(json.dumps(record, default=str).encode() for record in records[begin : begin + batch])
         headers = {"Idempotency-Key": f"{key}-{begin}", "Content-Type": "application/x-ndjson"}
         yield begin, Call("POST", f"{_path(name)}/events", _document, headers=headers, content=lines)
+
+
+def all_rejected(error: ApiError) -> Mapping[str, Any]:
+    """Return what a refusal says of a batch of which no record is an event, as the answer would to any other batch.
+
+    Raises:
+        ApiError: it was refused for another reason.
+    """
+    document = error.document
+    if error.status != 422 or error.kind != "invalid-body" or "rejected" not in document:
+        raise error
+    return {"accepted": 0, "rejected": document["rejected"], "errors": document.get("errors", ())}
 
 
 def live_params(
@@ -214,7 +227,24 @@ def _path(name: str) -> str:
 
 def _names(metrics: Sequence[str] | None, quantiles: Sequence[float] | None) -> dict[str, str]:
     names = {} if metrics is None else {"metrics": ",".join(metrics)}
-    return names | ({} if quantiles is None else {"quantiles": ",".join(f"{level:g}" for level in quantiles)})
+    return names | ({} if quantiles is None else {"quantiles": ",".join(_levels(quantiles))})
+
+
+def _levels(quantiles: Sequence[float]) -> list[str]:
+    # Short: what was computed as 0.30000000000000004 is meant as 0.3.
+    return [f"{level:g}" for level in quantiles]
+
+
+def _plain(value: object) -> Any:
+    """Return a number or an array of numpy, or a column of pandas, as JSON has it.
+
+    Raises:
+        TypeError: it is none of them.
+    """
+    to_plain: Callable[[], Any] | None = getattr(value, "tolist", None)
+    if to_plain is None:
+        raise TypeError(f"a {type(value).__name__} cannot be sent as JSON")
+    return to_plain()
 
 
 def _iso(moment: Moment) -> str:

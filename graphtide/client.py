@@ -9,8 +9,9 @@ import pandas as pd
 from httpx_sse import EventSource, ServerSentEvent
 
 from graphtide import calls
-from graphtide.calls import RETRIED, STREAM_TRIES, STREAM_WAIT_S, Call, Moment
+from graphtide.calls import RETRIED, STREAM_WAIT_S, Call, Moment
 from graphtide.errors import ApiError, UnreachableError
+from graphtide.patience import Patience
 from graphtide.progress import Bar
 from graphtide.results import Chunk, Forecast, Graph, Job, News, Taken, snapshot_frame
 
@@ -29,6 +30,7 @@ class Client:
         timeout_s: for a connection, and for each part of an answer.
         max_wait_s: the longest `Retry-After` that is waited for.
         transport: in the place of the network.
+        sleep, clock: in the place of those of the machine.
     """
 
     def __init__(
@@ -40,11 +42,14 @@ class Client:
         max_wait_s: float = 60.0,
         transport: httpx.BaseTransport | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         headers = {} if key is None else {"Authorization": f"Bearer {key}"}
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, transport=transport)
+        self._timeout_s = timeout_s
         self._max_wait_s = max_wait_s
         self._sleep = sleep
+        self._clock = clock
 
     def __enter__(self) -> Self:
         return self
@@ -206,11 +211,19 @@ class Client:
     ) -> Taken:
         """Send events, `batch` at a time: rows of a frame or objects with `src`, `dst`, `ts` and what else there is.
 
-        After an error the same call with the same key goes on: what was taken is not taken twice.
+        After an error the same call with the same key goes on: what was taken is not taken twice. That no record of
+        a batch is an event is an error only where no record of all the others is one either.
         """
         taken = Taken()
+        refused: ApiError | None = None
         for before, call in calls.send(graph, events, batch=batch, idempotency_key=idempotency_key):
-            taken = taken.plus(self._call(call), before)
+            try:
+                document: Mapping[str, Any] = self._call(call)
+            except ApiError as error:
+                document, refused = calls.all_rejected(error), refused or error
+            taken = taken.plus(document, before)
+        if refused is not None and not taken.accepted:
+            raise refused
         return taken
 
     def _call(self, call: Call[Answer]) -> Answer:
@@ -234,27 +247,25 @@ class Client:
 
     def _events(self, path: str, params: Mapping[str, str], last_id: str) -> Iterator[ServerSentEvent]:
         """Yield the events of a stream; whoever has had enough stops asking."""
-        tries = 0
+        patience = Patience(path, timeout_s=self._timeout_s, max_wait_s=self._max_wait_s, clock=self._clock)
         while True:
             cause: Exception | None = None
-            wait_s = STREAM_WAIT_S * 2**tries
             headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
             try:
                 with self._http.stream("GET", path, params=dict(params), headers=headers) as answer:
                     if not answer.is_success:
                         answer.read()
                         calls.refuse(answer)
+                    patience.opened()
                     for event in EventSource(answer).iter_sse():
                         if event.data:
-                            tries, last_id = 0, event.id or last_id
+                            patience.told()
+                            last_id = event.id or last_id
                             yield event
             except httpx.TransportError as error:
                 cause = error
             except ApiError as error:
                 if error.status not in RETRIED:
                     raise
-                cause, wait_s = error, max(wait_s, error.retry_after_s or 0)
-            tries += 1
-            if tries >= STREAM_TRIES:
-                raise UnreachableError(f"the stream {path} broke {tries} times in a row") from cause
-            self._sleep(min(wait_s, self._max_wait_s))
+                cause = error
+            self._sleep(patience.wait_s(cause))

@@ -149,7 +149,8 @@ def series_frame(outputs: Sequence[Document], paths: Document | None = None) -> 
     parts = []
     for one in outputs:
         steps = len(one["mean_forecast"])
-        index = pd.date_range(one["start_timestamp"], periods=steps, freq=_offset(one["frequency"]))
+        # In microseconds, as Arrow has them: nanoseconds end in the year 2262.
+        index = pd.date_range(one["start_timestamp"], periods=steps, freq=_offset(one["frequency"]), unit="us")
         quantiles = {f"q{level}": values for level, values in one["quantiles"].items()}
         futures = {f"{_PATH}{path}": values for path, values in enumerate((paths or {}).get(one["name"], ()))}
         columns = {"step_start": index, "metric": one["name"], "mean": one["mean_forecast"], **quantiles, **futures}

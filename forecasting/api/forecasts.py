@@ -117,13 +117,17 @@ async def stream(
         if not is_step or int(last_event_id) > most:
             raise parameter_problem("Last-Event-ID", last_event_id, f"a step from 0 to {most}", 0)
         after = int(last_event_id)
+
+    async def is_over() -> bool:
+        return service.subscriptions.draining or not await service.lets_stay(caller)
+
     events = streams.events(
         service.jobs,
         job.id,
         after,
         media_type,
         heartbeat_s=service.settings.api.heartbeat_s,
-        is_over=lambda: service.subscriptions.draining,
+        is_over=is_over,
     )
     return EventStream(service, caller.id, events, media_type)
 

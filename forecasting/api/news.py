@@ -13,7 +13,6 @@ from forecasting.api.short_forecasts import ShortForecast, short_forecast
 from forecasting.api.streams import HEARTBEATS, written
 from forecasting.api.subscriptions import View
 from forecasting.keys import Key
-from infra.errors import StoreError
 from infra.steps import format_time
 from stream.store.base import GraphInfo
 
@@ -81,12 +80,8 @@ class News:
         service, graph = self._service, self._wanted.graph
         if service.subscriptions.draining:
             return "the service is stopped; connect again"
-        try:
-            if not await service.keyring.holds(self._wanted.caller):
-                return "the API key is not valid any more"
-        except StoreError as error:
-            # Whoever was let in stays while keys cannot be read.
-            _log.warning("API keys cannot be read: %s", error.message)
+        if not await service.lets_stay(self._wanted.caller):
+            return "the API key is not valid any more"
         if graph not in service.following.graphs and service.following.store_error is None:
             return "the graph is gone"
         return None

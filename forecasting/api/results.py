@@ -1,7 +1,7 @@
 """Results of long-range forecasts as files: JSON, CSV, Parquet or Arrow, written as they are read."""
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, cast
 
@@ -27,19 +27,30 @@ TEXTS = (JSON, CSV)
 def accepted(header: str | None, offered: tuple[str, ...]) -> str:
     """Return which of the offered media types an `Accept` header prefers; the first for none.
 
+    Of equal weights the type named first wins.
+
     Raises:
         Problem: 406, none of them is wanted.
     """
-    best, best_weight = None, 0.0
-    for wanted, weight in weighted(header or "*/*"):
-        for media_type in offered:
-            if wanted in {"*/*", media_type, f"{media_type.partition('/')[0]}/*"} and weight > best_weight:
-                best, best_weight = media_type, weight
-    if best is None:
+    ranges = list(weighted(header or "*/*"))
+    best = max(offered, key=lambda media_type: _wish(media_type, ranges))
+    if _wish(best, ranges)[0] <= 0:
         raise Problem(
             406, "not-acceptable", f"Accept names none of {', '.join(offered)}", offered=offered, example=offered[0]
         )
     return best
+
+
+def _wish(media_type: str, ranges: Sequence[tuple[str, float]]) -> tuple[float, int]:
+    """Return the weight of a media type, and what is greater the earlier it is named.
+
+    The closest range tells, whatever a wider one says (RFC 9110, section 12.5.1).
+    """
+    for closest in (media_type, f"{media_type.partition('/')[0]}/*", "*/*"):
+        wishes = [(max(0.0, weight), -place) for place, (name, weight) in enumerate(ranges) if name == closest]
+        if wishes:
+            return max(wishes)
+    return 0.0, 0
 
 
 def about(job: Job) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What the routes of one process share: the followed store, the model thread, keys, jobs, reports, alerts, meters."""
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Annotated
@@ -37,6 +38,7 @@ from forecasting.service_file import ServiceFile
 from forecasting.store_patience import StorePatience
 from forecasting.tracing import Tracing, open_tracing
 from infra.breaker import Breaker
+from infra.errors import StoreError
 from infra.settings import Settings
 from stream.spool.file import Spool
 from stream.store.base import GraphInfo
@@ -45,6 +47,7 @@ from stream.store.base import GraphInfo
 KEPT_ROLLOUTS = 16
 # Steps rolled out at once: as many as are asked for unless a request says otherwise, so that a new state answers soon.
 ROLLOUT_BLOCK_STEPS = 24
+_log = logging.getLogger(__name__)
 
 
 class Service:
@@ -157,6 +160,15 @@ class Service:
             raise Problem(404, "unknown-graph", f"there is no graph {name[:200]!r}{meant}", near=near)
         require(caller, scope)
         return info
+
+    async def lets_stay(self, caller: Key) -> bool:
+        """Tell whether a caller who was let in may go on: streams end with their key."""
+        try:
+            return await self.keyring.holds(caller)
+        except StoreError as error:
+            # Whoever was let in stays while keys cannot be read.
+            _log.warning("API keys cannot be read: %s", error.message)
+            return True
 
 
 def _shared_cache(settings: Settings, telemetry: Telemetry, tracing: Tracing) -> SharedCache | None:

@@ -40,7 +40,7 @@ def split_records(body: bytes) -> list[bytes]:
     Items are cut out as they stand. Whether each is an event is not looked at.
 
     Raises:
-        ValueError: the body begins as an array and is none; it says why.
+        ValueError: the body begins as an array and is none, or one that is nested too deeply; it says why.
     """
     body = body.removeprefix(_BOM).strip()
     try:
@@ -49,9 +49,11 @@ def split_records(body: bytes) -> list[bytes]:
         if body.startswith(b"{") and b"\n" in body:
             # One object may stand on several lines.
             return [bytes(_ONE.decode(body))]
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         if body.startswith(b"["):
-            raise ValueError(f"the array cannot be read: {error}") from error
+            reason = "nested too deeply" if isinstance(error, RecursionError) else error
+            raise ValueError(f"the array cannot be read: {reason}") from error
+        # Lines, of which one alone is bad.
     return [line for line in (line.strip() for line in body.split(b"\n")) if line]
 
 

@@ -133,7 +133,7 @@ def test_a_long_forecast_is_the_same_in_chunks_and_as_a_whole(client: Client, ur
     assert whole.provenance["state_step"]
     together = pd.concat([chunk.frame for chunk in chunks], ignore_index=True)
     assert np.allclose(together[["mean", "q0.5"]], whole.frame[["mean", "q0.5"]], rtol=1e-6)
-    assert (together["step_start"] == whole.frame["step_start"]).all()
+    pd.testing.assert_series_equal(together["step_start"], whole.frame["step_start"])
     rest = list(client.chunks(job, after_step=300))
     assert [chunk.first_step for chunk in rest] == [300, 400]
     short = client.long_forecast("toy", 30, **asked)

@@ -13,7 +13,7 @@ from forecasting.service_file import ServiceFile
 from infra.settings import Settings
 from stream.store import open_reader
 from tests.conftest import Ran
-from tests.integration.serving import served, service_settings
+from tests.integration.serving import problem, served, service_settings
 
 URL = "/v1/graphs/town/events"
 CLOUD_EVENT = {"specversion": "1.0", "id": "1", "source": "/s", "type": "reply"}
@@ -88,6 +88,16 @@ def test_what_cannot_be_taken_is_refused_whole(
     with served(chosen(tmp_path, max_records=10, max_body_bytes=8192)) as client:
         answer = client.post(url, content=body, headers=headers)
     assert (answer.status_code, answer.json()["type"]) == (status, f"urn:graphtide:problem:{kind}")
+
+
+def test_one_record_that_is_nested_too_deeply_costs_the_others_nothing(client: httpx.Client) -> None:
+    deep = '{"src": ' + "[" * 100_000 + "]" * 100_000 + "}"
+    lines = client.post(URL, content=f"{deep}\n{json.dumps(event(1))}\n")
+    assert (lines.status_code, lines.json()["accepted"], lines.json()["rejected"]) == (202, 1, 1)
+    assert "nested too deeply" in lines.json()["errors"][0]["detail"]
+    for body in (deep, f"[{deep}, {json.dumps(event(1))}]"):
+        refused = problem(client.post(URL, content=body), 422, "invalid-body")
+        assert "nested too deeply" in refused["detail"]
 
 
 def test_they_reach_the_store_once(

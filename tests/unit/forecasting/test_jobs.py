@@ -179,6 +179,26 @@ def test_chunks_come_back_cut_behind_the_last_step_that_was_read(table: Jobs) ->
                 assert values[:, *at] == pytest.approx(whole.quantiles[after:, *at], rel=1e-6)
 
 
+def test_a_job_whose_time_is_over_is_not_taken_for_one_that_was_read_to_its_end(table: Jobs, clock: Clock) -> None:
+    job, _ = table.create("o", "g", REQUEST)
+    begun(table)
+    running = stands(table, job)
+    for chunk in cut(some_forecast(30), 10, 20):
+        body = job_chunks.pack(without_paths(chunk), REQUEST.metrics, REQUEST.quantiles)
+        table.keep(running, chunk.first_step, len(chunk), body)
+    table.finish(running)
+    done = stands(table, job)
+    halfway = table.chunks(done)
+    assert len(next(halfway)) == 10
+    clock.us += 61_000_000
+    table.sweep()
+    with pytest.raises(StoreError, match="its time is over"):
+        next(halfway)
+    with pytest.raises(StoreError, match="its time is over"):
+        next(table.chunks(done))
+    assert list(table.chunks(done, 30)) == []
+
+
 def test_large_whole_numbers_are_kept_to_the_last_digit() -> None:
     chunk = some_forecast(5)
     chunk.mean[:] = 2.0**24 + 1

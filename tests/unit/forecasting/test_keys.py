@@ -69,6 +69,24 @@ def test_rotation_ends_the_old_token(file: ServiceFile) -> None:
     assert found.id == key.id
 
 
+def test_whoever_was_let_in_may_go_on_until_the_key_or_its_secret_ends(file: ServiceFile) -> None:
+    keys = Keys(file)
+    _, old = keys.create("k", Scope.READ, ["toy"])
+    ring = KeyRing(keys, refresh_s=0)
+    before = caller_of(ring, old)
+    assert before is not None
+    assert asyncio.run(ring.holds(before))
+    _, new = keys.rotate("k")
+    after = caller_of(ring, new)
+    assert after is not None
+    assert not asyncio.run(ring.holds(before))
+    assert asyncio.run(ring.holds(after))
+    assert "digest" not in repr(before)
+    assert before == after, "it is the same key still"
+    keys.revoke("k")
+    assert not asyncio.run(ring.holds(after))
+
+
 def test_an_unknown_id_with_the_secret_of_another_is_refused(file: ServiceFile) -> None:
     keys = Keys(file)
     _, token = keys.create("k", Scope.READ, ["toy"])
@@ -93,7 +111,7 @@ class SlowKeys(Keys):
         self.asked = 0
         self.error: StoreError | None = None
 
-    def valid(self) -> list[tuple[Key, bytes]]:
+    def valid(self) -> list[Key]:
         self.asked += 1
         assert self.go_on.wait(10)
         if self.error is not None:

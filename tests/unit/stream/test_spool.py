@@ -62,6 +62,24 @@ def test_an_array_that_is_none_is_refused_as_a_whole(body: bytes) -> None:
         split_records(body)
 
 
+DEEP = b'{"src": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+
+
+@pytest.mark.parametrize("body", [b"[" + DEEP + b"]", b"[" * 100_000])
+def test_an_array_that_is_nested_too_deeply_is_refused_as_a_whole(body: bytes) -> None:
+    with pytest.raises(ValueError, match="nested too deeply"):
+        split_records(body)
+
+
+def test_a_line_that_is_nested_too_deeply_is_one_bad_record() -> None:
+    for lines in ([DEEP, event(1)], [event(1), DEEP], [DEEP]):
+        records = split_records(b"\n".join(lines))
+        assert records == lines
+        _, decoded = SpoolDecoder(Interner()).decode([Request(1, "g", tuple(records), 0)])
+        assert [bad.record for bad in decoded.bad] == [lines.index(DEEP)]
+        assert "nested too deeply" in decoded.bad[0].reason
+
+
 @given(st.binary(max_size=60))
 def test_any_body_is_cut_or_refused(body: bytes) -> None:
     try:

@@ -1,0 +1,58 @@
+"""What may be asked for with: plain numbers and lists, and those of numpy and pandas alike."""
+
+import json
+from typing import Any
+
+import httpx
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.unit.graphtide.client_cases import both_clients, call
+
+JOB = {
+    **{"id": "0" * 32, "graph": "toy", "status": "queued", "horizon": 5, "progress": {"steps_done": 0}},
+    **{"problem": None, "provenance": None},
+}
+WANTED = {"horizon": 5, "metrics": ["events", "new_nodes"], "quantiles": [0.1, 0.3, 0.5], "seed": 7, "paths": 2}
+
+
+@both_clients
+@pytest.mark.parametrize(
+    "given",
+    [
+        WANTED,
+        {
+            "horizon": np.int64(5),
+            "metrics": np.array(["events", "new_nodes"]),
+            "quantiles": np.array([0.1, 0.1 + 0.2, 0.5]),
+            "seed": np.uint8(7),
+            "paths": np.int32(2),
+        },
+        {
+            **WANTED,
+            "metrics": pd.Index(["events", "new_nodes"]),
+            "quantiles": np.array([0.1, 0.3, 0.5], dtype=np.float32),
+        },
+        {**WANTED, "metrics": ("events", "new_nodes"), "quantiles": pd.Series([0.1, 0.3, 0.5])},
+    ],
+)
+def test_a_job_and_a_short_forecast_are_asked_for_alike(is_async: bool, given: dict[str, Any]) -> None:
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        told = {"graph": "toy", "outputs": [], "provenance": {}}
+        return httpx.Response(200, json=JOB if request.method == "POST" else told)
+
+    call(is_async, answer, "ask", "toy", **given)
+    call(is_async, answer, "forecast", "toy", **given)
+    assert json.loads(asked[0].content) == WANTED
+    query = {"horizon": "5", "metrics": "events,new_nodes", "quantiles": "0.1,0.3,0.5", "seed": "7", "paths": "2"}
+    assert dict(asked[1].url.params) == query
+
+
+@both_clients
+def test_what_json_has_not_is_named(is_async: bool) -> None:
+    with pytest.raises(TypeError, match="a complex cannot be sent"):
+        call(is_async, lambda _: httpx.Response(500), "ask", "toy", 5j)

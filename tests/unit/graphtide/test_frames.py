@@ -1,0 +1,25 @@
+"""Answers as frames: their times reach as far as a forecast does."""
+
+import pandas as pd
+import pytest
+
+from graphtide.results import series_frame
+
+
+@pytest.mark.parametrize(
+    ("start", "frequency", "steps", "last"),
+    [
+        ("2026-03-06T12:00:00Z", "1h", 24, "2026-03-07T11:00:00Z"),
+        ("2250-01-01T00:00:00Z", "1d", 36_500, "2349-12-07T00:00:00Z"),
+        ("2300-01-01T00:00:00Z", "1w", 36_500, "2999-07-08T00:00:00Z"),
+    ],
+)
+def test_times_are_those_of_the_files_also_past_the_nanoseconds(
+    start: str, frequency: str, steps: int, last: str
+) -> None:
+    numbers = [0.0] * steps
+    one = {"name": "events", "start_timestamp": start, "frequency": frequency, "mean_forecast": numbers}
+    frame = series_frame([{**one, "quantiles": {"0.5": numbers}}])
+    assert frame["step_start"].dtype == pd.DatetimeTZDtype("us", "UTC")
+    assert frame["step_start"].iloc[0] == pd.Timestamp(start)
+    assert frame["step_start"].iloc[-1] == pd.Timestamp(last)
