@@ -27,6 +27,9 @@ from models.tokens import IS_COUNT, N_MODELLED
 _LEVELS = np.array(QUANTILE_LEVELS)
 # Offsets count in full when there are many more errors than this; few errors say little.
 _SHRINKAGE = 2000.0
+# No offset is larger, in units of the usual error. A series that wakes up in its validation part errs by many of the
+# small units of its sleep; moved by as many of those that it has then, its forecasts would know no bound.
+_MAX_OFFSET = 1.5
 # What the share below a level may differ from it, and what of the climate's loss a forecast has to stay under.
 TOLERANCE, SKILL_RATIO = 0.03, 0.99
 # The level of the slowest average is the climate of a series. Rivals are the levels but the anchor's, then profiles.
@@ -87,13 +90,16 @@ def _flat(values_NH: Tensor) -> FloatArray:
 
 
 def _conformal(errors_NMQ: FloatArray) -> FloatArray:
-    """Return the offset [M, Q] of each level: that quantile of its own errors, drawn towards 0 while they are few."""
+    """Return the offset [M, Q] of each level: that quantile of its own errors, drawn towards 0 while they are few.
+
+    At most `_MAX_OFFSET` either way.
+    """
     n = len(errors_NMQ)
     offsets = [
         np.quantile(errors_NMQ[..., q], min(1.0, np.ceil((n + 1) * level) / n), axis=0)
         for q, level in enumerate(_LEVELS)
     ]
-    return np.stack(offsets, axis=-1) * n / (n + _SHRINKAGE)
+    return np.clip(np.stack(offsets, axis=-1) * n / (n + _SHRINKAGE), -_MAX_OFFSET, _MAX_OFFSET)
 
 
 def _pinball(errors_NMQ: FloatArray) -> FloatArray:

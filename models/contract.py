@@ -48,11 +48,14 @@ class ForecastChunk:
         first_step: index of the first step of the chunk; the step after the last observed one is 0.
         mean: [H, M] float64.
         quantiles: [H, M, Q] float64 at `infra.schema.QUANTILE_LEVELS`, increasing along Q.
+        finer: [H, M, Q] the same before counts were drawn to whole numbers, for who draws paths; None where they were
+            not, and where nobody does.
     """
 
     first_step: int
     mean: FloatArray
     quantiles: FloatArray
+    finer: FloatArray | None = None
 
     def __len__(self) -> int:
         return len(self.mean)

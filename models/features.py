@@ -235,6 +235,11 @@ class CausalStatistics:
             np.concatenate([part.scale for part in parts]),
         )
 
+    @property
+    def scale(self) -> FloatArray:
+        """The unit of residuals of steps ahead."""
+        return _scale(self.square_sum, np.array(self.square_weight))
+
     def ahead(self, first: int, n: int, reach_steps: int) -> Tokens:
         """Return tokens of the steps `first` ... `first + n - 1` ahead; 1 is the next step to observe.
 
@@ -255,7 +260,7 @@ class CausalStatistics:
         # What is known of recent weeks says little of a far one.
         fade = np.where(_FADES, 1.0 / (1.0 + ((distance - 1.0) / (RIVAL_REACH_SEASONS * self.season)) ** 2), 1.0)
         rivals = anchor + fade[..., None] * (rivals - anchor)
-        scale = np.tile(_scale(self.square_sum, np.array(self.square_weight)), (n, 1))
+        scale = np.tile(self.scale, (n, 1))
         faded = [
             np.exp(-(distance[:, None] - 1) / _memory_steps(seasons, self.season)) * mean(total, weight)
             for seasons, total, weight in zip(MEMORY_SEASONS, self.memory_sum, self.memory_weight, strict=True)

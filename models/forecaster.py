@@ -279,7 +279,7 @@ class MambaForecaster:
                 errors = errors.noted(note)
             state = self._observe(state, piece)
         errors = errors.observe(observed, transform(values[:, MODELLED]))
-        return replace(state, errors=errors.settled(observed + len(values)))
+        return replace(state, errors=errors.settled(observed + len(values), state.statistics.scale))
 
     def _observe(self, state: ForecasterState, piece: FloatArray) -> ForecasterState:
         """Return the state after the steps of a piece [T, M], T > 0; its errors are as they were."""
@@ -309,6 +309,11 @@ class MambaForecaster:
         self, state: ForecasterState, horizon_steps: int, *, chunk_steps: int = 1024, seed: int = 0
     ) -> Iterator[ForecastChunk]:
         """Yield the forecast of the next `horizon_steps` in chunks; see `models.contract.Model.rollout`."""
+        return self._roll_out(state, horizon_steps, chunk_steps, seed, keep_finer=False)
+
+    def _roll_out(
+        self, state: ForecasterState, horizon_steps: int, chunk_steps: int, seed: int, *, keep_finer: bool
+    ) -> Iterator[ForecastChunk]:
         statistics, core = state.statistics, state.core
         dynamics = of_metric(self._ranks_of(statistics), "new_nodes")
         totals = TotalsAccumulator(state.totals, dynamics=dynamics, key=(seed, statistics.next_us))
@@ -321,9 +326,10 @@ class MambaForecaster:
             quantiles = np.zeros((len(modelled), N_METRICS, N_LEVELS))
             quantiles[:, MODELLED] = modelled
             mean = floored_mean(quantiles, LEVELS)
+            finer = quantiles.copy() if keep_finer else None
             quantiles[:, _COUNTS] = towards_whole(quantiles[:, _COUNTS])
             mean, quantiles = totals.complete(mean, quantiles)
-            yield ForecastChunk(first, mean, quantiles)
+            yield ForecastChunk(first, mean, quantiles, finer)
 
     def sample_paths(
         self,
@@ -336,7 +342,7 @@ class MambaForecaster:
         use_threads: bool = False,
     ) -> Iterator[PathChunk]:
         """Yield sample paths; see `models.contract.Model.sample_paths`."""
-        chunks = self.rollout(state, horizon_steps, chunk_steps=chunk_steps, seed=seed)
+        chunks = self._roll_out(state, horizon_steps, chunk_steps, seed, keep_finer=True)
         key = (seed, state.statistics.next_us)
         structure = self._ranks_of(state.statistics)
         return sample_paths(chunks, state.totals, structure, key=key, n_paths=n_paths, use_threads=use_threads)

@@ -136,8 +136,13 @@ class RecentErrors:
         error_DMQ[now] = residual_DM[..., None] - note.quantiles_DMQ[now]
         return replace(note, error_DMQ=error_DMQ)
 
-    def settled(self, observed: int) -> "RecentErrors":
-        """Return the errors with the corrections that follow from them after `observed` steps."""
+    def settled(self, observed: int, scale_M: FloatArray) -> "RecentErrors":
+        """Return the errors with the corrections that follow from them after `observed` steps.
+
+        Args:
+            observed: steps that were observed.
+            scale_M: the unit that residuals have by now.
+        """
         grid = _grid(self.reach)
         notes = [note for note in self.notes if observed - note.observed <= MAX_NOTES * self.stride]
         if not notes:
@@ -147,12 +152,16 @@ class RecentErrors:
         said_NDM = np.stack([note.quantiles_DMQ[..., _MEDIAN] for note in notes])
         # What one of the residual's units is in those of the metric, at the anchor.
         unit_NDM = np.stack([note.scale_DM * np.where(IS_COUNT, np.exp(note.anchor_DM), 1.0) for note in notes])
+        # A series that wakes up errs by many of the small units of its sleep: as many of those of now would be an error
+        # that nobody made.
+        change_NDM = np.stack([(note.scale_DM / scale_M).astype(np.float32) for note in notes])
         doubts, offsets = [], []
         for rows in grid.rows:
             error, said = error_NDMQ[:, rows], said_NDM[:, rows]
             doubt_M = _doubt(error[..., _MEDIAN], said, unit_NDM[:, rows], weight_N)
             doubts.append(doubt_M)
-            offsets.append(_offsets(error + (doubt_M.astype(np.float32) * said)[..., None], weight_N))
+            left = error + (doubt_M.astype(np.float32) * said)[..., None]
+            offsets.append(_offsets(left * change_NDM[:, rows, :, None], weight_N))
         moved = Calibration(grid.buckets, np.stack(offsets), 0, 0)
         return replace(self, notes=tuple(notes), doubts_KM=np.stack(doubts), moved=moved)
 

@@ -8,6 +8,7 @@ Shape suffixes: H steps, M metrics in the order of `METRIC_NAMES`, K modelled me
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,8 @@ from models.constraints import lower_to_larger
 from models.contract import FloatArray, ForecastChunk, PathChunk
 from models.paths import RankPaths, RankStructure, quantile_values
 
+# Of the 53 bits of a rank the first 20 say where it lies.
+_LATE_DIGITS = 2.0**20
 _LEVELS = np.array(QUANTILE_LEVELS)
 _MODELLED = [index for index, metric in enumerate(METRICS) if metric.kind is not Kind.TOTAL]
 _COUNTS = [index for index, metric in enumerate(METRICS) if metric.kind is Kind.COUNT]
@@ -58,19 +61,30 @@ def sample_paths(
     for chunk, ranks_HKP in ahead(ranked) if use_threads else ranked:
         values_HMP = np.zeros((len(chunk), len(METRICS), n_paths))
         values_HMP[:, _MODELLED] = _modelled(chunk, ranks_HKP)
-        values_HMP[:, _COUNTS] = np.rint(values_HMP[:, _COUNTS])
         np.maximum(values_HMP, 0, out=values_HMP)
+        values_HMP[:, _COUNTS] = _whole(values_HMP[:, _COUNTS], ranks_HKP[:, :1])
         values_HMP[:, _SHARES] = np.minimum(values_HMP[:, _SHARES], 1)
         lower_to_larger(values_HMP, totals=False)
         if len(chunk):
             values_HMP[:, _TOTALS] = totals_TP + np.cumsum(values_HMP[:, _NEWS], axis=0)
             totals_TP = values_HMP[-1, _TOTALS].copy()
         lower_to_larger(values_HMP, totals=True)
-        yield PathChunk(chunk.first_step, values_HMP, chunk)
+        yield PathChunk(chunk.first_step, values_HMP, replace(chunk, finer=None))
+
+
+def _whole(values_HCP: FloatArray, ranks_H1P: FloatArray) -> FloatArray:
+    """Return counts [H, C, P] as whole numbers whose mean over the paths is theirs: 0.3 is one on three paths of ten.
+
+    To the nearest whole number, the many hours of a rare event would be none. Which paths are rounded up is the same
+    for all counts of a step, so that those that are equal stay equal, and is told by digits of a rank [H, 1, P] that
+    are too late to tell its size.
+    """
+    return np.asarray(np.floor(values_HCP + (ranks_H1P * _LATE_DIGITS) % 1.0))
 
 
 def _modelled(chunk: ForecastChunk, ranks_HKP: FloatArray) -> FloatArray:
-    mean_HK, quantiles_HKQ = chunk.mean[:, _MODELLED], chunk.quantiles[:, _MODELLED]
+    through_HMQ = chunk.quantiles if chunk.finer is None else chunk.finer
+    mean_HK, quantiles_HKQ = chunk.mean[:, _MODELLED], through_HMQ[:, _MODELLED]
     values_HKP = quantile_values(quantiles_HKQ, _LEVELS, ranks_HKP)
     # Rarer than the outermost level can say: a path then has one with the probability of the mean.
     rare_HK = (quantiles_HKQ[..., -1] <= 0) & (mean_HK > 0)

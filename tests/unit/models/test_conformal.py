@@ -43,6 +43,11 @@ def test_a_biased_net_is_moved_back(net: ForecasterNet, batch: Batch) -> None:
     assert np.median(last) == pytest.approx(0.7, abs=0.15)
 
 
+def test_series_that_wakes_up_moves_no_quantile_out_of_all_bounds(net: ForecasterNet, batch: Batch) -> None:
+    woken = replace(batch, target_NHM=batch.target_NHM + 40.0)
+    assert np.abs(fit_calibration(net, [woken]).offsets_KMQ).max() == 1.5
+
+
 def test_moved_quantiles_hold_what_they_say(net: ForecasterNet, batch: Batch) -> None:
     found = fit_calibration(net, [batch])
     with torch.inference_mode():

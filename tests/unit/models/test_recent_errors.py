@@ -8,7 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from model_series import weekly_history
 
-from infra.schema import QUANTILE_LEVELS
+from forecasting.training import forecaster_of
+from infra.schema import METRIC_INDEX, QUANTILE_LEVELS
+from infra.steps import HOUR_US
+from models import checkpoint, general_folder
 from models.contract import BLOCK_STEPS, History
 from models.forecaster import MEDIAN, ForecasterConfig, ForecasterNet, MambaForecaster
 from models.ranks import default_structure
@@ -36,7 +39,7 @@ def observed(errors: np.ndarray, *, said_T: np.ndarray | None = None, season: in
             unit = np.ones((found.reach, N_MODELLED))
             found = found.noted(found.note(mark, said, 0 * unit, unit))
         begin = mark
-    return found.settled(len(errors))
+    return found.settled(len(errors), np.ones(N_MODELLED))
 
 
 def corrections(found: RecentErrors, distances: list[float], said: float = 0.0) -> np.ndarray:
@@ -164,3 +167,29 @@ def test_the_future_moves_nothing() -> None:
     model = forecaster()
     one = quantiles(model, history.part(0, 1000), [])
     np.testing.assert_array_equal(one, quantiles(model, History(history.step_us, history.start_us, other[:1000]), []))
+
+
+def test_errors_are_counted_in_the_units_of_now() -> None:
+    found = observed(np.full(20 * SEASON, 10.0))
+    now = found.notes[-1].observed + 1
+    same, larger, smaller = (found.settled(now, np.full(N_MODELLED, unit)).moved.offsets_KMQ for unit in (1, 10, 0.1))
+    np.testing.assert_allclose(larger, same / 10, rtol=1e-6)
+    np.testing.assert_allclose(smaller, same * 10, rtol=1e-6)
+
+
+@pytest.mark.parametrize("quiet", [0.0, 0.02, 1.0])
+def test_network_that_wakes_up_is_forecast_within_what_it_has_shown(quiet: float) -> None:
+    """Weeks of next to nothing, then one of a hundred events an hour: no forecast goes to millions."""
+    rng = np.random.default_rng(0)
+    values = weekly_history(8 * SEASON).values
+    loud = rng.poisson(100, size=SEASON)
+    values[-SEASON:, MODELLED] = np.where(IS_COUNT, loud[:, None], values[-SEASON:, MODELLED])
+    values[:-SEASON, MODELLED] = np.where(IS_COUNT, rng.poisson(quiet, size=(len(values) - SEASON, 1)), 0.0)
+    found = checkpoint.load(general_folder())
+    assert found is not None
+    model = forecaster_of(found)
+    state = model.update(model.start(HOUR_US, 0), values)
+    (chunk,) = model.rollout(state, 800)
+    assert np.isfinite(chunk.mean).all()
+    assert chunk.mean[:, METRIC_INDEX["events"]].max() < 100 * loud.max()
+    assert np.median(chunk.quantiles[:, METRIC_INDEX["events"], MEDIAN]) < 2 * loud.max()

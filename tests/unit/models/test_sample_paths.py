@@ -9,12 +9,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from model_series import weekly_history
 
+from forecasting.training import forecaster_of
 from infra.schema import METRIC_INDEX, METRICS, QUANTILE_LEVELS, Kind
+from infra.steps import HOUR_US
+from models import checkpoint, general_folder
 from models.baselines import floors
 from models.constraints import constrain, violations
 from models.contract import ForecastChunk, PathChunk
 from models.floor import Floor
-from models.paths import RankDynamics, RankStructure
+from models.paths import RankDynamics, RankStructure, floored_mean
 from models.sample_paths import sample_paths
 
 M, Q = len(METRICS), len(QUANTILE_LEVELS)
@@ -96,6 +99,34 @@ def test_what_is_rarer_than_every_level_happens_now_and_then() -> None:
     mean, quantiles = np.full((500, M), 0.01), np.zeros((500, M, Q))
     drawn_HMP = paths(ForecastChunk(0, mean, quantiles), 200)
     assert drawn_HMP[:, METRIC_INDEX["self_loops"]].mean() == pytest.approx(0.01, rel=0.2)
+
+
+@pytest.mark.parametrize("size", [0.1, 0.5, 2.0, 20.0])
+def test_paths_of_rare_events_have_their_mean(size: float) -> None:
+    """Quantiles that were drawn to whole numbers say nothing of a count below a half; what they were before does."""
+    rare = ["self_loops", "new_nodes", "triangles"]
+    finer = np.full((400, M, Q), 500.0)
+    finer[:, [METRIC_INDEX[name] for name in rare]] = size * np.maximum(np.array(QUANTILE_LEVELS) - 0.2, 0)
+    mean = floored_mean(finer, np.array(QUANTILE_LEVELS))
+    drawn_HMP = paths(ForecastChunk(0, mean, np.rint(finer), finer), 200)
+    for name in rare:
+        index = METRIC_INDEX[name]
+        assert drawn_HMP[:, index].mean() == pytest.approx(mean[0, index], rel=0.1), name
+
+
+def test_paths_of_the_forecaster_have_the_mean_that_it_says() -> None:
+    history = weekly_history(8 * 168)
+    loops = METRIC_INDEX["self_loops"]
+    history.values[:, loops] = np.random.default_rng(0).poisson(0.15, len(history.values))
+    found = checkpoint.load(general_folder())
+    assert found is not None
+    model = forecaster_of(found)
+    state = model.update(model.start(HOUR_US, 0), history.values)
+    chunks = list(model.sample_paths(state, 336, n_paths=200))
+    said = sum(chunk.forecast.mean[:, loops].sum() for chunk in chunks)
+    drawn = sum(chunk.values[:, loops].sum(axis=0) for chunk in chunks).mean()
+    assert 20 < said < 100
+    assert drawn == pytest.approx(said, rel=0.1)
 
 
 @pytest.mark.parametrize("floor", floors(), ids=lambda floor: floor.name)
