@@ -2,6 +2,7 @@
 
 A checkpoint is a folder with `card.json` and the weights file that the card names by its SHA-256 digest. Weights are
 written first and the card last, each by an atomic rename, so that a reader finds the old checkpoint or the new one.
+Old weights are removed after that: a reader that has the old card by then begins again with the new one.
 """
 
 import hashlib
@@ -27,6 +28,8 @@ from models.quantisation import decode, encode
 # Weights fit one meaning of their inputs: where `models.features` changes what it computes, this goes up by one.
 FORMAT_VERSION = 4
 CARD_NAME = "card.json"
+# A try fails only if a save ends between the reading of card and weights; so many in a row are no accident.
+_MOST_READS = 8
 _RETRAIN = "train again with `graphtide train`, or restore the files from a backup"
 
 
@@ -152,14 +155,10 @@ def load(folder: Path) -> Checkpoint | None:
     Raises:
         ModelError: it is corrupt, incomplete, or does not fit this version.
     """
-    card = read_card(folder)
-    if card is None:
+    found = _read(folder)
+    if found is None:
         return None
-    path = folder / str(card["weights"])
-    try:
-        weights = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"cannot read the weights: {error.strerror}", place=str(path), fix=_RETRAIN) from error
+    card, path, weights = found
     if hashlib.sha256(weights).hexdigest() != card["digest"]:
         raise ModelError("the weights are corrupt: their digest is not the card's", place=str(path), fix=_RETRAIN)
     try:
@@ -174,6 +173,29 @@ def load(folder: Path) -> Checkpoint | None:
     if not all(bool(torch.isfinite(tensor).all()) for tensor in net.state_dict().values()):
         raise ModelError("the weights hold values that are not finite", place=str(path), fix=_RETRAIN)
     return Checkpoint(net.eval(), card)
+
+
+def _read(folder: Path) -> tuple[dict[str, Any], Path, bytes] | None:
+    """Return card, weights file and its content as they belong together, also while another process saves.
+
+    Raises:
+        ModelError: one of them cannot be read.
+    """
+    missing: Path | None = None
+    for tried in range(1, _MOST_READS + 1):
+        card = read_card(folder)
+        if card is None:
+            return None
+        path = folder / str(card["weights"])
+        try:
+            return card, path, path.read_bytes()
+        except OSError as error:
+            # Missed under a card read anew, too: no save replaced the weights, they are lost.
+            replaced = isinstance(error, FileNotFoundError) and path != missing
+            if not replaced or tried == _MOST_READS:
+                raise ModelError(f"cannot read the weights: {error.strerror}", place=str(path), fix=_RETRAIN) from error
+            missing = path
+    raise AssertionError("the last try returns or raises")
 
 
 def _write(path: Path, content: bytes) -> None:

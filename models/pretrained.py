@@ -3,11 +3,9 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
@@ -102,7 +100,7 @@ def _read_json(path: Path) -> dict[str, Any]:
         fields = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}", fix=_EXPECTED) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelError(f"{path} is not JSON: {error}", fix="copy the model again") from error
     if not isinstance(fields, dict):
         raise ModelError(f"{path} holds no JSON object", fix="copy the model again")
@@ -115,13 +113,24 @@ def _read_weights(folder: Path) -> tuple[Path, dict[str, Tensor]]:
             return folder / name, _read_file(folder / name)
         index_path = folder / (name + _INDEX_SUFFIX)
         if index_path.is_file():
-            shards = sorted(set(_read_json(index_path).get("weight_map", {}).values()))
             tensors: dict[str, Tensor] = {}
-            for shard in shards:
+            for shard in _shards(index_path):
                 # A name of an index must not reach outside its folder.
-                tensors |= _read_file(folder / Path(str(shard)).name)
+                tensors |= _read_file(folder / Path(shard).name)
             return index_path, tensors
     raise ModelError(f"{folder} holds no weights", fix=_EXPECTED)
+
+
+def _shards(index_path: Path) -> list[str]:
+    """Return the names of the files that an index lists.
+
+    Raises:
+        ModelError: the index cannot be read, or does not say which tensor is in which file.
+    """
+    by_tensor = _read_json(index_path).get("weight_map")
+    if not isinstance(by_tensor, dict) or not all(isinstance(name, str) for name in by_tensor.values()):
+        raise ModelError(f"{index_path} has no weight_map from tensors to files", fix="copy the model again")
+    return sorted(set(by_tensor.values()))
 
 
 def _read_file(path: Path) -> dict[str, Tensor]:
@@ -132,8 +141,12 @@ def _read_file(path: Path) -> dict[str, Tensor]:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise ModelError(f"cannot read {path}: {error.strerror or error}", fix=_EXPECTED) from error
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
-        raise ModelError(f"{path} is damaged: {str(error).splitlines()[0]}", fix="copy the model again") from error
-    if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
+    except Exception as error:
+        # There is no end to how reading a damaged pickle fails, and the text of an error may be empty.
+        said = [type(error).__name__, *str(error).splitlines()[:1]]
+        raise ModelError(f"{path} is damaged: {': '.join(said)}", fix="copy the model again") from error
+    if not isinstance(tensors, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in tensors.items()
+    ):
         raise ModelError(f"{path} holds no state dict", fix=_EXPECTED)
     return tensors

@@ -69,8 +69,12 @@ class TrainedForecaster:
         }
 
 
-def check_trainable(history: History) -> None:
+def check_trainable(history: History, *, place: str | None = None) -> None:
     """Make sure that a history is long enough to learn from.
+
+    Args:
+        history: the steps.
+        place: what the error names as the place, where there are several histories.
 
     Raises:
         ModelError: it is shorter than `MIN_SEASONS` seasons; a floor should answer instead.
@@ -79,6 +83,7 @@ def check_trainable(history: History) -> None:
     if len(history) < MIN_SEASONS * season:
         raise ModelError(
             f"a history of {len(history)} steps is too short to train on",
+            place=place,
             fix=f"wait for {MIN_SEASONS * season} steps ({MIN_SEASONS} seasons of {season}), or use a smaller step",
         )
 

@@ -11,7 +11,7 @@ from forecasting.cli.call import Call, interruptible, say
 from forecasting.cli.engines import Engine, EngineOption, RayAddressOption, check_engine, ray_cluster
 from forecasting.cli.progress import Phase, progress
 from forecasting.cli.store import StoreOption
-from infra.errors import StoreError, UsageError
+from infra.errors import ModelError, StoreError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from forecasting.backtests.engine import Recipe, Training
     from infra.settings import Settings
     from models.checkpoint import Checkpoint
+    from models.contract import History
     from models.optimisation import TrainingProgress
 
 
@@ -70,7 +71,8 @@ def train(
     """Train a model on the history of each graph and keep it as the graph's checkpoint.
 
     Training goes on from the general model that comes with graphtide, and stops early when the latest part of the
-    history, kept aside, is not forecast better any more. Killed, it goes on where it was.
+    history, kept aside, is not forecast better any more. Killed, it goes on where it was. Graphs that are too young to
+    learn from are left out, with a note, where none is named.
 
     Example: graphtide train mathoverflow --budget 120
     """
@@ -145,22 +147,16 @@ def _graphs(
     settings: "Settings", graphs: list[str] | None, engine: Engine, *, from_scratch: bool
 ) -> list[dict[str, Any]]:
     from forecasting.backtests.engine import Recipe, Training  # noqa: PLC0415 - imports torch
-    from forecasting.history import read_history  # noqa: PLC0415
     from forecasting.training import (  # noqa: PLC0415
         checkpoint_folder,
         forecaster_config,
         start_of,
         train_graph,
     )
-    from stream.store import open_reader  # noqa: PLC0415
 
     cards: list[dict[str, Any]] = []
-    with open_reader(settings.store.url, settings.influxdb) as reader:
-        names = graphs or [info.name for info in reader.graphs()]
-        if not names:
-            raise StoreError("the store has no graph to train on", fix="ingest events first: graphtide ingest")
-        # All are looked up before the first training, which takes minutes.
-        histories = {name: read_history(reader, name) for name in dict.fromkeys(names)}
+    # All are looked up before the first training, which takes minutes.
+    histories = _named(settings, graphs) if graphs else _long_enough(settings)
     architecture = forecaster_config(settings)
     start, config = start_of(settings, from_scratch=from_scratch)
     trainings = [
@@ -185,6 +181,59 @@ def _graphs(
     return cards
 
 
+def _named(settings: "Settings", graphs: list[str]) -> "dict[str, History]":
+    """Return the histories of these graphs.
+
+    Raises:
+        StoreError: a graph is not in the store, or none of its steps is closed yet.
+        ModelError: a history is too short.
+    """
+    from forecasting.history import read_history  # noqa: PLC0415
+    from models.training import check_trainable  # noqa: PLC0415 - imports torch
+    from stream.store import open_reader  # noqa: PLC0415
+
+    with open_reader(settings.store.url, settings.influxdb) as reader:
+        histories = {name: read_history(reader, name) for name in dict.fromkeys(graphs)}
+    for name, history in histories.items():
+        check_trainable(history, place=f"graph {name}")
+    return histories
+
+
+def _long_enough(settings: "Settings") -> "dict[str, History]":
+    """Return the histories of all graphs that are old enough, and say which are not: a young one holds up no other.
+
+    Raises:
+        StoreError: the store has no graph.
+        ModelError: all graphs are too young.
+    """
+    from forecasting.history import read_history  # noqa: PLC0415
+    from models.training import check_trainable  # noqa: PLC0415 - imports torch
+    from stream.store import open_reader  # noqa: PLC0415
+
+    histories: dict[str, History] = {}
+    with open_reader(settings.store.url, settings.influxdb) as reader:
+        infos = reader.graphs()
+        if not infos:
+            raise StoreError("the store has no graph to train on", fix="ingest events first: graphtide ingest")
+        for info in infos:
+            if not info.snapshots:
+                _say(f"{info.name}: left out: it has no closed step yet")
+                continue
+            history = read_history(reader, info.name)
+            try:
+                check_trainable(history)
+            except ModelError as error:
+                _say(f"{info.name}: left out: {error.message}; {error.fix}")
+            else:
+                histories[info.name] = history
+    if not histories:
+        raise ModelError(
+            "no graph of the store is old enough to train on",
+            fix="wait for more steps, as said above of each graph",
+        )
+    return histories
+
+
 def _on_ray(settings: "Settings", trainings: "Sequence[Training]", recipe: "Recipe") -> list[dict[str, Any]]:
     from forecasting.scaleout.source import Source  # noqa: PLC0415
     from forecasting.scaleout.trainings import train_all  # noqa: PLC0415
@@ -203,15 +252,19 @@ def _on_ray(settings: "Settings", trainings: "Sequence[Training]", recipe: "Reci
 
 
 def _tell(name: str, card: dict[str, Any], folder: Path) -> None:
-    from models.distributed import worker_number  # noqa: PLC0415
-
-    if worker_number():
-        return
     scores = card["scores"]
     gain = 1 - scores["validation_loss"] / scores["untrained_validation_loss"]
     workers = f" in {scores['workers']} processes" if scores["workers"] > 1 else ""
-    say(
+    _say(
         f"{name}: {scores['iterations']} iterations{workers}, stopped by {scores['stopped']}, "
         f"{scores['tokens_per_s']:,} steps a second; validation loss {scores['validation_loss']:.4f}, "
         f"{gain:.1%} below that at the start; kept in {folder}"
     )
+
+
+def _say(text: str) -> None:
+    """Tell the user once, and not in each of the processes that train together."""
+    from models.distributed import worker_number  # noqa: PLC0415
+
+    if not worker_number():
+        say(text)

@@ -150,14 +150,14 @@ def _from_huggingface(fields: Mapping[str, Any]) -> Mamba2Config:
     if activation not in {"silu", "swish"}:
         raise InteropError(f"hidden_act is {activation!r}; only silu is supported")
     config = Mamba2Config(
-        d_model=fields["hidden_size"],
-        n_layers=fields["num_hidden_layers"],
-        d_state=fields.get("state_size", 128),
-        headdim=fields.get("head_dim", 64),
+        d_model=_whole(fields["hidden_size"], "hidden_size"),
+        n_layers=_whole(fields["num_hidden_layers"], "num_hidden_layers"),
+        d_state=_whole(fields.get("state_size", 128), "state_size"),
+        headdim=_whole(fields.get("head_dim", 64), "head_dim"),
         expand=_whole(fields.get("expand", 2), "expand"),
-        d_conv=fields.get("conv_kernel", 4),
-        n_groups=fields.get("n_groups", 8),
-        chunk_size=fields.get("chunk_size", 256),
+        d_conv=_whole(fields.get("conv_kernel", 4), "conv_kernel"),
+        n_groups=_whole(fields.get("n_groups", 8), "n_groups"),
+        chunk_size=_whole(fields.get("chunk_size", 256), "chunk_size"),
         dt_min=fields.get("time_step_min", 0.001),
         dt_max=fields.get("time_step_max", 0.1),
         dt_init_floor=fields.get("time_step_floor", 1e-4),
@@ -212,13 +212,15 @@ _SSM_REFUSED: dict[str, tuple[object, str]] = {
     "norm_before_gate": (False, "a norm before the gate"),
     "d_ssm": (None, "a gated MLP beside the state space"),
 }
-_SSM_NAMES = {
+_SSM_WHOLE_NAMES = {
     "d_state": "d_state",
     "d_conv": "d_conv",
     "expand": "expand",
     "headdim": "headdim",
     "ngroups": "n_groups",
     "chunk_size": "chunk_size",
+}
+_SSM_NAMES = _SSM_WHOLE_NAMES | {
     "dt_min": "dt_min",
     "dt_max": "dt_max",
     "dt_init_floor": "dt_init_floor",
@@ -226,7 +228,9 @@ _SSM_NAMES = {
 
 
 def _from_mamba_ssm(fields: Mapping[str, Any]) -> Mamba2Config:
-    mixer = dict(fields.get("ssm_cfg") or {})
+    mixer = fields.get("ssm_cfg") or {}
+    if not isinstance(mixer, Mapping):
+        raise InteropError(f"ssm_cfg is {mixer!r}, not an object")
     if mixer.get("layer", "Mamba1") != "Mamba2":
         raise InteropError(f"ssm_cfg.layer is {mixer.get('layer', 'Mamba1')!r}; only Mamba2 is supported")
     if fields.get("d_intermediate") or fields.get("attn_layer_idx"):
@@ -237,10 +241,13 @@ def _from_mamba_ssm(fields: Mapping[str, Any]) -> Mamba2Config:
     known = _SSM_IGNORED | _SSM_REFUSED.keys() | _SSM_NAMES.keys() | {"conv_bias", "dt_limit"}
     if unknown := sorted(mixer.keys() - known):
         raise InteropError(f"ssm_cfg.{unknown[0]} is unknown")
-    sizes = {"d_state": 128, "chunk_size": 256} | {_SSM_NAMES[key]: mixer[key] for key in _SSM_NAMES if key in mixer}
+    sizes: dict[str, Any] = {"d_state": 128, "chunk_size": 256}
+    for theirs, ours in _SSM_NAMES.items():
+        if theirs in mixer:
+            sizes[ours] = _whole(mixer[theirs], theirs) if theirs in _SSM_WHOLE_NAMES else mixer[theirs]
     return Mamba2Config(
-        d_model=fields["d_model"],
-        n_layers=fields["n_layer"],
+        d_model=_whole(fields["d_model"], "d_model"),
+        n_layers=_whole(fields["n_layer"], "n_layer"),
         dt_limit=_limit(mixer.get("dt_limit")),
         norm_eps=MAMBA_SSM_NORM_EPS,
         **sizes,
@@ -275,7 +282,8 @@ def _refuse(fields: Mapping[str, Any], name: str, only: object, what: str) -> No
 
 
 def _whole(value: object, name: str) -> int:
-    if not isinstance(value, int | float) or int(value) != value:
+    # JSON as Python reads it may also hold NaN and Infinity, which have no whole part.
+    if not isinstance(value, int | float) or (isinstance(value, float) and not value.is_integer()):
         raise InteropError(f"{name} is {value!r}, not a whole number")
     return int(value)
 
@@ -287,7 +295,7 @@ def _limit(value: Any) -> tuple[float, float]:
     try:
         low, high = (bound["__float__"] if isinstance(bound, Mapping) else bound for bound in value)
         return float(low), math.inf if high is None else float(high)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InteropError(f"the limit of step sizes is {value!r}, not a pair of numbers") from error
 
 

@@ -161,6 +161,7 @@ def test_graph_too_short_to_train_on(graphtide: Cli, tmp_path: Path) -> None:
     refused = graphtide("train", "short", "--store", url)
     assert refused.code == 1
     assert "too short to train on" in refused.err
+    assert "at:  graph short" in refused.err
     assert not Path(".graphtide/models").exists()
 
 

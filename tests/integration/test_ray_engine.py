@@ -195,6 +195,13 @@ def test_a_cluster_that_is_not_there_is_told_at_once(address: str, message: str)
         pass
 
 
+def set_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the command line train as `SMALL` says."""
+    for section in ("forecaster", "training"):
+        for key, value in SMALL[section].items():
+            monkeypatch.setenv(f"GRAPHTIDE_{section.upper()}__{key.upper()}", str(value))
+
+
 def made_files(page: Path) -> dict[str, str]:
     """Return the page of a report and the parts of its bundle as text, without the time at which it was made."""
     with zipfile.ZipFile(page.with_suffix(".zip")) as bundle:
@@ -208,11 +215,7 @@ def test_the_command_line_trains_and_reports_as_it_does_here(
     graphtide: Cli, store: str, two_nodes: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("GRAPHTIDE_STORE__URL", store)
-    for section, key, value in (
-        *(("FORECASTER", key.upper(), value) for key, value in SMALL["forecaster"].items()),
-        *(("TRAINING", key.upper(), value) for key, value in SMALL["training"].items()),
-    ):
-        monkeypatch.setenv(f"GRAPHTIDE_{section}__{key}", str(value))
+    set_small(monkeypatch)
     # A module of the user's with the name of one of ours.
     Path("models.py").write_text("raise SystemExit('the wrong module')")
     ray = ("--engine", "ray", "--ray-address", two_nodes.address)
@@ -232,6 +235,25 @@ def test_the_command_line_trains_and_reports_as_it_does_here(
         assert here_files.keys() == there_files.keys()
         assert [name for name in here_files if here_files[name] != there_files[name]] == []
     assert (tmp_path / "there" / "index.html").exists()
+
+
+def test_young_graphs_are_left_out_as_they_are_here(
+    graphtide: Cli, two_nodes: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    for graph, years in (("ash", 0.1), ("asp", 0.005), ("elm", 0.1)):
+        config = SimulationConfig(years=years, events_per_hour=1.0, initial_users=40, communities=4)
+        ingest(SimulatedSource(config, graph=graph), url, IngestOptions())
+    monkeypatch.setenv("GRAPHTIDE_STORE__URL", url)
+    set_small(monkeypatch)
+    cards = []
+    for engine in ((), ("--engine", "ray", "--ray-address", two_nodes.address)):
+        ran = graphtide("train", "--json", *engine)
+        assert ran.code == 0, ran.err
+        assert "asp: left out: a history of" in ran.err
+        cards.append(json.loads(ran.out))
+    assert [card["data"][0]["graph"] for card in cards[0]] == ["ash", "elm"]
+    assert [card["digest"] for card in cards[0]] == [card["digest"] for card in cards[1]]
 
 
 def test_flags_that_do_not_fit_are_refused(graphtide: Cli) -> None:

@@ -5,14 +5,25 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from infra.steps import HOUR_US
 from models import checkpoint, general_folder
-from tests.conftest import Ran
+from stream.ingest import IngestOptions, ingest
+from stream.simulation.config import SimulationConfig
+from stream.sources.simulate import SimulatedSource
+from stream.store import open_writer
+from tests.conftest import Ran, lacking
 
 Cli = Callable[..., Ran]
+SMALL = {
+    "GRAPHTIDE_FORECASTER__D_MODEL": "16",
+    "GRAPHTIDE_FORECASTER__N_LAYERS": "1",
+    "GRAPHTIDE_TRAINING__TOKENS_PER_BATCH": "256",
+}
 
 
 @pytest.fixture
@@ -36,13 +47,70 @@ def test_training_goes_on_from_the_general_model(graphtide: Cli) -> None:
     assert card["scores"]["validation_loss"] < 0.97 * other["scores"]["validation_loss"]
 
 
+@pytest.fixture(scope="module")
+def young_store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Return the URL of a store with graphs that are old enough, one that is too young, and one without a step."""
+    url = f"sqlite:///{tmp_path_factory.mktemp('young') / 'store.db'}"
+    for seed, (graph, years) in enumerate((("aaa", 0.1), ("aayoung", 0.011), ("bbb", 0.1))):
+        config = SimulationConfig(years=years, events_per_hour=2.0, initial_users=40, communities=4, seed=seed)
+        ingest(SimulatedSource(config, graph=graph), url, IngestOptions())
+    with open_writer(url) as writer, writer.transaction():
+        writer.share(["aanew"], HOUR_US, alone=True)
+    return url
+
+
+@pytest.fixture
+def at_the_young(clean_environment: Path, young_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPHTIDE_STORE__URL", young_store)
+    for name, value in SMALL.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture(params=["local", "ray"])
+def engine(request: pytest.FixtureRequest) -> str:
+    """Return an engine that is installed."""
+    name = str(request.param)
+    if name == "ray" and find_spec("ray") is None:
+        lacking("ray", "the extra `ray` is not installed")
+    return name
+
+
+@pytest.mark.usefixtures("at_the_young")
+def test_young_graphs_hold_up_no_other(graphtide: Cli) -> None:
+    ran = graphtide("train", "--iterations", 1, "--json")
+    assert ran.code == 0, ran.err
+    assert [card["data"][0]["graph"] for card in json.loads(ran.out)] == ["aaa", "bbb"]
+    assert "aanew: left out: it has no closed step yet" in ran.err
+    assert "aayoung: left out: a history of 96 steps is too short to train on; wait for 672 steps" in ran.err
+    assert sorted(path.name for path in Path(".graphtide/models").iterdir()) == ["aaa", "bbb"]
+
+
+@pytest.mark.usefixtures("at_the_young")
+def test_a_young_graph_that_is_named_is_refused_before_any_training(graphtide: Cli, engine: str) -> None:
+    ran = graphtide("train", "aaa", "aayoung", "bbb", "--iterations", 1, "--engine", engine)
+    assert ran.code == 1
+    assert "a history of 96 steps is too short to train on" in ran.err
+    assert "at:  graph aayoung" in ran.err
+    assert not Path(".graphtide/models").exists()
+
+
+def test_a_store_of_young_graphs_alone_is_refused(graphtide: Cli, tmp_path: Path, engine: str) -> None:
+    url = f"sqlite:///{tmp_path / 'short.db'}"
+    for graph in ("one", "two"):
+        ingest(SimulatedSource(SimulationConfig(years=0.005), graph=graph), url, IngestOptions())
+    ran = graphtide("train", "--store", url, "--engine", engine)
+    assert ran.code == 1
+    assert "one: left out" in ran.err
+    assert "two: left out" in ran.err
+    assert "no graph of the store is old enough to train on" in ran.err
+
+
 @pytest.mark.usefixtures("at_the_toy")
 def test_two_processes_train_one_model(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
     command += [sys.executable, "-c", "from forecasting.cli import main; main()"]
     command += ["train", "toy", "--distributed", "--iterations", "3", "--json"]
-    small = {"GRAPHTIDE_FORECASTER__D_MODEL": "16", "GRAPHTIDE_FORECASTER__N_LAYERS": "1"}
-    small |= {"GRAPHTIDE_TRAINING__TOKENS_PER_BATCH": "256", "OMP_NUM_THREADS": "1"}
+    small = SMALL | {"OMP_NUM_THREADS": "1"}
     ran = subprocess.run(command, env=os.environ | small, capture_output=True, text=True, timeout=240, check=False)
     assert ran.returncode == 0, ran.stderr[-3000:]
     cards = [json.loads(line)[0] for line in ran.stdout.splitlines() if line.startswith("[{")]

@@ -191,15 +191,27 @@ def test_a_missing_bias_of_the_convolution_is_zero():
         ({"hidden_act": "gelu"}, "gelu"),
         ({"num_heads": 3}, "num_heads is 3"),
         ({"expand": 1.7}, "expand"),
+        ({"expand": math.nan}, "expand is nan, not a whole number"),
+        ({"expand": math.inf}, "expand is inf, not a whole number"),
+        ({"num_hidden_layers": math.inf}, "num_hidden_layers is inf"),
+        ({"conv_kernel": 4.5}, "conv_kernel is 4.5"),
+        ({"time_step_limit": [0, 10**400]}, "limit of step sizes"),
         ({"time_step_limit": ["low", "high"]}, "limit of step sizes"),
         ({"model_type": "bamba"}, "bamba"),
         ({"head_dim": 5}, "headdim 5"),
-        ({"hidden_size": None}, "no Mamba2 stack"),
+        ({"hidden_size": None}, "hidden_size is None, not a whole number"),
+        ({"layer_norm_epsilon": None}, "no Mamba2 stack"),
     ],
 )
 def test_what_a_hugging_face_model_has_and_ours_lacks_is_named(change, word):
     with pytest.raises(InteropError, match=word):
         config_from({**config_to(CONFIG, Layout.HUGGINGFACE), **change})
+
+
+def test_sizes_written_with_a_point_are_whole_numbers():
+    found = config_from({**config_to(CONFIG, Layout.HUGGINGFACE), "hidden_size": 16.0, "num_hidden_layers": 2.0})
+    assert found == CONFIG
+    assert isinstance(found.n_layers, int)
 
 
 def test_a_missing_field_is_named():
@@ -219,6 +231,7 @@ def test_a_missing_field_is_named():
         ({"norm_before_gate": True}, "norm before the gate"),
         ({"d_ssm": 16}, "d_ssm"),
         ({"lora_rank": 4}, "lora_rank"),
+        ({"expand": math.nan}, "expand is nan, not a whole number"),
     ],
 )
 def test_what_a_mixer_of_mamba_ssm_has_and_ours_lacks_is_named(change, word):
@@ -229,7 +242,13 @@ def test_what_a_mixer_of_mamba_ssm_has_and_ours_lacks_is_named(change, word):
 
 @pytest.mark.parametrize(
     ("change", "word"),
-    [({"attn_layer_idx": [1]}, "attention"), ({"d_intermediate": 8}, "MLP"), ({"rms_norm": 0}, "Layer")],
+    [
+        ({"attn_layer_idx": [1]}, "attention"),
+        ({"d_intermediate": 8}, "MLP"),
+        ({"rms_norm": 0}, "Layer"),
+        ({"ssm_cfg": ["abc"]}, "ssm_cfg"),
+        ({"n_layer": math.inf}, "n_layer is inf"),
+    ],
 )
 def test_what_a_stack_of_mamba_ssm_has_and_ours_lacks_is_named(change, word):
     with pytest.raises(InteropError, match=word):
@@ -277,7 +296,42 @@ def test_a_sharded_model_is_read(tmp_path):
     assert all(torch.equal(loaded[name], core[name]) for name in core)
 
 
-@pytest.mark.parametrize("damage", ["no config", "no weights", "cut weights", "text config", "code in weights", "list"])
+@pytest.mark.parametrize(
+    "weight_map",
+    [None, [1], "a.safetensors", {"norm_f.weight": 1}, {"norm_f.weight": ["a"]}, {"norm_f.weight": "a\0b"}],
+)
+def test_a_damaged_index_is_refused(tmp_path, weight_map):
+    (tmp_path / "config.json").write_text(json.dumps(config_to(CONFIG, Layout.HUGGINGFACE)))
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    with pytest.raises(ModelError, match=r"no weight_map from tensors to files|is damaged|cannot read"):
+        load_pretrained(tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("legacy", [False, True])
+def test_weights_damaged_anywhere_are_refused(tmp_path, legacy):
+    (tmp_path / "config.json").write_text(json.dumps(config_to(CONFIG, Layout.MAMBA_SSM)))
+    path = tmp_path / "pytorch_model.bin"
+    torch.save({"norm_f.weight": torch.zeros(16)}, path, _use_new_zipfile_serialization=not legacy)
+    whole = path.read_bytes()
+    for cut in range(0, len(whole), 7):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(ModelError):
+            load_pretrained(tmp_path)
+    for at in range(0, min(len(whole), 600), 3):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x55]) + whole[at + 1 :])
+        # The other tensors are missing, whatever is read.
+        with pytest.raises(ModelError):
+            load_pretrained(tmp_path)
+
+
+DAMAGES = [
+    *("no config", "no weights", "cut weights", "empty weights", "text config", "nested config", "code in weights"),
+    *("list", "numbers for names"),
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_folder_is_refused_with_its_file_named(tmp_path, damage):
     layout = Layout.HUGGINGFACE if damage == "cut weights" else Layout.MAMBA_SSM
     save_pretrained(tmp_path, Pretrained(CONFIG, ForeignWeights(Mamba2Core(CONFIG).state_dict())), layout)
@@ -292,11 +346,17 @@ def test_a_damaged_folder_is_refused_with_its_file_named(tmp_path, damage):
             word = tmp_path.name
         case "cut weights":
             weights.write_bytes(weights.read_bytes()[:1000])
+        case "empty weights":
+            weights.write_bytes(b"")
         case "text config":
             config.write_text("model: mamba2")
+        case "nested config":
+            config.write_text("[" * 200_000)
         case "code in weights":
             torch.save({"norm_f.weight": print}, weights)
         case "list":
             torch.save([torch.zeros(3)], weights)
+        case "numbers for names":
+            torch.save({1: torch.zeros(3)}, weights)
     with pytest.raises(ModelError, match=word):
         load_pretrained(tmp_path)

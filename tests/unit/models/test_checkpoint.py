@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from infra.errors import ModelError
+from models import checkpoint as checkpoints
 from models.checkpoint import CARD_NAME, FORMAT_VERSION, load, read_card, save
 from models.forecaster import ForecasterConfig, ForecasterNet
 
@@ -64,6 +66,41 @@ def test_missing_weights_are_named(folder: Path) -> None:
     with pytest.raises(ModelError, match="cannot read the weights") as error:
         load(folder)
     assert error.value.fix is not None
+
+
+@pytest.mark.parametrize("seeds", [[4], [4, 5], [4, 3]])
+def test_weights_replaced_after_their_card_was_read(
+    folder: Path, seeds: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = list(seeds)
+
+    def read_and_replace(where: Path) -> dict[str, Any] | None:
+        card = read_card(where)
+        if left:
+            save(folder, ForecasterNet(SMALL, seed=left[0]), {"seed": left.pop(0)})
+        return card
+
+    monkeypatch.setattr(checkpoints, "read_card", read_and_replace)
+    checkpoint = load(folder)
+    assert checkpoint is not None
+    assert checkpoint.card["seed"] == seeds[-1]
+    expected = ForecasterNet(SMALL, seed=seeds[-1]).state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in checkpoint.net.state_dict().items())
+
+
+def test_weights_that_are_replaced_again_and_again_are_given_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[int] = []
+
+    def read_and_replace(where: Path) -> dict[str, Any] | None:
+        card = read_card(where)
+        reads.append(len(reads))
+        save(folder, ForecasterNet(SMALL, seed=100 + len(reads)), {})
+        return card
+
+    monkeypatch.setattr(checkpoints, "read_card", read_and_replace)
+    with pytest.raises(ModelError, match="cannot read the weights"):
+        load(folder)
+    assert 2 < len(reads) < 100
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"format": 1}', "\x00\x01"])

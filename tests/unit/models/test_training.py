@@ -14,7 +14,7 @@ from models.forecaster import ForecasterConfig, ForecasterNet
 from models.losses import batch_loss, pinball
 from models.optimisation import TrainingConfig, TrainingProgress
 from models.samples import Plan, SampleSource
-from models.training import train
+from models.training import check_trainable, train
 
 SMALL = ForecasterConfig(d_model=16, n_layers=1, d_state=8, headdim=16, reach_steps=64)
 QUICK = TrainingConfig(budget_s=600, max_iterations=12, tokens_per_batch=256, validate_every=4)
@@ -119,6 +119,12 @@ def test_early_stopping() -> None:
 def test_too_short_a_history_is_refused(steps: int) -> None:
     with pytest.raises(ModelError, match="too short to train"):
         train([weekly_history(200).part(0, steps)], SMALL, QUICK)
+
+
+def test_the_place_of_a_history_too_short_is_named() -> None:
+    with pytest.raises(ModelError) as caught:
+        check_trainable(weekly_history(200).part(0, 27), place="graph young")
+    assert caught.value.place == "graph young"
 
 
 def test_a_season_longer_than_its_evidence_is_refused() -> None:
