@@ -102,6 +102,15 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
+def is_backup(folder: Path) -> bool:
+    """Tell whether a folder is a backup of this or another version, whole or damaged."""
+    try:
+        found = msgspec.json.decode((folder / MANIFEST_NAME).read_bytes())
+    except (OSError, msgspec.DecodeError):
+        return False
+    return isinstance(found, dict) and {"format", "graphtide", "files"} <= found.keys()
+
+
 def _described(path: Path, name: str) -> BackupFile:
     try:
         with path.open("rb") as file:

@@ -20,7 +20,7 @@ from infra.errors import StoreError, UsageError
 from infra.settings import Settings
 from infra.sqlite_copy import check_database, remove_companions
 from infra.whole_file import whole_file
-from stream.store.backup import OnCopied, load_backup
+from stream.store.backup import OnCopied, check_room, load_backup
 from stream.store.lock import WriterLock
 from stream.store.postgres_server import SCHEMES
 from stream.store.sql.tables import STORE_SCHEMA
@@ -77,8 +77,8 @@ def restore_backup(settings: Settings, folder: Path, *, force: bool, on_copied: 
     with ExitStack() as held:
         if plan.store is not None:
             held.callback(WriterLock(plan.store).release)
-        if plan.store is None:
-            load_backup(folder / STORE_NAME, settings.store.url, on_copied)
+        else:
+            check_room(settings.store.url)
         with _staged(plan.databases) as staged:
             for source, place in plan.models:
                 with whole_file(place) as file:
@@ -86,6 +86,9 @@ def restore_backup(settings: Settings, folder: Path, *, force: bool, on_copied: 
             for part, place in staged:
                 remove_companions(place)
                 part.replace(place)
+        if plan.store is None:
+            # Last: it is whole or not there, and a restore that failed before is run again into a store still empty.
+            load_backup(folder / STORE_NAME, settings.store.url, on_copied)
     return manifest
 
 

@@ -14,6 +14,7 @@ from forecasting.backups.manifest import (
     SPOOL_NAME,
     STORE_NAME,
     Manifest,
+    is_backup,
     write_manifest,
 )
 from infra.errors import GraphtideError, ModelError, StoreError, UsageError
@@ -37,19 +38,16 @@ def take_backup(settings: Settings, folder: Path, *, force: bool, on_copied: OnC
     Args:
         settings: which store, files and folders.
         folder: where to; it is there when the backup is whole, not before.
-        force: whether it may take the place of a backup that is there.
+        force: whether it may take the place of a backup, or of an empty folder, that is there.
         on_copied: is told how far the store is.
 
     Raises:
-        UsageError: the folder is there.
+        UsageError: the folder is there; with `force`, it holds something else than a backup.
         StoreError: something cannot be read or written.
     """
-    if folder.exists() and not force:
-        raise UsageError(
-            f"{folder} is there already", place="FOLDER", fix="name a new folder, or add --force to replace it"
-        )
-    if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{folder} is no folder", place="FOLDER", fix="name another")
+    # What is renamed needs a name, which `.` and `..` do not have.
+    folder = folder.resolve()
+    _check_place(folder, force=force)
     with _whole_folder(folder) as made:
         spool = settings.spool.path
         with ExitStack() as moment:
@@ -66,6 +64,28 @@ def take_backup(settings: Settings, folder: Path, *, force: bool, on_copied: OnC
         if settings.models.directory.is_dir():
             _copy_models(settings.models.directory, made / MODELS_NAME)
         return write_manifest(made, store_schema=store.schema, graphs=copied.graphs, snapshots=copied.snapshots)
+
+
+def _check_place(folder: Path, *, force: bool) -> None:
+    """Make sure that the backup takes the place of nothing but another backup.
+
+    Raises:
+        UsageError: something is there that has to stay.
+    """
+    if not folder.exists():
+        return
+    if not force:
+        raise UsageError(
+            f"{folder} is there already", place="FOLDER", fix="name a new folder, or add --force to replace a backup"
+        )
+    if not folder.is_dir():
+        raise UsageError(f"{folder} is no folder", place="FOLDER", fix="name another")
+    if any(folder.iterdir()) and not is_backup(folder):
+        raise UsageError(
+            f"{folder} holds something else than a backup, which would be deleted",
+            place="FOLDER",
+            fix="name a new folder, such as one inside of it: --force replaces backups only",
+        )
 
 
 @contextmanager

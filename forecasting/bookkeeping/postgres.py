@@ -18,7 +18,6 @@ from psycopg import errors
 
 from forecasting.bookkeeping.base import TEXTS_OF_JSON, Connection, Cursor
 from forecasting.bookkeeping.postgres_server import (
-    ADVISORY,
     SETTING,
     WRITING,
     Session,
@@ -162,7 +161,7 @@ def _begin(connection: Session) -> Session:
     """Begin a transaction behind those of others; each of its statements sees all that they have committed."""
     connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED")
     try:
-        connection.execute("SELECT pg_advisory_xact_lock(%s::int, %s::int)", (ADVISORY, WRITING))
+        connection.execute(f"SELECT pg_advisory_xact_lock({WRITING})".encode())
     except psycopg.Error:
         with suppress(psycopg.Error):
             connection.execute("ROLLBACK")

@@ -13,8 +13,10 @@ from infra.errors import StoreError
 from stream.store.postgres_server import address
 
 SETTING = "[api] service_db"
-# "GrSv", as the class of the advisory locks: that of making the tables, that of transactions.
-ADVISORY, MAKING, WRITING = 0x47725376, 0, 1
+# "GrSv" and 0: the advisory lock of making tables, one for all books of a database, which are not there yet.
+_MAKING = (0x47725376, 0)
+# That of transactions. Advisory locks are the database's, which may have books in each of several schemas.
+WRITING = "'service_schema'::regclass::oid::int, 1"
 # How long a transaction waits for those of others, as with the file.
 LOCK_WAIT_S = 5
 # How long others wait for one whose process stands still or whose host is gone, before the server ends its session.
@@ -115,7 +117,7 @@ def make_tables(connection: Session, name: str) -> None:
     if _is_complete(connection, name):
         return
     # A lock of the session: a transaction that had waited for it would not see the tables made meanwhile.
-    connection.execute("SELECT pg_advisory_lock(%s::int, %s::int)", (ADVISORY, MAKING))
+    connection.execute("SELECT pg_advisory_lock(%s::int, %s::int)", _MAKING)
     try:
         with connection.transaction():
             if _is_complete(connection, name):
@@ -132,7 +134,7 @@ def make_tables(connection: Session, name: str) -> None:
                 connection.execute(_own(statement).encode())
     finally:
         if not connection.closed:
-            connection.execute("SELECT pg_advisory_unlock(%s::int, %s::int)", (ADVISORY, MAKING))
+            connection.execute("SELECT pg_advisory_unlock(%s::int, %s::int)", _MAKING)
 
 
 def _is_complete(connection: Session, name: str) -> bool:

@@ -13,6 +13,7 @@ from forecasting.cli.ingested import Ran, run_to_end, summarise, summary_json, w
 from forecasting.cli.kafka import KafkaFlags, is_kafka, run_kafka
 from forecasting.cli.live import is_live, live_source
 from forecasting.cli.progress import Report, progress
+from forecasting.cli.reject_files import reject_folder
 from forecasting.cli.spool import is_spool, run_spool
 from forecasting.cli.store import StoreOption
 from infra.errors import UsageError
@@ -182,7 +183,7 @@ def ingest(
         ran = _run_log(source, decoding, settings, options, url=url if live else None, live=live, follow=follow)
     for note in ran.notes:
         say(f"note: {note}")
-    reject_file = write_rejects(ran.result, _reject_folder(settings.store.url), f"{decoding.graph}.{ran.file_name}")
+    reject_file = write_rejects(ran.result, reject_folder(settings.store.url), f"{decoding.graph}.{ran.file_name}")
     if as_json:
         sys.stdout.write(json.dumps(summary_json(ran.result, reject_file)) + "\n")
     else:
@@ -214,14 +215,6 @@ def _run_log(
             SinglePartition(events), settings, options, lambda state: report(state.events, None, _rate(state))
         )
     return Ran(str(source), source.resolve().name, result, interrupted, [*notes, *events.notes])
-
-
-def _reject_folder(store_url: str) -> Path:
-    from stream.store.sqlite_file import URL_PREFIX, path_of_url  # noqa: PLC0415
-
-    # A store on a server has no folder to lie beside.
-    beside = path_of_url(store_url).parent if store_url.startswith(URL_PREFIX) else Path(".graphtide")
-    return beside / "rejects"
 
 
 def _source(

@@ -62,13 +62,16 @@ def serve(
             "store.url": ("--store", store),
         }
     ).values
+    from stream.store.shown import shown_store  # noqa: PLC0415 - numpy is not needed for --help
+
+    shown = shown_store(settings.store.url)
     # Processes that it starts never pick up a `models.py` of the user's working directory.
     os.environ["PYTHONSAFEPATH"] = "1"
     with interruptible("Nothing is lost: jobs go on where they stood when it is started again."):
         _server(engine)(
             settings,
             log_level=logging.getLogger().level,
-            on_ready=lambda address: say(f"Serving {settings.store.url} on {address}; Ctrl-C stops."),
+            on_ready=lambda address: say(f"Serving {shown} on {address}; Ctrl-C stops."),
         )
 
 

@@ -62,6 +62,7 @@ def graphs(
     Example: graphtide graphs --json
     """
     from stream.store import open_reader  # noqa: PLC0415 - numpy is not needed for --help
+    from stream.store.shown import shown_store  # noqa: PLC0415
 
     call: Call = ctx.obj
     settings = call.load({"store.url": ("--store", store)}).values
@@ -73,7 +74,7 @@ def graphs(
         sys.stdout.write(msgspec.json.encode([graph_json(info) for info in found]).decode() + "\n")
         return
     if not found:
-        say(f"The store {settings.store.url} has no graph yet. Ingest events first: graphtide ingest FILE")
+        say(f"The store {shown_store(settings.store.url)} has no graph yet. Ingest events first: graphtide ingest FILE")
         return
     table = Table(box=None)
     for title in ("graph", "step", "snapshots", "events", "first step", "last step", "late"):

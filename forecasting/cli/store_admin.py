@@ -2,7 +2,7 @@
 
 import json
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,9 @@ from forecasting.cli.call import Call, interruptible, say
 from forecasting.cli.progress import progress
 from forecasting.cli.store import StoreOption
 from infra.errors import StoreError
+
+if TYPE_CHECKING:
+    from stream.store.sql.erasure import Erased
 
 FROM_HELP = "A store: sqlite:///PATH, postgresql://…, or influxdb://HOST:PORT/ORG/BUCKET."
 
@@ -91,12 +94,16 @@ def erase(
 ) -> None:
     """Erase a node on request: its name leaves the store, with every dead letter and reject that mentions it.
 
-    Snapshots do not change: they count, and name nobody. The same name coming again is a new node. What was delivered
-    elsewhere (the topic, the dead letter target, backups) is not reached. No ingest may write the store meanwhile.
+    It leaves the graphs of each event type, NAME:TYPE, too, and the files of rejects beside the store. Snapshots do
+    not change: they count, and name nobody. The same name coming again is a new node. What was delivered elsewhere
+    (the topic, the dead letter target, backups) is not reached. No ingest may write the store meanwhile. It ends with
+    1 where the name may still stand in unused parts of the store's file.
 
     Example: graphtide erase town alice
     """
-    from stream.store import open_reader, open_writer  # noqa: PLC0415
+    from forecasting.cli.reject_files import drop_lines, reject_folder  # noqa: PLC0415
+    from stream.store import open_reader, open_writer  # noqa: PLC0415 - numpy is not needed for --help
+    from stream.store.mention import Mention  # noqa: PLC0415
 
     call: Call = ctx.obj
     settings = call.load({"store.url": ("--store", store)}).values
@@ -108,10 +115,23 @@ def erase(
             if state is None:
                 raise StoreError(f"there is no graph {graph!r}", fix="see: graphtide graphs")
             erased = writer.erase(state, node)
-        writer.database.scrub()
-    if not erased.nodes:
+        _say_erased(graph, erased)
+        folder = reject_folder(settings.store.url)
+        if lines := drop_lines(folder, Mention(node)):
+            say(f"{lines:,} lines of the files in {folder} that mention it are gone, too.")
+        if not writer.database.scrub():
+            raise StoreError(
+                "the name may still stand in unused parts of the store's files: somebody is reading the store",
+                place=writer.database.name,
+                fix="stop who reads it, such as graphtide serve, and run the same command again",
+            )
+
+
+def _say_erased(graph: str, erased: "Erased") -> None:
+    if not erased.graphs:
         say(f"graph {graph!r} has no node of that name")
     else:
-        say(f"Erased the node from graph {graph!r}.")
+        names = ", ".join(repr(name) for name in erased.graphs)
+        say(f"Erased the node from {'graph' if len(erased.graphs) == 1 else 'graphs'} {names}.")
     if erased.dead_letters or erased.rejects:
         say(f"{erased.dead_letters:,} dead letters and {erased.rejects:,} rejects that mention it are gone, too.")

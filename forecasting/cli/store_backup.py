@@ -10,6 +10,7 @@ from forecasting.cli.progress import progress
 from forecasting.cli.store import StoreOption
 
 ForceOption = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+ReplaceOption = Annotated[bool, typer.Option("--force", help="Replace a backup that is there.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -22,7 +23,7 @@ def backup(
     ctx: typer.Context,
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A new folder.", show_default=False)],
     store: StoreOption = None,
-    force: ForceOption = False,
+    force: ReplaceOption = False,
 ) -> None:
     """Back up a running system: the store, the spool, keys, jobs and reports, and the models.
 
@@ -63,6 +64,7 @@ def restore(
     Example: graphtide store restore /backups/monday --store sqlite:///restored.db
     """
     from forecasting.backups.restoring import restore_backup  # noqa: PLC0415
+    from stream.store.shown import shown_store  # noqa: PLC0415
 
     call: Call = ctx.obj
     settings = call.load({"store.url": ("--store", store)}).values
@@ -72,12 +74,6 @@ def restore(
     ):
         manifest = restore_backup(settings, folder, force=force, on_copied=report)
     say(
-        f"Restored {manifest.graphs:,} graphs with {manifest.snapshots:,} snapshots to {_named(settings.store.url)},"
-        f" as they were at {manifest.made}."
+        f"Restored {manifest.graphs:,} graphs with {manifest.snapshots:,} snapshots"
+        f" to {shown_store(settings.store.url)}, as they were at {manifest.made}."
     )
-
-
-def _named(url: str) -> str:
-    from stream.store.postgres_server import SCHEMES, address  # noqa: PLC0415 - the address without its password
-
-    return address(url) if url.startswith(SCHEMES) else url

@@ -30,26 +30,38 @@ def project(
     write_all: Annotated[
         bool, typer.Option("--all", help="Write every snapshot again, where InfluxDB lost or changed some.")
     ] = False,
+    off: Annotated[
+        bool, typer.Option("--off", help="Write nothing, and forget what waits: no InfluxDB follows any more.")
+    ] = False,
 ) -> None:
     """Write the snapshots of the store to the InfluxDB of the settings, now.
 
     From then on the store remembers what changes, and graphtide ingest writes it while it runs. This command is for
     a store that was filled before [influxdb] was set, and for what an outage left over. It waits through outages;
-    stopped and run again it goes on where it was. No ingest may write the store meanwhile.
+    stopped and run again it goes on where it was. No ingest may write the store meanwhile. --off ends that; with
+    [influxdb] url still set, the next ingest begins it again.
 
     Example: graphtide store project --store sqlite:///store.db
     """
     from stream.store import open_reader, open_writer  # noqa: PLC0415 - numpy is not needed for --help
     from stream.store.project import make_projector, project_all  # noqa: PLC0415
     from stream.store.projector import PROJECTION  # noqa: PLC0415
+    from stream.store.shown import shown_store  # noqa: PLC0415
 
     call: Call = ctx.obj
     settings = call.load({"store.url": ("--store", store)}).values
-    projector = make_projector(settings.store.url, settings.influxdb)
-    if projector is None:
+    if off and write_all:
+        raise UsageError("--off and --all exclude each other", fix="leave one out")
+    projector = None if off else make_projector(settings.store.url, settings.influxdb)
+    if projector is None and not off:
         raise UsageError(_NO_INFLUXDB, fix=_SET_INFLUXDB)
     # Opening for writing would make a store where there is none.
     open_reader(settings.store.url).close()
+    if projector is None:
+        with open_writer(settings.store.url) as writer, writer.transaction():
+            writer.disable_projection(PROJECTION)
+        say(f"{shown_store(settings.store.url)} no longer remembers what InfluxDB does not have.")
+        return
     with (
         interruptible("What was written is kept; the same command goes on from there."),
         open_writer(settings.store.url) as writer,
@@ -70,7 +82,7 @@ def project(
                 report(status.written, status.written + status.waiting, "snapshots")
 
             status = project_all(writer, projector, tell)
-    say(f"{status.written:,} snapshots written; InfluxDB has all that {settings.store.url} has.")
+    say(f"{status.written:,} snapshots written; InfluxDB has all that {shown_store(settings.store.url)} has.")
 
 
 def rebuild(
@@ -92,6 +104,7 @@ def rebuild(
     from stream.store import open_writer  # noqa: PLC0415 - numpy is not needed for --help
     from stream.store.influx.reader import InfluxSnapshots  # noqa: PLC0415
     from stream.store.rebuild import rebuild as restore  # noqa: PLC0415
+    from stream.store.shown import shown_store  # noqa: PLC0415
 
     call: Call = ctx.obj
     settings = call.load({"store.url": ("--store", store)}).values
@@ -114,7 +127,7 @@ def rebuild(
 
         with open_writer(settings.store.url) as writer:
             done = restore(reader, writer, address.store_url, tell)
-    say(f"{total:,} snapshots of {done:,} graphs restored to {settings.store.url}.")
+    say(f"{total:,} snapshots of {done:,} graphs restored to {shown_store(settings.store.url)}.")
     say("These graphs can be read and forecast; they take no more events (see graphtide store rebuild --help).")
 
 

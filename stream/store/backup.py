@@ -12,7 +12,7 @@ from pathlib import Path
 from infra.errors import StoreError
 from infra.sqlite_copy import seal
 from stream.store import open_reader, open_writer
-from stream.store.copy import Copied, copy_store, copy_tables
+from stream.store.copy import Copied, check_empty, copy_store, copy_tables
 from stream.store.sql.database import ReadDatabase
 from stream.store.sql.reader import SqlSnapshots
 from stream.store.sql.tables import STORE_SCHEMA
@@ -73,6 +73,16 @@ def moment_of(url: str) -> Iterator[Moment]:
             # The moment of a transaction is that of its first query.
             frozen.fetch("SELECT count(*) FROM graphs")
             yield Moment(frozen)
+
+
+def check_room(url: str) -> None:
+    """Make sure, before anything else is restored, that `load_backup` can fill a store; its tables are made.
+
+    Raises:
+        StoreError: the store has something already, or cannot be reached.
+    """
+    with open_writer(url) as writer:
+        check_empty(writer)
 
 
 def load_backup(path: Path, url: str, on_copied: OnCopied) -> Copied:

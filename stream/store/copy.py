@@ -98,12 +98,7 @@ def copy_tables(source: ReadDatabase, target: SqlWriter, report: OnProgress) -> 
         StoreError: the target has something already, or either fails.
     """
     database = target.database
-    for table in ("graphs", "sources"):
-        if database.fetch(f"SELECT 1 FROM {table} LIMIT 1"):
-            raise StoreError(
-                f"the store {database.name} is not empty; a whole store is copied into an empty one",
-                fix="name another target, or move that store away",
-            )
+    check_empty(target)
     copied = 0
     for table, columns in table_columns().items():
         size = _PAGE_BLOBS if _BLOBS & set(columns) else _PAGE_ROWS
@@ -121,6 +116,20 @@ def copy_tables(source: ReadDatabase, target: SqlWriter, report: OnProgress) -> 
     database.skip_ids()
     infos = SqlSnapshots(source).graphs()
     return Copied(len(infos), sum(info.snapshots for info in infos), whole=True)
+
+
+def check_empty(target: SqlWriter) -> None:
+    """Make sure that a whole store can be copied into a store.
+
+    Raises:
+        StoreError: it has something already.
+    """
+    for table in ("graphs", "sources"):
+        if target.database.fetch(f"SELECT 1 FROM {table} LIMIT 1"):
+            raise StoreError(
+                f"the store {target.database.name} is not empty; a whole store is copied into an empty one",
+                fix="name another target, or move that store away",
+            )
 
 
 def _copy_graph(source: SnapshotReader, info: GraphInfo, target: SqlWriter, report: OnProgress) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from infra.errors import StoreError
 from infra.sqlite_copy import copy_file
+from infra.whole_file import whole_file
 from stream.store.lock import WriterLock
 from stream.store.migrations import STEPS, Step
 from stream.store.postgres_server import SCHEMES, locked_tables
@@ -44,6 +45,7 @@ def migrate_store(url: str, *, steps: Sequence[Step] = STEPS, schema: int = STOR
     Raises:
         UsageError: the URL names no kind of store that has tables.
         StoreError: there is no store, it is of a newer version, or another process writes it.
+        GraphtideError: the copy cannot be put in its place.
     """
     if url.startswith(SCHEMES):
         return _migrate_postgres(url, steps, schema)
@@ -61,7 +63,8 @@ def _migrate_sqlite(path: Path, steps: Sequence[Step], schema: int) -> Migrated:
             if before == schema:
                 return Migrated(before, before, None)
             backup = _free_name(path, before)
-            copy_file(path, backup)
+            with whole_file(backup) as part:
+                copy_file(path, part)
 
             def execute(sql: str, parameters: Sequence[object] = ()) -> list[tuple[Any, ...]]:
                 return connection.execute(sql, parameters).fetchall()

@@ -15,7 +15,7 @@ from psycopg.abc import Buffer, DumperKey
 
 from infra.errors import StoreError
 from stream.events import IntArray
-from stream.store.postgres_server import ADVISORY, address, connect, explain, make_tables
+from stream.store.postgres_server import WRITERS, WRITERS_CLASS, address, connect, explain, make_tables
 from stream.store.sql.database import Column, ReadDatabase, Row
 from stream.store.sql.tables import on_conflict
 
@@ -27,10 +27,9 @@ _FIND_NAMES = (
     "SELECT place, nodes.id FROM unnest(?::text[]) WITH ORDINALITY AS asked (asked_name, place)"
     " JOIN nodes ON graph_id = ? AND name = asked_name"
 )
-_LIVES = (
-    "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = ?::oid AND objid = ?::oid"
-    " AND objsubid = 2 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-)
+_LIVES = f"{WRITERS} AND objid = ?::oid"
+# A lock on one long key, which is never the lock of a writer.
+_ELECT = f"SELECT pg_try_advisory_lock(hashtextextended(?, {WRITERS_CLASS}::bigint))"
 
 
 class PostgresReadDatabase:
@@ -91,7 +90,7 @@ class PostgresReadDatabase:
             raise
         connection = connect(self._url, read_only=True)
         with _explained(self.name):
-            if _fetch(connection, "SELECT pg_try_advisory_lock(hashtextextended(?, 0))", (role,))[0][0]:
+            if _fetch(connection, _ELECT, (role,))[0][0]:
                 self._elected[role] = connection
                 return True
         connection.close()
@@ -159,7 +158,7 @@ class PostgresDatabase(PostgresReadDatabase):
         )
         fetch(f"SET idle_in_transaction_session_timeout = '{_HANGING_S}s'")
         self.number = int(fetch("SELECT nextval('writers')")[0][0])
-        fetch("SELECT pg_advisory_lock(?::int, ?::int)", (ADVISORY, self.number))
+        fetch(f"SELECT pg_advisory_lock({WRITERS_CLASS}::int, ?::int)", (self.number,))
         self._types = {
             (table, column): kind
             for table, column, kind in fetch(
@@ -230,7 +229,7 @@ class PostgresDatabase(PostgresReadDatabase):
 
     def alive(self, number: int) -> bool:
         """Return whether the session of the writer of that number is there."""
-        return bool(self.fetch(_LIVES, (ADVISORY, number)))
+        return bool(self.fetch(_LIVES, (number,)))
 
     def lock_graph(self, graph_id: int, *, alone: bool = True) -> None:
         """Let other processes wait until the end of this transaction before they take the same graph's lock.

@@ -15,8 +15,11 @@ from stream.store.sql.schema import check_schema
 from stream.store.sql.tables import STORE_SCHEMA, Types, statements
 
 SCHEMES = POSTGRES_SCHEMES
-# "GrTi", as the class of all advisory locks of a store.
-ADVISORY = 0x47725469
+# "GrTi" and 0: the advisory lock of making tables, one for all stores of a database, which are not there yet.
+_MAKING = (0x47725469, 0)
+# The class of the advisory locks of writers, on their numbers. Advisory locks are the database's, which may have a
+# store in each of several schemas: the numbers come from a sequence of the store, and so does the class.
+WRITERS_CLASS = "'writers'::regclass::oid"
 _CONNECT_TIMEOUT_S = 10
 
 TYPES = Types(
@@ -29,9 +32,10 @@ TYPES = Types(
     table="",
     clustered="",
 )
-_WRITERS = (
-    "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = ?::oid AND objid <> 0"
-    " AND objsubid = 2 AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+# The locks of the writers that live.
+WRITERS = (
+    f"SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND granted AND classid = {WRITERS_CLASS} AND objsubid = 2"
+    " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 )
 _OWN_STATEMENTS = (
     "CREATE SEQUENCE writers MAXVALUE 2147483647",
@@ -103,7 +107,7 @@ def make_tables(connection: "psycopg.Connection[Row]", name: str) -> None:
     schema = _schema(connection)
     if schema is None:
         # A lock of the session: a transaction that had waited for it would not see the tables made meanwhile.
-        connection.execute("SELECT pg_advisory_lock(%s, 0)", (ADVISORY,))
+        connection.execute("SELECT pg_advisory_lock(%s::int, %s::int)", _MAKING)
         try:
             with connection.transaction():
                 schema = _schema(connection)
@@ -113,7 +117,7 @@ def make_tables(connection: "psycopg.Connection[Row]", name: str) -> None:
                     schema = STORE_SCHEMA
         finally:
             if not connection.closed:
-                connection.execute("SELECT pg_advisory_unlock(%s, 0)", (ADVISORY,))
+                connection.execute("SELECT pg_advisory_unlock(%s::int, %s::int)", _MAKING)
     _check(schema, name)
 
 
@@ -153,7 +157,7 @@ def locked_tables(url: str) -> Iterator[tuple[Execute, int, str]]:
                 raise _no_store(name)
             # Held until the end: a writer that is starting waits, and then finds the new schema.
             execute("LOCK TABLE store_schema IN ACCESS EXCLUSIVE MODE")
-            if execute(_WRITERS, (ADVISORY,)):
+            if execute(WRITERS):
                 raise StoreError(
                     f"another process is writing the store {name}",
                     fix="stop every ingest process of it, then run it again",

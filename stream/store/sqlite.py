@@ -220,8 +220,13 @@ class SqliteDatabase(SqliteReadDatabase):
 
     def scrub(self) -> bool:
         """Write the whole file anew and empty the write-ahead log; False where a reader keeps the log in use."""
-        # Moving rows between pages has left copies of them in unused parts of pages: only a new file has none.
-        self.fetch("VACUUM")
+        # The new file is first made aside, and a store may be larger than the memory.
+        self.fetch("PRAGMA temp_store = FILE")
+        try:
+            # Moving rows between pages has left copies of them in unused parts of pages: only a new file has none.
+            self.fetch("VACUUM")
+        finally:
+            self.fetch("PRAGMA temp_store = MEMORY")
         return bool(self.fetch("PRAGMA wal_checkpoint(TRUNCATE)")[0][0] == 0)
 
     def alive(self, number: int) -> bool:

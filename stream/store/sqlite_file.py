@@ -39,6 +39,14 @@ _CHECKPOINT_PAGES = 4000
 _WRITER_CACHE_KIB = 32_000
 
 
+def kind_of_url(url: str) -> str:
+    """Return what may be shown of a URL that is not understood: it may be one with a password and a mistake in it."""
+    kind, separator, _ = url.partition("://")
+    if separator:
+        return f"{kind}://…"
+    return "…" if "@" in url or "=" in url else url
+
+
 def path_of_url(url: str) -> Path:
     """Return the file that a store URL names.
 
@@ -47,7 +55,7 @@ def path_of_url(url: str) -> Path:
     """
     if not url.startswith(URL_PREFIX) or url == URL_PREFIX:
         raise UsageError(
-            f"not a store that this version can open: {url!r}",
+            f"not a store that this version can open: {kind_of_url(url)!r}",
             place="[store] url",
             fix="write sqlite:///relative/path, sqlite:////absolute/path or postgresql://user@host/database",
         )

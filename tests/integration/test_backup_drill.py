@@ -15,8 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from forecasting.keys import Keys, Scope
+from forecasting.service_file import ServiceFile
 from infra.errors import StoreError
-from stream.store import open_reader
+from stream.store import open_reader, open_writer
 from tests.conftest import Ran
 from tests.integration.test_chaos import PARTITIONS, Producer, metrics_of
 from tests.servers.kafka import KafkaServer
@@ -116,3 +118,38 @@ def test_a_backup_is_restored_into_postgresql(graphtide: Cli, toy_store: str, po
     again = graphtide("store", "restore", "backup", "--store", postgres_url, "--force")
     assert again.code == 1
     assert "is not empty" in again.err
+
+
+def test_a_restore_into_postgresql_that_failed_is_run_again(
+    graphtide: Cli, toy_store: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ServiceFile(Path("service.db")) as file:
+        Keys(file).create("reader", Scope.READ, ("*",))
+    monkeypatch.setenv("GRAPHTIDE_API__SERVICE_DB", "service.db")
+    assert graphtide("store", "backup", "backup", "--store", toy_store).code == 0
+    Path("taken").write_text("no folder")
+    monkeypatch.setenv("GRAPHTIDE_API__SERVICE_DB", "taken/service.db")
+    assert graphtide("store", "restore", "backup", "--store", postgres_url).code == 1
+    monkeypatch.setenv("GRAPHTIDE_API__SERVICE_DB", "there/service.db")
+    ran = graphtide("store", "restore", "backup", "--store", postgres_url)
+    assert ran.code == 0, ran.err
+    assert graphtide("store", "verify", toy_store, postgres_url).code == 0
+    assert Path("there/service.db").exists()
+
+
+def test_a_store_in_postgresql_that_is_not_empty_is_refused_before_anything_is_replaced(
+    graphtide: Cli, toy_store: str, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRAPHTIDE_API__SERVICE_DB", "service.db")
+    with ServiceFile(Path("service.db")) as file:
+        Keys(file).create("before", Scope.READ, ("*",))
+    assert graphtide("store", "backup", "backup", "--store", toy_store).code == 0
+    with ServiceFile(Path("service.db")) as file:
+        Keys(file).create("after", Scope.READ, ("*",))
+    with open_writer(postgres_url) as writer, writer.transaction():
+        writer.add_source("another", split_by_type=False)
+    ran = graphtide("store", "restore", "backup", "--store", postgres_url, "--force")
+    assert ran.code == 1
+    assert "is not empty" in ran.err
+    with ServiceFile(Path("service.db")) as file:
+        assert sorted(key.name for key in Keys(file).all()) == ["after", "before"]

@@ -136,6 +136,30 @@ def test_what_was_projected_is_not_again_unless_all_is_asked_for(graphtide: Run,
         assert first.snapshots("toy").digest() == second.snapshots("toy").digest()
 
 
+def test_a_projection_is_switched_off(graphtide: Run, record: str) -> None:
+    with open_writer(record) as writer, writer.transaction():
+        writer.enable_projection(PROJECTION)
+    with open_outbox(record) as outbox:
+        assert outbox.waiting(PROJECTION) == 250
+        # It needs no InfluxDB.
+        assert graphtide("store", "project", "--off", "--store", record).code == 0
+        with open_writer(record) as writer, writer.transaction():
+            revise(writer, "toy", 3, 5)
+        assert outbox.waiting(PROJECTION) == 0
+    assert graphtide("store", "project", "--off", "--all", "--store", record).code == 2
+
+
+@pytest.mark.usefixtures("settings")
+def test_the_password_of_a_store_is_not_shown(graphtide: Run, record: str, postgres_url: str) -> None:
+    ran(graphtide("store", "project", "--store", record))
+    secret = postgres_url.replace("graphtide@", "graphtide:hush@")
+    said = [graphtide("store", "rebuild", "--store", secret), graphtide("store", "project", "--store", secret)]
+    for each in said:
+        ran(each)
+        assert postgres_url.replace("graphtide@", "") in each.err
+        assert "hush" not in each.out + each.err
+
+
 def test_a_forecast_from_influxdb_alone_is_the_same(
     graphtide: Run, record: str, settings: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

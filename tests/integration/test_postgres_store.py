@@ -14,7 +14,9 @@ from infra.steps import HOUR_US
 from stream.ingest import Ingest, IngestOptions
 from stream.store import open_outbox, open_reader, open_writer
 from stream.store.copy import compare_stores, copy_store
+from stream.store.postgres_server import locked_tables
 from stream.store.records import Feeder, PartitionState, SourceState
+from stream.store.sql.tables import STORE_SCHEMA
 from stream.store.sql.writer import SqlWriter
 from stream.windows import Clock, Hand
 from tests.servers.postgres import PostgresServer
@@ -236,6 +238,53 @@ class TestSharing:
             assert two.elect("other")
             one.close()
             assert two.elect("influxdb")
+
+
+class TestSchemas:
+    """Two stores in two schemas of one database know nothing of each other."""
+
+    @pytest.fixture
+    def urls(self, url: str) -> list[str]:
+        with psycopg.connect(url, autocommit=True) as connection:
+            for name in ("a", "b"):
+                connection.execute(f"CREATE SCHEMA {name}".encode())
+        return [f"{url}?options=-csearch_path%3D{name}%20-clock_timeout%3D5s" for name in ("a", "b")]
+
+    def test_both_are_written_at_the_same_time(self, urls: list[str]) -> None:
+        with open_writer(urls[0]) as one, open_writer(urls[1]) as two:
+            assert one.database.number == two.database.number
+            for writer in (one, two):
+                writer.claim(add_source(writer), ["t-0"])
+                with writer.transaction():
+                    writer.add_graph("g", HOUR_US)
+
+    def test_each_has_a_projector(self, urls: list[str]) -> None:
+        for url in urls:
+            open_writer(url).close()
+        with open_outbox(urls[0]) as one, open_outbox(urls[1]) as two, open_outbox(urls[1]) as three:
+            assert one.elect("influxdb")
+            assert two.elect("influxdb")
+            assert not three.elect("influxdb")
+
+    def test_who_lives_in_one_does_not_live_in_the_other(self, urls: list[str]) -> None:
+        with open_writer(urls[0]) as dead, open_writer(urls[1]) as heir:
+            # The second writer of one, which has no second of the same number in the other.
+            with open_writer(urls[1]) as other:
+                number = other.database.number
+                assert heir.database.alive(number)
+                assert not dead.database.alive(number)
+            assert not heir.database.alive(number)
+
+    def test_a_store_is_migrated_while_the_other_is_written(self, urls: list[str]) -> None:
+        open_writer(urls[1]).close()
+        with open_writer(urls[0]):
+            with locked_tables(urls[1]) as (_, schema, _):
+                assert schema == STORE_SCHEMA
+            with (
+                pytest.raises(StoreError, match="another process is writing the store"),
+                locked_tables(urls[0]),
+            ):
+                pass
 
 
 def enable(writer: SqlWriter) -> None:

@@ -12,6 +12,9 @@ TOKEN_VARIABLE = f"{ENV_PREFIX}INFLUXDB__TOKEN"
 SCHEMES = {"influxdb": "http", "influxdb+https": "https"}
 _FORM = "influxdb://host:port/organisation/bucket, or influxdb+https:// for TLS"
 
+# A token is sent in a header of HTTP, which has characters of one byte.
+_LAST_OF_HEADERS = "\xff"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InfluxAddress:
@@ -65,6 +68,7 @@ def address_of_url(url: str, settings: InfluxDBSettings | None = None) -> Influx
     Raises:
         UsageError: the URL is not of that form, or the token file cannot be read.
     """
+    _check_host(url, "[store] url", f"write {_FORM}")
     scheme, _, rest = url.partition("://")
     netloc, _, path = rest.partition("/")
     org, _, bucket = path.partition("/")
@@ -88,6 +92,7 @@ def address_of_settings(settings: InfluxDBSettings) -> InfluxAddress | None:
     """
     if not settings.url:
         return None
+    _check_host(settings.url, "[influxdb] url", "write http://host:8086 or https://host:8086")
     parts = urlsplit(settings.url)
     if parts.scheme not in SCHEMES.values() or not parts.netloc or parts.path.strip("/") or parts.query:
         raise UsageError(
@@ -107,6 +112,15 @@ def address_of_settings(settings: InfluxDBSettings) -> InfluxAddress | None:
     return _address(f"{parts.scheme}://{parts.netloc}", settings.org, settings.bucket, settings)
 
 
+def _check_host(url: str, setting: str, fix: str) -> None:
+    """Make sure that a URL can be taken apart; one may hold a password, so that it is not repeated."""
+    try:
+        # Only this looks at the port.
+        _ = urlsplit(url).port
+    except ValueError:
+        raise UsageError("the host or the port of the InfluxDB cannot be read", place=setting, fix=fix) from None
+
+
 def _address(url: str, org: str, bucket: str, settings: InfluxDBSettings) -> InfluxAddress:
     return InfluxAddress(
         url=url,
@@ -122,7 +136,15 @@ def _address(url: str, org: str, bucket: str, settings: InfluxDBSettings) -> Inf
 
 def _token(settings: InfluxDBSettings) -> str:
     given = settings.token.get_secret_value() or os.environ.get(TOKEN_VARIABLE, "")
-    if given or not settings.token_file:
-        return given.strip()
-    place = "[influxdb] token_file"
-    return read_secret(settings.token_file, of="InfluxDB", kind="token", place=place, variable=TOKEN_VARIABLE)
+    place = TOKEN_VARIABLE
+    token = given.strip()
+    if not given and settings.token_file:
+        place = "[influxdb] token_file"
+        token = read_secret(settings.token_file, of="InfluxDB", kind="token", place=place, variable=TOKEN_VARIABLE)
+    if not all(char.isprintable() and char <= _LAST_OF_HEADERS for char in token):
+        raise UsageError(
+            "the token of InfluxDB has a character that cannot be sent",
+            place=place,
+            fix="give the token as InfluxDB shows it, in one line; of InfluxDB 1.8 user:password",
+        )
+    return token

@@ -1,13 +1,12 @@
 """The part of a writer that erases a node on request."""
 
-import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from infra.errors import StoreError
+from stream.store.mention import Mention
 from stream.store.records import GraphState
 from stream.store.sql.database import Row
 from stream.store.sql.sources import Sources
@@ -20,11 +19,12 @@ class Erased:
     """What an erasure took away.
 
     Attributes:
-        nodes: names that left the dictionary: 1, or 0 where none but traces in letters and rejects were there.
+        graphs: names of the graphs whose dictionary the name has left; none where there were but traces in letters
+            and rejects.
         dead_letters, rejects: records that mentioned the name, of any graph.
     """
 
-    nodes: int
+    graphs: tuple[str, ...]
     dead_letters: int
     rejects: int
 
@@ -35,28 +35,28 @@ class Erasure(Sources):
     def erase(self, graph: GraphState, name: str) -> Erased:
         """Erase the name of a node, in a transaction; `database.scrub` afterwards overwrites where it stood.
 
-        The name leaves the dictionary, dead letters and the sample of rejects. The node's id stays, as that of nobody:
-        the edges of steps and the counts that it is part of do not change, so no snapshot does. The same name
-        coming again is a new node.
+        The name leaves the dictionary of the graph and those of its graphs by event type, dead letters and the sample
+        of rejects. The node's id stays, as that of nobody: the edges of steps and the counts that it is part of do not
+        change, so no snapshot does. The same name coming again is a new node.
 
         What remains: digests of the ids of events, from which no id can be read, until the deduplication window has
         passed; names inside dead letters that are compressed or encrypted, which cannot be searched; what has been
         delivered elsewhere (the dead letter target, the log itself, backups).
 
         Raises:
-            StoreError: another process is filling the graph, and would go on with the erased name.
+            StoreError: another process is filling one of these graphs, and would go on with the erased name.
         """
-        for feeder in self.feeders(graph):
-            if feeder.elsewhere:
-                raise StoreError(
-                    f"another process is filling graph {graph.name!r} from {feeder.source}",
-                    place=self.database.name,
-                    fix="stop it, erase the node, and start it again",
-                )
-        nodes = self.database.fetch(
-            "UPDATE nodes SET name = NULL WHERE graph_id = ? AND name = ? RETURNING id", (graph.id, name)
+        graphs = [graph, *self._graphs_by_type(graph)]
+        for each in graphs:
+            self._refuse_filled(each)
+        left = tuple(
+            each.name
+            for each in graphs
+            if self.database.fetch(
+                "UPDATE nodes SET name = NULL WHERE graph_id = ? AND name = ? RETURNING id", (each.id, name)
+            )
         )
-        mention = _Mention(name)
+        mention = Mention(name)
         letters = [
             number
             for number, key, value, headers, place, reason in self._rows(
@@ -81,28 +81,26 @@ class Erasure(Sources):
                 (source_id, number),
             )
         self._forget()
-        return Erased(len(nodes), len(letters), len(rejects))
+        return Erased(left, len(letters), len(rejects))
+
+    def _graphs_by_type(self, graph: GraphState) -> list[GraphState]:
+        """Return the graphs that have the same events, each those of one type; no other has a colon in its name."""
+        prefix = f"{graph.name}:"
+        rows = self.database.fetch(
+            "SELECT name FROM graphs WHERE substr(name, 1, ?) = ? ORDER BY name", (len(prefix), prefix)
+        )
+        found = (self.graph(name) for (name,) in rows)
+        return [each for each in found if each is not None]
+
+    def _refuse_filled(self, graph: GraphState) -> None:
+        for feeder in self.feeders(graph):
+            if feeder.elsewhere:
+                raise StoreError(
+                    f"another process is filling graph {graph.name!r} from {feeder.source}",
+                    place=self.database.name,
+                    fix="stop it, erase the node, and start it again",
+                )
 
     def _rows(self, sql: str) -> Iterator[Row]:
         for page in self.database.pages(sql, ()):
             yield from page
-
-
-class _Mention:
-    """Finds a name in records: as a word in text, in JSON's escapes too; anywhere in bytes that are no text."""
-
-    def __init__(self, name: str) -> None:
-        self._plain = name.encode()
-        spellings = {name, json.dumps(name)[1:-1], json.dumps(name, ensure_ascii=False)[1:-1]}
-        word = "|".join(re.escape(spelling) for spelling in sorted(spellings))
-        self._word = re.compile(rf"(?<!\w)(?:{word})(?!\w)", re.IGNORECASE)
-
-    def among(self, *parts: bytes | None) -> bool:
-        return any(self._is_in(part) for part in parts if part)
-
-    def _is_in(self, part: bytes) -> bool:
-        try:
-            text = part.decode()
-        except UnicodeDecodeError:
-            return self._plain in part
-        return self._word.search(text) is not None

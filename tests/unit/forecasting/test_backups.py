@@ -160,6 +160,33 @@ def test_nothing_is_overwritten_without_force(system: Settings, tmp_path: Path) 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["backup", "live"]
 
 
+def test_force_replaces_nothing_but_a_backup(system: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    thesis = tmp_path / "home" / "docs" / "thesis.txt"
+    thesis.parent.mkdir(parents=True)
+    thesis.write_text("years of work")
+    (tmp_path / "home" / MANIFEST_NAME).write_text('{"name": "an app"}')
+    monkeypatch.chdir(tmp_path / "home")
+    for folder in (tmp_path / "home", Path(), Path(".."), tmp_path / "live", Path("/")):
+        with pytest.raises(UsageError, match="something else than a backup") as refused:
+            take_backup(system, folder, force=True, on_copied=silent)
+        assert refused.value.fix
+    assert thesis.read_text() == "years of work"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "live"]
+
+
+def test_a_damaged_backup_and_an_empty_folder_are_replaced(
+    system: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup = tmp_path / "backup"
+    backup.mkdir()
+    monkeypatch.chdir(backup)
+    take_backup(system, Path(), force=True, on_copied=silent)
+    (backup / "store.db").unlink()
+    take_backup(system, backup, force=True, on_copied=silent)
+    assert read_manifest(backup).has("store.db")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["backup", "live"]
+
+
 def test_a_store_that_is_being_written_is_not_replaced(system: Settings, tmp_path: Path) -> None:
     take_backup(system, tmp_path / "backup", force=False, on_copied=silent)
     with open_writer(system.store.url) as writer:

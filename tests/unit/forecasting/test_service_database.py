@@ -102,6 +102,15 @@ def test_who_holds_the_lock_too_long_is_told_of_and_reads_go_on(
     Keys(file).create("after", Scope.READ, ["*"])
 
 
+def test_books_in_two_schemas_do_not_wait_for_each_other(postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "LOCK_WAIT_S", 0.05)
+    execute(postgres_url, "CREATE SCHEMA a; CREATE SCHEMA b")
+    places = [f"{postgres_url}?options=-csearch_path%3D{name}" for name in ("a", "b")]
+    with ServiceFile(places[0]) as one, ServiceFile(places[1]) as two, one.transaction():
+        Keys(two).create("mine", Scope.READ, ["*"])
+        assert (names(one), names(two)) == ([], ["mine"])
+
+
 def test_processes_that_start_at_once_make_the_tables_once(postgres_url: str) -> None:
     failures: list[Exception] = []
 

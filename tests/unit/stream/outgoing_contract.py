@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from infra.steps import HOUR_US
@@ -150,7 +151,7 @@ class ErasureContract(StoreContract):
             writer.add_rejects(source, [Reject("", "a,b", "late")], keep=9)
         edges = listed(writer.step_edges(graph, ints(HOUR_US)))
         with writer.transaction():
-            assert writer.erase(graph, name) == Erased(nodes=1, dead_letters=5, rejects=2)
+            assert writer.erase(graph, name) == Erased(("g",), dead_letters=5, rejects=2)
         assert writer.database.scrub()
         with open_dead_letters(url) as letters:
             assert [letter.record for letter in letters.letters(limit=9)] == [records[3], records[6]]
@@ -164,4 +165,19 @@ class ErasureContract(StoreContract):
             after = writer.node_ids(ints(graph.id, graph.id, other.id), ints(0, 1, 0), [name, "b"])
             assert after[1:].tolist() == before[1:].tolist()
             assert after[0] > before.max()
-            assert writer.erase(graph, "nobody") == Erased(0, 0, 0)
+            assert writer.erase(graph, "nobody") == Erased((), 0, 0)
+
+    def test_a_name_leaves_the_graphs_of_each_event_type(self, writer: SqlWriter) -> None:
+        names = ["town", "town:follow", "town:re%ply", "town2", "town2:follow", "to_n"]
+        with writer.transaction():
+            graphs = [writer.add_graph(name, HOUR_US) for name in names]
+            ids = ints(*(graph.id for graph in graphs))
+            writer.node_ids(ids, np.zeros(len(names), dtype=np.int64), ["alice", "bob"])
+            writer.node_ids(ids[:3], ints(1, 1, 1), ["alice", "bob"])
+        with writer.transaction():
+            assert writer.erase(graphs[0], "alice").graphs == ("town", "town:follow", "town:re%ply")
+        kept = writer.database.fetch(
+            "SELECT graphs.name, nodes.name FROM nodes JOIN graphs ON graphs.id = graph_id WHERE nodes.name IS NOT NULL"
+        )
+        expected = [(name, "bob") for name in names[:3]] + [(name, "alice") for name in names[3:]]
+        assert sorted(map(tuple, kept)) == sorted(expected)

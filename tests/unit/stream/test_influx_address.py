@@ -79,3 +79,29 @@ def test_a_token_in_the_settings_file_is_refused_and_not_repeated(clean_environm
     assert "GRAPHTIDE_INFLUXDB__TOKEN" in str(caught.value)
     assert "config.toml, line 2" in str(caught.value)
     assert InfluxDBSettings(token=SecretStr("s")).token.get_secret_value() == "s"
+
+
+@pytest.mark.parametrize("token", ["tok\u20acen", "to\nken", "to\x7fken"])
+def test_a_token_that_cannot_be_sent_is_refused_and_not_repeated(clean_environment: Path, token: str) -> None:
+    Path("token").write_text(token)
+    for settings, place in (
+        (InfluxDBSettings(token=SecretStr(token)), "GRAPHTIDE_INFLUXDB__TOKEN"),
+        (InfluxDBSettings(token_file="token"), "[influxdb] token_file"),
+    ):
+        with pytest.raises(UsageError, match="a character that cannot be sent") as caught:
+            address_of_url("influxdb://db/o/b", settings)
+        assert caught.value.place == place
+        assert caught.value.fix
+        assert token not in str(caught.value)
+    assert address_of_url("influxdb://db/o/b", InfluxDBSettings(token=SecretStr("me:p\xe4ss"))).token == "me:p\xe4ss"
+
+
+@pytest.mark.parametrize("host", ["[::1", "db:port", "db:99999"])
+def test_a_host_that_cannot_be_read_is_told(host: str) -> None:
+    for given in (
+        lambda: address_of_url(f"influxdb://{host}/o/b"),
+        lambda: address_of_settings(InfluxDBSettings(url=f"http://{host}", org="o", bucket="b")),
+    ):
+        with pytest.raises(UsageError, match="the host or the port") as caught:
+            given()
+        assert caught.value.fix

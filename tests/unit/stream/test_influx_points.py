@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -101,3 +102,9 @@ def test_facts_are_read_back(name: str, count: int, time_us: int | None) -> None
 def test_a_text_of_flux_cannot_end_or_compute() -> None:
     assert quoted('a"b') == r'"a\"b"'
     assert quoted("${x}\\") == r'"\${x}\\"'
+
+
+def test_every_fact_of_a_graph_is_documented() -> None:
+    page = (Path(__file__).parents[3] / "docs/influxdb.md").read_text(encoding="utf-8")
+    told = page.partition("Measurement `graphtide_graphs`")[2].partition("\n\n")[0]
+    assert {name for name in FACT_FIELDS if f"`{name}`" not in told} == set()

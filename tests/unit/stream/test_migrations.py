@@ -116,6 +116,25 @@ def test_several_steps_are_one_transaction_and_each_backup_has_a_name_of_its_own
     assert "upgrade graphtide" in str(refused.value)
 
 
+def test_a_copy_that_was_interrupted_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = tmp_path / "store.db"
+    write_store(store, 1, tmp_path)
+
+    def interrupted(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes()[:4096])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("stream.store.migrate.copy_file", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            migrate_store(f"sqlite:///{store}")
+    assert {path.name for path in tmp_path.iterdir()} <= {"store.db", "store.db-wal", "store.db-shm"}
+    before = dump(store)
+    done = migrate_store(f"sqlite:///{store}")
+    assert done.backup == tmp_path / "store.db.schema-1"
+    assert dump(done.backup) == before
+
+
 def test_a_schema_without_a_way_is_told(tmp_path: Path) -> None:
     store = tmp_path / "store.db"
     write_store(store, 1, tmp_path)

@@ -254,13 +254,23 @@ class TestWriting:
                 names = [f"somebody-{number}" for number in range(2000)]
                 writer.node_ids(np.full(2000, graph.id), np.arange(2000), names)
             with writer.transaction():
-                assert writer.erase(graph, "somebody-777").nodes == 1
+                assert writer.erase(graph, "somebody-777").graphs == ("g",)
             with open_reader(url(store)) as reader:
                 assert reader.graphs()
             assert writer.database.scrub()
             for file in store.parent.iterdir():
                 assert b"somebody-777" not in file.read_bytes()
             assert b"somebody-778" in store.read_bytes()
+
+    def test_a_store_is_written_anew_on_disk_not_in_memory(self, filled: Path) -> None:
+        with open_writer(url(filled)) as writer:
+            connection = writer.database._connection  # type: ignore[attr-defined]
+            said: list[str] = []
+            connection.set_trace_callback(said.append)
+            assert writer.database.scrub()
+            connection.set_trace_callback(None)
+            assert said[:3] == ["PRAGMA temp_store = FILE", "VACUUM", "PRAGMA temp_store = MEMORY"]
+            assert writer.database.fetch("PRAGMA temp_store") == [(2,)]
 
     def test_a_reader_in_the_way_of_an_erasure_is_told(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("stream.store.sqlite_file.BUSY_TIMEOUT_S", 0.05)

@@ -1,0 +1,76 @@
+"""`graphtide erase`: where a name stands after an ingestion, and what a person is told of what is left of it."""
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Ran
+
+Cli = Callable[..., Ran]
+STORE = "sqlite:///store/store.db"
+
+
+@pytest.fixture
+def ingested(graphtide: Cli) -> None:
+    """Make a store of graphs by type, with rejects that mention alice and others that do not."""
+    events = [
+        {"src": "alice", "dst": "bob", "ts": 1_600_000_000, "type": "follow"},
+        {"src": "bob", "dst": "alice", "ts": 1_600_007_200, "type": "reply"},
+        {"src": "bob", "dst": "cyd", "ts": 1_600_014_400, "type": "like"},
+        {"src": "", "dst": "bob", "ts": 1_600_014_400, "note": "hi\nalice"},
+        {"src": "", "dst": "cyd", "ts": 1_600_014_400},
+    ]
+    Path("events.ndjson").write_text("".join(f"{json.dumps(event)}\n" for event in events))
+    Path("more.ndjson").write_text(json.dumps({"src": "alice"}) + "\n" + json.dumps(events[0] | {"ts": 1_600_090_000}))
+    for name in ("events", "more"):
+        call = ("ingest", f"{name}.ndjson", "--graph", "town", "--store", STORE, "--step", "1h", "--split-by-type")
+        assert graphtide(*call).code == 0
+
+
+def files_with(name: str) -> set[str]:
+    return {str(path) for path in Path("store").rglob("*") if path.is_file() and name.encode() in path.read_bytes()}
+
+
+@pytest.mark.usefixtures("ingested")
+def test_a_name_is_in_no_file_of_the_store_any_more(graphtide: Cli) -> None:
+    rejects = Path("store/rejects")
+    assert files_with("alice") >= {"store/store.db", *(str(path) for path in rejects.iterdir())}
+    assert len(list(rejects.iterdir())) == 2
+    ran = graphtide("erase", "town", "alice", "--store", STORE)
+    assert ran.code == 0, ran.err
+    assert "Erased the node from graphs 'town', 'town:follow', 'town:reply'." in ran.err
+    assert "2 lines of the files in store/rejects" in ran.err
+    assert files_with("alice") == set()
+    (left,) = rejects.iterdir()
+    (line,) = left.read_text().splitlines()
+    assert "cyd" in json.loads(line)["record"]
+    again = graphtide("erase", "town", "alice", "--store", STORE)
+    assert (again.code, again.err.strip()) == (0, "graph 'town' has no node of that name")
+
+
+@pytest.mark.usefixtures("ingested")
+def test_a_reader_that_keeps_the_name_on_the_disk_is_told(graphtide: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream.store.sqlite_file.BUSY_TIMEOUT_S", 0.05)
+    reader = sqlite3.connect("store/store.db", isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM graphs").fetchall()
+    ran = graphtide("erase", "town", "alice", "--store", STORE)
+    assert ran.code == 1
+    assert "Erased the node" in ran.err
+    assert "may still stand in unused parts" in ran.err
+    assert "run the same command again" in ran.err
+    reader.close()
+    assert graphtide("erase", "town", "alice", "--store", STORE).code == 0
+    assert files_with("alice") == set()
+
+
+@pytest.mark.usefixtures("ingested")
+def test_a_file_of_rejects_that_cannot_be_read_is_told(graphtide: Cli) -> None:
+    Path("store/rejects/odd.ndjson").mkdir()
+    ran = graphtide("erase", "town", "alice", "--store", STORE)
+    assert ran.code == 1
+    assert "store/rejects/odd.ndjson" in ran.err
+    assert "run the same command again" in ran.err
