@@ -6,15 +6,20 @@ delivered after the target has taken them. A delivery that is repeated after a c
 
 import base64
 import json
+import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, Self
 
 from infra.errors import GraphtideError, UsageError
 from infra.steps import format_time
 from stream.decoders.records.base import Headers, Record
+from stream.sources.kafka.refusals import TooLargeError
 from stream.store.dead_letters import DeadLetter, DeadLetters
+
+logger = logging.getLogger(__name__)
 
 ID_HEADER = "graphtide.deadletter.id"
 SOURCE_HEADER = "graphtide.deadletter.source"
@@ -23,6 +28,8 @@ _CONNECT = "__connect.errors."
 # Kafka Connect names the class of an exception; consumers of dead letters tell kinds apart by it.
 _EXCEPTION_CLASS = "graphtide.RejectedEvent"
 _LETTERS = 500
+# How the names of sources begin whose letters have a topic; those of others only name a graph or a request.
+_KAFKA_SOURCE = "kafka:"
 
 
 class Sender(Protocol):
@@ -37,19 +44,29 @@ class Sender(Protocol):
         partition: int | None = None,
         ts_ms: int | None = None,
     ) -> None:
-        """Hand a record over for sending; raises GraphtideError where it cannot be sent."""
+        """Hand a record over for sending; raises GraphtideError where it cannot be sent, as `flush` does."""
         ...
 
     def flush(self) -> None:
-        """Return when everything that was sent is acknowledged; raises GraphtideError where something was not."""
+        """Return when everything that was sent is acknowledged.
+
+        Raises:
+            TooLargeError: a record is too large; others can be sent after it.
+            GraphtideError: something was not acknowledged.
+        """
         ...
 
 
 class Target(Protocol):
     """Takes dead letters."""
 
+    @property
+    def refused(self) -> Collection[int]:
+        """The numbers of letters that it was given and can never take."""
+        ...
+
     def take(self, letters: Sequence[DeadLetter]) -> None:
-        """Return when all letters are durably kept.
+        """Return when all letters are durably kept, but for those that are `refused` from now on.
 
         Raises:
             GraphtideError: they are not; some may be, and will come again.
@@ -69,14 +86,38 @@ class TopicTarget:
     def __init__(self, sender: Sender, topic: str) -> None:
         self._sender = sender
         self._topic = topic
+        self._refused: set[int] = set()
+
+    @property
+    def refused(self) -> Collection[int]:
+        """The numbers of letters that are too large for the topic."""
+        return self._refused
 
     def take(self, letters: Sequence[DeadLetter]) -> None:
-        """Send letters and wait for the broker's word on all."""
+        """Send letters and wait for the broker's word on all; one that is too large is logged and holds up no other."""
+        try:
+            self._send(letters)
+        except TooLargeError:
+            # Only alone they tell which one it was, once nothing waits any more. The others may come twice, with the
+            # same id.
+            with suppress(TooLargeError):
+                self._sender.flush()
+            for letter in letters:
+                self._send_alone(letter)
+
+    def _send(self, letters: Sequence[DeadLetter]) -> None:
         for letter in letters:
             record = letter.record
             # A tombstone needs a key, and a topic that is compacted would drop what has the same one.
             self._sender.send(self._topic, record.value or b"", record.key, letter_headers(letter), ts_ms=_ms(record))
         self._sender.flush()
+
+    def _send_alone(self, letter: DeadLetter) -> None:
+        try:
+            self._send([letter])
+        except TooLargeError as error:
+            self._refused.add(letter.number)
+            logger.warning("dead letter %d stays in the store: %s", letter.number, error)
 
 
 class FileTarget:
@@ -85,6 +126,8 @@ class FileTarget:
     Raises:
         GraphtideError: the file cannot be written.
     """
+
+    refused: Collection[int] = ()
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -133,13 +176,39 @@ class FileTarget:
 def deliver(letters: DeadLetters, target: Target, limit: int = _LETTERS) -> list[int]:
     """Hand up to `limit` undelivered letters to the target; return their numbers, to be marked as delivered.
 
+    Letters that the target refuses are left out; none is returned only where nothing else waits.
+
     Raises:
         GraphtideError: the target has not taken them all; they will be delivered again.
     """
-    waiting = letters.to_deliver(limit)
-    if waiting:
+    while waiting := _waiting(letters, target, limit):
         target.take(waiting)
-    return [letter.number for letter in waiting]
+        taken = [letter.number for letter in waiting if letter.number not in target.refused]
+        if taken:
+            return taken
+    return []
+
+
+def _waiting(letters: DeadLetters, target: Target, limit: int) -> list[DeadLetter]:
+    # The refused ones are found, too.
+    found = letters.to_deliver(limit + len(target.refused))
+    return [letter for letter in found if letter.number not in target.refused][:limit]
+
+
+def has_topic(letter: DeadLetter) -> bool:
+    """Tell whether a letter's record came from a topic of Kafka, to which it can be sent again."""
+    return letter.source.startswith(_KAFKA_SOURCE) and bool(letter.record.topic)
+
+
+def check_topics(letters: Sequence[DeadLetter]) -> None:
+    """Make sure that all letters can be sent again.
+
+    Raises:
+        UsageError: a letter's record came from no topic.
+    """
+    for letter in letters:
+        if not has_topic(letter):
+            raise UsageError(f"dead letter {letter.number} came from {letter.source}, which has no topic to send it to")
 
 
 def resend(letters: Sequence[DeadLetter], sender: Sender) -> list[int]:
@@ -149,14 +218,13 @@ def resend(letters: Sequence[DeadLetter], sender: Sender) -> list[int]:
     events an `id`, and they count once.
 
     Raises:
-        UsageError: a letter's record came from no topic.
+        UsageError: a letter's record came from no topic; nothing was sent then.
         GraphtideError: the brokers have not acknowledged them all.
     """
+    check_topics(letters)
     sent: set[tuple[str, int, int]] = set()
     for letter in letters:
         record = letter.record
-        if not record.topic:
-            raise UsageError(f"dead letter {letter.number} came from {letter.source}, which has no topic to send it to")
         at = (record.topic, record.partition, record.offset)
         if at not in sent:
             sent.add(at)

@@ -2,17 +2,23 @@
 
 import json
 import sys
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
 from forecasting.cli.call import Call, console, interruptible, say
+from forecasting.cli.kafka import quieten
 from forecasting.cli.store import StoreOption
+from infra.errors import UsageError
 from infra.steps import format_time
 
 if TYPE_CHECKING:
-    from stream.store.dead_letters import DeadLetter
+    from collections.abc import Callable, Iterator, Sequence
+
+    from stream.sources.kafka.options import Connection
+    from stream.store.dead_letters import DeadLetter, DeadLetters
 
 SHOWN_LETTERS = 50
 PAGE_LETTERS = 500
@@ -81,10 +87,9 @@ def replay(
 
     Example: graphtide deadletters replay 17 18 --bootstrap-servers localhost:9092
     """
-    from stream.deadletters import resend  # noqa: PLC0415
+    from stream.deadletters import check_topics, has_topic  # noqa: PLC0415
     from stream.sources.kafka.options import connection_of  # noqa: PLC0415
-    from stream.sources.kafka.sender import KafkaSender  # noqa: PLC0415
-    from stream.store import open_dead_letters, open_writer  # noqa: PLC0415
+    from stream.store import open_dead_letters  # noqa: PLC0415
 
     call: Call = ctx.obj
     settings = call.load(
@@ -94,21 +99,69 @@ def replay(
         }
     ).values
     connection = connection_of(settings.kafka, tuple(kafka_option or ()))
-    sent = after = 0
+    quieten()
+    sent = left_out = 0
     with (
         interruptible("What was acknowledged is marked; the same command sends the rest."),
         open_dead_letters(settings.store.url) as letters,
-        open_writer(settings.store.url) as writer,
-        KafkaSender(connection) as sender,
+        ExitStack() as opened,
     ):
-        while page := letters.letters(
-            after=after, limit=PAGE_LETTERS, topic=topic, numbers=numbers or None, only_unreplayed=not again
-        ):
-            done = resend(page, sender)
+        if numbers:
+            _check_numbers(letters, numbers)
+        send: Callable[[Sequence[DeadLetter]], None] | None = None
+        for page in _pages(letters, topic, numbers, only_unreplayed=not again):
+            # One that is named is an error, with the reason, where it cannot be sent.
+            to_send = page if numbers else [letter for letter in page if has_topic(letter)]
+            check_topics(to_send)
+            left_out += len(page) - len(to_send)
+            if to_send:
+                # Only now: the brokers may be down, and there may be nothing to send.
+                send = send or opened.enter_context(_sending(settings.store.url, connection))
+                send(to_send)
+                sent += len(to_send)
+    if left_out:
+        say(f"note: {left_out:,} dead letters came from no topic of Kafka and are left out")
+    if sent:
+        say(f"Sent the records of {sent:,} dead letters again.")
+    else:
+        say("There are no dead letters to send." + ("" if again else " Those that were sent before need --again."))
+
+
+def _check_numbers(letters: "DeadLetters", numbers: "Sequence[int]") -> None:
+    known = {letter.number for letter in letters.letters(numbers=numbers, limit=len(numbers))}
+    unknown = [str(number) for number in numbers if number not in known]
+    if unknown:
+        raise UsageError(
+            f"there is no dead letter {', '.join(unknown)}", fix="graphtide deadletters list shows those that there are"
+        )
+
+
+def _pages(
+    letters: "DeadLetters", topic: str | None, numbers: list[int] | None, *, only_unreplayed: bool
+) -> "Iterator[list[DeadLetter]]":
+    after = 0
+    while page := letters.letters(
+        after=after, limit=PAGE_LETTERS, topic=topic, numbers=numbers or None, only_unreplayed=only_unreplayed
+    ):
+        yield page
+        after = page[-1].number
+
+
+@contextmanager
+def _sending(store_url: str, connection: "Connection") -> "Iterator[Callable[[Sequence[DeadLetter]], None]]":
+    """Yield what sends letters again and marks them in the store."""
+    from stream.deadletters import resend  # noqa: PLC0415
+    from stream.sources.kafka.sender import KafkaSender  # noqa: PLC0415
+    from stream.store import open_writer  # noqa: PLC0415
+
+    with open_writer(store_url) as writer, KafkaSender(connection) as sender:
+
+        def send(letters: "Sequence[DeadLetter]") -> None:
+            done = resend(letters, sender)
             with writer.transaction():
                 writer.letters_replayed(done)
-            sent, after = sent + len(done), page[-1].number
-    say(f"Sent the records of {sent:,} dead letters again.")
+
+        yield send
 
 
 def _table(letters: "list[DeadLetter]") -> Table:

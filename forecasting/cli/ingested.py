@@ -1,5 +1,6 @@
 """What `graphtide ingest` says at its end: a table or JSON, and a file with a sample of what was not counted."""
 
+import hashlib
 import json
 import math
 from dataclasses import dataclass
@@ -8,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from forecasting.cli.call import console
+from forecasting.cli.call import console, say
 from forecasting.cli.store import graph_json
+from infra.errors import GraphtideError
 from infra.garbage import rare_collections
 from infra.steps import format_duration, format_time
 from infra.whole_file import whole_file
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 SHOWN_REJECTS = 5
 SHOWN_GRAPHS = 20
 _LAST_LOOK_S = 2.0
+# File systems take 255 bytes; the ending, and what marks a file that is half written, come on top.
+_MAX_NAME_BYTES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +93,30 @@ def run_to_end(
 
 
 def write_rejects(result: "IngestResult", folder: Path, name: str) -> Path | None:
-    """Write the sample of rejected records to a file of `folder`; return it, or None if there is nothing to write."""
+    """Write the sample of rejected records to a file of `folder`; return it, or None if there is none.
+
+    A file that cannot be written is told, and no error: the events are committed by then.
+    """
     if not result.rejects:
         return None
-    path = folder / f"{name}.ndjson"
-    with whole_file(path) as temporary:
-        lines = (json.dumps({"place": r.place, "reason": r.reason, "record": r.record}) for r in result.rejects)
-        temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    path = folder / f"{_file_name(name)}.ndjson"
+    try:
+        with whole_file(path) as temporary:
+            lines = (json.dumps({"place": r.place, "reason": r.reason, "record": r.record}) for r in result.rejects)
+            temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    except GraphtideError as error:
+        say(f"note: the sample of rejected records is not kept: {error.message}")
+        return None
     return path
+
+
+def _file_name(name: str) -> str:
+    """Return a name that file systems take; a digest keeps those apart that begin alike."""
+    raw = name.encode("utf-8", "surrogateescape")
+    if len(raw) <= _MAX_NAME_BYTES:
+        return name
+    digest = hashlib.sha256(raw).hexdigest()[:16]
+    return f"{raw[: _MAX_NAME_BYTES - len(digest) - 1].decode('utf-8', 'ignore')}-{digest}"
 
 
 def summary_json(result: "IngestResult", reject_file: Path | None) -> dict[str, object]:

@@ -87,7 +87,7 @@ def run_kafka(
         )
     if flags.metrics_host is not None and flags.metrics_port is None:
         raise UsageError("--metrics-host names no port", fix="give one: --metrics-port 9108")
-    _quieten()
+    quieten()
     from stream.sources.kafka.opening import kafka_source  # noqa: PLC0415 - not needed for --help
 
     name = f"topics {', '.join(flags.topics)} at {settings.kafka.bootstrap_servers}"
@@ -119,7 +119,7 @@ def run_kafka(
     return Ran(name, KAFKA_NAME, result, interrupted, notes)
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Keep away the libraries' own lines, several for each try that fails; the source says what matters."""
     if logging.getLogger().getEffectiveLevel() > logging.INFO:  # without --verbose
         for name in ("kafka", "confluent_kafka"):

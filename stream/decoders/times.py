@@ -182,7 +182,9 @@ def _whole_us(raws: Sequence[Any] | IntArray, digits: int, *, typed: bool) -> In
         return None
     if digits < 0:
         return _rounded(whole, 10**-digits)
-    if len(whole) and np.abs(whole).max() > _PLAUSIBLE_US * 10 // factor:
+    limit = _PLAUSIBLE_US * 10 // factor
+    # Both ends, and no absolute value: that of the least number is itself.
+    if len(whole) and (whole.max() > limit or whole.min() < -limit):
         return None
     microseconds: IntArray = whole * factor
     return microseconds

@@ -92,7 +92,7 @@ def test_dead_letters_are_listed_delivered_and_sent_again(
     assert (ran.code, ran.err.strip()) == (0, "Sent the records of 1 dead letters again.")
     assert json.loads(graphtide(*call(kafka, topic, "--json")).out)["events"] == 7
     ran = graphtide("deadletters", "replay", number, "--bootstrap-servers", kafka.bootstrap_servers)
-    assert "of 0 dead letters" in ran.err
+    assert "no dead letters to send" in ran.err
 
 
 def test_a_file_may_take_them(graphtide: Cli, kafka: KafkaServer, topic: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,13 @@ import threading
 import time
 
 import pytest
+from kafka import KafkaAdminClient
 
 from infra.errors import InputError
 from stream.decoders.builder import DecodeOptions
+from stream.sources.base import PartitionedBatch
+from stream.sources.kafka.options import Connection
+from stream.sources.kafka.sender import KafkaSender
 from tests.integration.kafka_cases import FakeClaims, Opener, Store, event, number_of, send
 from tests.servers.kafka import KafkaServer
 
@@ -131,3 +135,45 @@ def test_a_group_shares_partitions_and_hands_them_over_without_loss(kafka: Kafka
     assert not failed
     assert numbers(store) == list(range(800))
     assert any(what == "release" for what, _ in claims[0].log)
+
+
+def test_a_topic_that_appears_and_partitions_that_are_added_are_read_from_their_first_record(
+    kafka: KafkaServer, opened: Opener
+) -> None:
+    first = kafka.create_topic()
+    send(kafka, first, [event(0)])
+    store = Store()
+
+    def add_partition() -> None:
+        admin = KafkaAdminClient(bootstrap_servers=kafka.bootstrap_servers)
+        admin.create_partitions({first: 2})
+        admin.close()
+        with KafkaSender(Connection(kafka.bootstrap_servers)) as sender:
+            sender.send(first, event(1), partition=1)
+
+    def add_topic() -> None:
+        send(kafka, kafka.create_topic(name=f"{first}-more"), [event(2)])
+
+    steps = [add_partition, add_topic]
+
+    def done(_batch: PartitionedBatch) -> bool:
+        # What comes next comes after what came before has been read.
+        if store.positions and steps and len(store.events) == 2 - len(steps):
+            steps.pop(0)()
+        return numbers(store) == [1, 2]
+
+    with opened(f"^{first}.*", claims=FakeClaims(store), follow=True, start="latest") as run:
+        run.read(until=done)
+    assert set(store.positions) == {f"{first}/0", f"{first}/1", f"{first}-more/0"}
+
+
+def test_latest_is_where_the_first_run_began(kafka: KafkaServer, opened: Opener) -> None:
+    topic = kafka.create_topic()
+    send(kafka, topic, [event(0)])
+    store = Store()
+    with opened(topic, claims=FakeClaims(store), follow=True, start="latest") as run:
+        run.read(until=lambda _: bool(store.positions))
+    send(kafka, topic, [event(1)])
+    with opened(topic, claims=FakeClaims(store), start="latest") as run:
+        run.read()
+    assert numbers(store) == [1]

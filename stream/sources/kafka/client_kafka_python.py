@@ -121,9 +121,18 @@ class KafkaPythonClient:
     def bounds(self, partitions: Sequence[Partition]) -> dict[Partition, Bounds]:
         """Ask the brokers for the bounds of partitions."""
         asked = [TopicPartition(*partition) for partition in partitions]
-        with self._asking():
-            first = self._consumer.beginning_offsets(asked, timeout_ms=self._ask_timeout_ms)
-            end = self._consumer.end_offsets(asked, timeout_ms=self._ask_timeout_ms)
+        try:
+            with self._asking():
+                first = self._consumer.beginning_offsets(asked, timeout_ms=self._ask_timeout_ms)
+                end = self._consumer.end_offsets(asked, timeout_ms=self._ask_timeout_ms)
+        except KeyError as error:
+            # The library leaves out partitions without a known leader, and then misses them in its own answer.
+            missing = error.args[0]
+            if missing not in asked:
+                raise
+            raise UnavailableError(
+                f"topic {missing.topic!r}, partition {missing.partition} has no leader now"
+            ) from None
         return {Partition(*partition): Bounds(first[partition], end[partition]) for partition in asked}
 
     def join(self, topics: Sequence[str]) -> None:

@@ -4,6 +4,19 @@ from infra.errors import InputError
 from stream.sources.kafka.options import PASSWORD_VARIABLE
 
 
+class TooLargeError(InputError):
+    """A record is larger than the client or the brokers take; smaller ones can be sent all the same."""
+
+
+def too_large(where: str, topic: str, error: object) -> TooLargeError:
+    """Return the error of a record that is larger than what can be sent."""
+    return TooLargeError(
+        f"a record for topic {topic!r} is too large: {error}",
+        place=where,
+        fix="raise max.request.size in [kafka.options], and max.message.bytes of the topic",
+    )
+
+
 def wrong_credentials(where: str, error: object) -> InputError:
     """Return the error of a user name or a password that the brokers do not accept."""
     return InputError(

@@ -1,5 +1,6 @@
 """Kafka topics as a partitioned source: where to go on comes from the store, and nothing is ever skipped in silence."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,11 +28,14 @@ from stream.sources.kafka.topics import (
     TopicChoice,
     check_topic_id,
     deleted_topic,
+    look_up,
     lost_records,
-    missing_topic,
     resume_offset,
 )
 
+logger = logging.getLogger(__name__)
+
+EARLIEST = "earliest"
 POLL_S = 0.5
 # How long records that are known to be there are waited for while others wait to be handed over.
 NEXT_POLL_S = 0.01
@@ -87,6 +91,8 @@ class KafkaSource:
         self._cluster_id = ""
         self._topics: dict[str, Topic] = {}
         self._readings: dict[Partition, Reading] = {}
+        # Those that were there at the start: only they may begin at their end, what comes later is read from its first.
+        self._first: frozenset[Partition] = frozenset()
         # Whether we know which partitions are ours.
         self._is_placed = False
         # Where the partitions of this process go on after what was handed over last.
@@ -182,9 +188,11 @@ class KafkaSource:
 
     def _begin(self, claims: Claims) -> None:
         self._is_placed = self._options.group is None
-        claims.announce([str(each) for each in _partitions(self._topics)])
+        partitions = _partitions(self._topics)
+        self._first = frozenset(partitions)
+        claims.announce([str(each) for each in partitions])
         if self._is_placed:
-            self._take(claims, _partitions(self._topics))
+            self._take(claims, partitions)
         else:
             self.client.join(list(self._topics))
 
@@ -198,20 +206,17 @@ class KafkaSource:
             claims.release(gone)
         # All are claimed, those that we had too: they may have been with another process in between.
         found = claims.claim([str(each) for each in partitions]) if partitions else {}
-        topics = self._ask(lambda: self.client.topics(sorted({each.topic for each in partitions})))
-        bounds = self._ask(lambda: self.client.bounds(partitions)) if partitions else {}
-        for partition in partitions:
-            if partition.topic not in topics or partition not in bounds:
-                raise missing_topic(partition.topic, topics, self._options.where)
+        topics, bounds = self._ask(lambda: look_up(self.client, partitions, self._options.where))
         before = self._readings
         self._readings = {}
         self._committed = {}
         for partition in partitions:
             topic, there = topics[partition.topic], bounds[partition]
-            offset = resume_offset(
-                partition, found[str(partition)], topic, there, start=self._options.start, where=self._options.where
-            )
-            reading = Reading(partition, topic.id, offset, self._now_s(), end=there.end)
+            position = found[str(partition)]
+            start = self._options.start if partition in self._first else EARLIEST
+            offset = resume_offset(partition, position, topic, there, start=start, where=self._options.where)
+            # Where nothing is stored the place is kept at once: the end of the log may be another one at the next run.
+            reading = Reading(partition, topic.id, offset, self._now_s(), end=there.end, unsaid=position is None)
             if partition in before:
                 reading.gaps, reading.missing = before[partition].gaps, before[partition].missing
                 reading.stalled_at = before[partition].stalled_at
@@ -389,13 +394,20 @@ class KafkaSource:
         """Read topics and partitions, too, that came after the start."""
         if topics == self._topics:
             return
-        new_topics = [name for name in topics if name not in self._topics]
-        self._topics = dict(topics)
-        claims.announce([str(each) for each in _partitions(topics)])
+        partitions = _partitions(topics)
         if self._options.group is None:
-            self._take(claims, _partitions(topics))
-        elif new_topics:
+            try:
+                look_up(self.client, [each for each in partitions if each not in self._readings], self._options.where)
+            except UnavailableError as error:
+                # The next probe asks again; waiting here would hold up the partitions that can be read.
+                logger.info("new partitions are not read yet: %s", error)
+                return
+        claims.announce([str(each) for each in partitions])
+        if self._options.group is None:
+            self._take(claims, partitions)
+        elif any(name not in self._topics for name in topics):
             self.client.join(list(topics))
+        self._topics = dict(topics)
 
 
 def _partitions(topics: Mapping[str, Topic]) -> list[Partition]:

@@ -6,7 +6,7 @@ from difflib import get_close_matches
 
 from infra.errors import InputError, UsageError
 from stream.sources.base import Position
-from stream.sources.kafka.client import Bounds, Partition, Topic
+from stream.sources.kafka.client import Bounds, KafkaClient, Partition, Topic, UnavailableError
 
 PATTERN_MARK = "^"
 _SHOWN_TOPICS = 10
@@ -74,6 +74,26 @@ def _listed(topics: Mapping[str, Topic]) -> str:
     names = sorted(name for name in topics if not name.startswith("__"))
     more = f" and {len(names) - _SHOWN_TOPICS} more" if len(names) > _SHOWN_TOPICS else ""
     return (", ".join(names[:_SHOWN_TOPICS]) or "none that this user may see") + more
+
+
+def look_up(
+    client: KafkaClient, partitions: Sequence[Partition], where: str
+) -> tuple[dict[str, Topic], dict[Partition, Bounds]]:
+    """Ask the brokers for the topics and the bounds of partitions; all are in the answer.
+
+    Raises:
+        UnavailableError: not all can be told now; new ones are not known to every broker at once.
+        InputError: a topic is not there.
+    """
+    topics = client.topics(sorted({each.topic for each in partitions}))
+    for partition in partitions:
+        if partition.topic not in topics:
+            raise missing_topic(partition.topic, topics, where)
+    bounds = client.bounds(partitions) if partitions else {}
+    for partition in partitions:
+        if partition not in bounds:
+            raise UnavailableError(f"topic {partition.topic!r}, partition {partition.number} is not known yet")
+    return topics, bounds
 
 
 def deleted_topic(partition: Partition, where: str) -> InputError:

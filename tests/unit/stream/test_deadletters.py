@@ -1,7 +1,9 @@
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,6 +11,7 @@ from infra.errors import GraphtideError, UsageError
 from stream.deadletters import FileTarget, TopicTarget, deliver, letter_headers, resend
 from stream.decoders.records.base import Record
 from stream.events import Reject
+from stream.sources.kafka.refusals import TooLargeError
 from stream.store import open_dead_letters, open_writer
 from stream.store.dead_letters import DeadLetter
 
@@ -52,7 +55,7 @@ class Broker:
 def url(tmp_path: Path) -> str:
     url = f"sqlite:///{tmp_path / 'store.db'}"
     with open_writer(url, now_us=lambda: NOW_US) as writer, writer.transaction():
-        source = writer.add_source("kafka", split_by_type=False)
+        source = writer.add_source("kafka:c/g", split_by_type=False)
         writer.add_rejects(
             source,
             [Reject("p", "…", f"dst is empty: é{at}", "TRANSFORMATION", record) for at, record in enumerate(RECORDS)],
@@ -93,7 +96,7 @@ def test_a_topic_gets_the_record_and_what_was_wrong(url: str) -> None:
         ("__connect.errors.exception.class.name", b"graphtide.RejectedEvent"),
         ("__connect.errors.exception.message", "dst is empty: é0".encode()),
         ("__connect.errors.timestamp", b"1700000000000"),
-        ("graphtide.deadletter.source", b"kafka"),
+        ("graphtide.deadletter.source", b"kafka:c/g"),
         ("graphtide.deadletter.id", all_letters(url)[0].id.encode()),
     )
 
@@ -176,3 +179,48 @@ def test_a_replayed_letter_that_dies_again_keeps_one_header_of_each_kind() -> No
     letter = DeadLetter(4, "kafka", RECORDS[0], "", "late", "", NOW_US)
     names = [name for name, _ in letter_headers(letter)]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("source", ["spool:1", "sse:x"])
+def test_what_came_from_no_topic_of_kafka_stops_all_before_anything_is_sent(url: str, source: str) -> None:
+    broker = Broker()
+    letter = DeadLetter(4, source, RECORDS[0], "", "late", "", NOW_US)
+    with pytest.raises(UsageError, match=f"dead letter 4 came from {source}, which has no topic"):
+        resend([*all_letters(url), letter], broker)
+    assert not broker.acknowledged + broker.pending
+
+
+class Narrow(Broker):
+    """Refuses one value as too large: at once, or when it is flushed."""
+
+    def __init__(self, too_large: bytes, *, late: bool) -> None:
+        super().__init__()
+        self._too_large = too_large
+        self._late = late
+
+    def send(self, topic: str, value: bytes | None, *rest: Any, **more: Any) -> None:
+        if value == self._too_large and not self._late:
+            raise TooLargeError("too large")
+        super().send(topic, value, *rest, **more)
+
+    def flush(self) -> None:
+        if any(value == self._too_large for _, value, *_ in self.pending):
+            self.pending = []
+            raise TooLargeError("too large")
+        super().flush()
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("limit", [1, 10])
+def test_a_letter_that_is_too_large_holds_up_no_other(
+    url: str, limit: int, late: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = Narrow(b'{"src": "a"}', late=late)
+    target = TopicTarget(broker, "dead")
+    with caplog.at_level(logging.WARNING):
+        while deliver_and_mark(url, target, limit):
+            pass
+    assert {value for _, value, *_ in broker.acknowledged} == {b"\xff\x00", b""}
+    assert [letter.delivered_us is None for letter in all_letters(url)] == [True, False, False]
+    [line] = caplog.messages
+    assert line.startswith("dead letter 1 stays in the store: too large")

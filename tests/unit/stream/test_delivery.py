@@ -20,6 +20,8 @@ LONGEST_WAIT_S = 20.0
 class Gate:
     """A target that takes letters once it is open, and refuses as many times as it was told to before."""
 
+    refused: Sequence[int] = ()
+
     def __init__(self, refusals: int = 0, refusal: Exception | None = None) -> None:
         self.open = threading.Event()
         self.taken: list[int] = []

@@ -207,3 +207,41 @@ def test_what_waits_while_partitions_are_shared_out_anew_is_read_again_by_whoeve
         batches = read(reader, lambda batch: len(batch.events) > 0)
     assert [len(batch.events) for batch in batches if len(batch.events)] == [4]
     assert client.started == [{P: 0}, {P: 0}]
+
+
+class Growing(Client):
+    """A client of a topic that gets a second partition, which has no leader until `is_led`."""
+
+    def __init__(self, polls: Sequence[Polled], end: int) -> None:
+        super().__init__(polls, end)
+        self.partitions = 1
+        self.is_led = False
+        self.refused = 0
+
+    def topics(self, names: Sequence[str] | None = None) -> dict[str, Topic]:
+        return {"t": Topic("id", self.partitions)}
+
+    def bounds(self, partitions: Sequence[Partition]) -> dict[Partition, Bounds]:
+        if not self.is_led and any(each.number for each in partitions):
+            self.refused += 1
+            assert self.refused < 4, "the other partition waits"
+            raise UnavailableError("topic 't', partition 1 has no leader now")
+        return super().bounds(partitions)
+
+
+def test_a_new_partition_without_a_leader_holds_up_no_other_and_is_read_from_its_first_record() -> None:
+    client = Growing([Polled([chunk(0, 1)]), Polled([chunk(1, 2)]), Polled([chunk(2, 3)])], end=0)
+    with source([client], [], start="latest") as reader:
+        batches = reader.batches(Claims())
+        next(batches)
+        client.partitions, client.end = 2, 5
+        assert [len(next(batches).events) for _ in range(2)] == [1, 1]
+        assert client.started == [{P: 0}]
+        client.is_led = True
+        next(batches)
+    assert client.started[1][Partition("t", 1)] == 0
+
+
+def test_where_reading_begins_is_handed_over_before_anything_has_come() -> None:
+    with source([Client([], end=7)], [], start="latest") as reader:
+        assert offsets([next(reader.batches(Claims()))]) == [7]

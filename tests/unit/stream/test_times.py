@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -140,3 +141,12 @@ def test_a_narrow_range_does_not_change_what_a_number_means() -> None:
     assert detect_unit(["1609459200"]) == "s"
     with pytest.raises(InvalidEventError, match=r"lies after 2020-01-01T00:00:00Z$"):
         TimeReader("s", until_2020).value("1609459200")
+
+
+@pytest.mark.parametrize("unit", ["s", "ms", "us"])
+def test_the_least_number_is_no_time(unit: str) -> None:
+    least = np.array([-(2**63)], dtype=np.int64)
+    with pytest.raises(InvalidEventError):
+        TimeReader(unit, RULES).column(least, typed=True)
+    with pytest.raises(InvalidEventError):
+        TimeReader(unit, RULES).column([-(2**63)], typed=True)
