@@ -4,9 +4,9 @@ import json
 from typing import Any
 
 from forecasting.alerts.records import AlertRow, Transition
-from forecasting.reports.phrases import in_full
+from forecasting.reports.phrases import about, in_full
 from forecasting.reports.targets.parcel import Parcel, ParcelFile
-from infra.steps import SECOND_US, format_duration, format_time
+from infra.steps import SECOND_US, format_time
 
 
 def sentence(graph: str, metric: str, state: str, facts: dict[str, Any]) -> str:
@@ -46,7 +46,7 @@ def _surprise(graph: str, metric: str, state: str, facts: dict[str, Any]) -> str
 
 
 def _stale(graph: str, _metric: str, state: str, facts: dict[str, Any]) -> str:
-    age = format_duration(facts["age_s"] * SECOND_US)
+    age = about(facts["age_s"] * SECOND_US)
     if state != "firing":
         return f"Steps of {graph} close again: the last one ended at {facts['observed_until']}."
     return f"No step of {graph} has closed for {age}: the last one ended at {facts['observed_until']}."

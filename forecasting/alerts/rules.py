@@ -162,7 +162,8 @@ def describe(rule: Rule) -> str:
     spec = rule.spec
     where = "all graphs" if spec.graph == ALL_GRAPHS else spec.graph
     if spec.kind == "stale":
-        return f"no step of {where} has closed for {spec.after}"
+        one = "a graph" if spec.graph == ALL_GRAPHS else spec.graph
+        return f"no step of {one} has closed for {spec.after}"
     if spec.kind == "surprise":
         watched = ", ".join(spec.metrics) if spec.metrics else "every metric"
         return f"{watched} of {where} came out far from the forecast"

@@ -3,6 +3,16 @@
 What takes long to import (numpy, Arrow, torch) is imported inside the command that needs it.
 """
 
-from forecasting.cli.app import main
+from typing import NoReturn
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and end the process; see `forecasting.cli.app.main`."""
+    try:
+        from forecasting.cli.app import main as run  # noqa: PLC0415 - so that Ctrl-C meanwhile is no traceback
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+    run(arguments)
+
 
 __all__ = ["main"]

@@ -1,5 +1,6 @@
 """The application: global flags, the commands, and what becomes of an error."""
 
+import errno
 import logging
 import os
 import signal
@@ -139,17 +140,38 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         _raise_in_debug(error)
         say(f"graphtide: {error}")
         code = error.exit_code
+    except OSError as error:
+        code = _unwritten(error)
     except Exception as error:  # noqa: BLE001 - the last resort, so that no user meets a traceback
-        _raise_in_debug(error)
-        say(f"graphtide: this should not happen: {type(error).__name__}: {error}")
-        say(f"  fix: run the command again with {DEBUG_VARIABLE}=1 and report what it prints")
-        code = 1
+        code = _unforeseen(error)
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        # Python flushes once more at exit and would complain there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
+    except OSError as error:
+        code = _unwritten(error)
     sys.exit(code)
+
+
+def _unwritten(error: OSError) -> int:
+    """Tell of a result that could not be written, where that is what went wrong; return the exit code."""
+    if error.errno not in (errno.ENOSPC, errno.EIO, errno.EDQUOT) or error.filename is not None:
+        return _unforeseen(error)
+    _drop_output()
+    say(f"graphtide: the result cannot be written to standard output: {error.strerror}")
+    return 1
+
+
+def _drop_output() -> None:
+    # Python flushes once more at exit and would complain there.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _unforeseen(error: Exception) -> int:
+    _raise_in_debug(error)
+    say(f"graphtide: this should not happen: {type(error).__name__}: {error}")
+    say(f"  fix: run the command again with {DEBUG_VARIABLE}=1 and report what it prints")
+    return 1
 
 
 def _raise_in_debug(error: Exception) -> None:

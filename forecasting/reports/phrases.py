@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
-from infra.steps import DAY_US, HOUR_US, WEEK_US, format_duration
+from infra.steps import DAY_US, HOUR_US, MINUTE_US, SECOND_US, WEEK_US, format_duration
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -35,6 +35,20 @@ def day(time_us: int) -> str:
 def step_words(step_us: int) -> str:
     """Return `an hour`, `a day`, `in 15m`."""
     return {HOUR_US: "an hour", DAY_US: "a day", WEEK_US: "a week"}.get(step_us, f"in {format_duration(step_us)}")
+
+
+def about(duration_us: int) -> str:
+    """Return a duration in its two largest units, such as `290 days 16 hours`; the rest is dropped."""
+    left_us, said = duration_us, []
+    for unit_us, unit in ((DAY_US, "day"), (HOUR_US, "hour"), (MINUTE_US, "minute"), (SECOND_US, "second")):
+        count, left_us = divmod(left_us, unit_us)
+        if count:
+            said.append(f"{count:,} {unit}{'' if count == 1 else 's'}")
+        elif said:
+            break
+        if len(said) == 2:
+            break
+    return " ".join(said) or "0 seconds"
 
 
 def duration_words(duration_us: int) -> str:

@@ -21,7 +21,8 @@ def check_options(options: DecodeOptions) -> None:
         UsageError: a format, a time unit, a column or the graph name is wrong.
     """
     if options.format not in FORMATS:
-        raise UsageError(f"unknown format {options.format!r}", fix=f"use one of {', '.join(FORMATS)}")
+        fix = f"use one of {', '.join(FORMATS)}; formats of records and of [formats] are for ingest kafka"
+        raise UsageError(f"unknown format {options.format!r} of a file", fix=fix)
     if options.time_unit not in TIME_UNITS:
         raise UsageError(f"unknown time unit {options.time_unit!r}", fix=f"use one of {', '.join(TIME_UNITS)}")
     check_columns(options.columns)

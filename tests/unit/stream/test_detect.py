@@ -85,7 +85,7 @@ def test_what_cannot_be_told_is_an_error_with_a_fix(text: str, options: dict[str
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"format": "xml"}, "unknown format 'xml'"),
+        ({"format": "xml"}, "unknown format 'xml' of a file"),
         ({"time_unit": "h"}, "unknown time unit 'h'"),
         ({"graph": "No Name"}, "is no graph name"),
         ({"columns": {"source": "a"}}, "'source' is no field of an event"),
