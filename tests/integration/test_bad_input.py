@@ -125,7 +125,7 @@ def test_strict_stops_at_the_first_bad_row(graphtide: Cli, tmp_path: Path) -> No
         (("--columns", "srk=a"), "srk"),
         (("--graph", "Not A Name"), "Not A Name"),
         (("--graph", ""), "--graph"),
-        (("--store", "redis://x"), "redis://x"),
+        (("--store", "redis://x"), "redis://…"),
         (("--config", "absent.toml"), "absent.toml"),
     ],
 )
