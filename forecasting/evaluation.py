@@ -112,6 +112,21 @@ def evaluate(
     return Evaluation(results, entrants[next(iter(histories))][0].name, floors, trained, (reused, total))
 
 
+def long_enough(
+    histories: Mapping[str, History], settings: Settings
+) -> tuple[dict[str, History], dict[str, UsageError]]:
+    """Return the histories that can be backtested with these windows, and by graph why others cannot."""
+    fit, short = {}, {}
+    for graph, history in histories.items():
+        try:
+            _plan(history, graph, settings)
+        except UsageError as error:
+            short[graph] = error
+        else:
+            fit[graph] = history
+    return fit, short
+
+
 def _result(history: History, plan: Plan, paths: Mapping[str, Sequence[Path]], floors: Sequence[str]) -> BacktestResult:
     parts: dict[str, list[Part]] = {}
     for model, by_origin in paths.items():

@@ -93,7 +93,8 @@ def ask(
 ) -> Call[Job]:
     """Ask for a long forecast; the key makes a repetition harmless."""
     levels = None if quantiles is None else [float(level) for level in _levels(quantiles)]
-    wanted = {"horizon": horizon, "metrics": metrics, "quantiles": levels, "seed": seed, "paths": paths}
+    names = None if metrics is None else _each(metrics)
+    wanted = {"horizon": horizon, "metrics": names, "quantiles": levels, "seed": seed, "paths": paths}
     body = {
         key: list(value) if isinstance(value, Sequence) else value for key, value in wanted.items() if value is not None
     }
@@ -226,8 +227,13 @@ def _path(name: str) -> str:
 
 
 def _names(metrics: Sequence[str] | None, quantiles: Sequence[float] | None) -> dict[str, str]:
-    names = {} if metrics is None else {"metrics": ",".join(metrics)}
+    names = {} if metrics is None else {"metrics": ",".join(_each(metrics))}
     return names | ({} if quantiles is None else {"quantiles": ",".join(_levels(quantiles))})
+
+
+def _each(metrics: Sequence[str]) -> Sequence[str]:
+    # A single text is a sequence of its characters, and nobody means those.
+    return [metrics] if isinstance(metrics, str) else metrics
 
 
 def _levels(quantiles: Sequence[float]) -> list[str]:

@@ -18,6 +18,8 @@ IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 
 DEFAULT_GRAPH = "default"
+# Of events that name no graph, where somebody else names it later.
+UNNAMED_GRAPH = ""
 
 _GRAPH_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 # C0, DEL, C1, and the surrogates that stand for bytes which are no UTF-8 (`surrogateescape`).

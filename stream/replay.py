@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from stream.encoders import Encoded, Encoder
-from stream.events import Event, EventBatch
-from stream.sources.base import Source
+from stream.events import DEFAULT_GRAPH, Event, EventBatch, Reject
+from stream.sources.base import Source, SourceBatch
 
 # An event that is due this soon is sent now: sleeping for less costs more than it is worth.
 _SOON_S = 0.002
@@ -66,6 +66,8 @@ class Replayed:
         seconds: how long it took.
         disorder_us: how far an event stands behind a later one that was sent before it, at most; 0 with single events.
         stopped: it was stopped before its end.
+        rejected: records of the log that are no events, as far as it was read; known at the end.
+        rejects: a sample of them.
     """
 
     events: int = 0
@@ -75,6 +77,8 @@ class Replayed:
     seconds: float = 0.0
     disorder_us: int = 0
     stopped: bool = False
+    rejected: int = 0
+    rejects: tuple[Reject, ...] = ()
 
     @property
     def events_per_s(self) -> float:
@@ -113,18 +117,40 @@ def replay(
         GraphtideError: a record cannot be delivered.
     """
     run = _Replay(encoder, sink, options, on_progress, stop, clock, sleep)
-    events = numbered(source, skip=options.skip, limit=options.limit)
+    rejected, rejects = 0, list[Reject]()
+
+    def note_rejects(batch: SourceBatch) -> None:
+        nonlocal rejected
+        rejected += batch.rejected
+        rejects.extend(batch.rejects)
+
+    events = numbered(source, skip=options.skip, limit=options.limit, on_batch=note_rejects)
     if options.shift_to_now:
         events = _shifted(events, now_us)
-    return run.play(events)
+    done = run.play(events)
+    return replace(done, rejected=rejected, rejects=tuple(rejects))
 
 
-def numbered(source: Source, *, skip: int = 0, limit: int | None = None) -> Iterator[Event]:
-    """Yield the events of a source with ids; those without one get it from the source's name and their place."""
+def numbered(
+    source: Source,
+    *,
+    skip: int = 0,
+    limit: int | None = None,
+    on_batch: Callable[[SourceBatch], None] = lambda _: None,
+) -> Iterator[Event]:
+    """Yield the events of a source with ids; those without one get it from the source's name and their place.
+
+    Args:
+        source: a log.
+        skip: events at the start that are not yielded.
+        limit: most events that are; None for all.
+        on_batch: told of each batch of the source before its events are yielded.
+    """
     digest = hashlib.sha256(source.name.encode()).hexdigest()[:_ID_DIGEST_CHARS]
     place = 0
     end = None if limit is None else skip + limit
     for batch in source.batches(None):
+        on_batch(batch)
         first, place = place, place + len(batch.events)
         if place <= skip:
             continue
@@ -204,7 +230,9 @@ class _Replay:
     def _send(self, block: list[Event]) -> None:
         by_key: dict[str, list[Event]] = {}
         for event in block:
-            by_key.setdefault(event.graph if self._options.key == "graph" else event.src, []).append(event)
+            # Events that name no graph are of one graph for whoever reads them: one key keeps them in order.
+            key = (event.graph or DEFAULT_GRAPH) if self._options.key == "graph" else event.src
+            by_key.setdefault(key, []).append(event)
         sent = self._done
         reached_us = block[0].ts_us
         for key, events in by_key.items():

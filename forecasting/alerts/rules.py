@@ -162,7 +162,7 @@ def describe(rule: Rule) -> str:
     spec = rule.spec
     where = "all graphs" if spec.graph == ALL_GRAPHS else spec.graph
     if spec.kind == "stale":
-        one = "a graph" if spec.graph == ALL_GRAPHS else spec.graph
+        one = "some graph" if spec.graph == ALL_GRAPHS else spec.graph
         return f"no step of {one} has closed for {spec.after}"
     if spec.kind == "surprise":
         watched = ", ".join(spec.metrics) if spec.metrics else "every metric"

@@ -17,6 +17,8 @@ from infra.errors import StoreError, UsageError
 from infra.whole_file import whole_file
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from infra.settings import Settings
     from models.contract import History
     from models.optimisation import TrainingProgress
@@ -126,16 +128,42 @@ def backtest(
 
 
 def _histories(graphs: list[str] | None, settings: "Settings") -> "dict[str, History]":
-    """Return the histories of these graphs, or of all."""
+    """Return the histories of these graphs, or of all that are long enough."""
     from forecasting.history import read_history  # noqa: PLC0415
     from stream.store import open_reader  # noqa: PLC0415
 
+    # All are looked up before the first training, which takes minutes.
     with open_reader(settings.store.url, settings.influxdb) as reader:
-        names = graphs or [info.name for info in reader.graphs()]
-        if not names:
+        if graphs:
+            return {name: read_history(reader, name) for name in dict.fromkeys(graphs)}
+        infos = reader.graphs()
+        if not infos:
             raise StoreError("the store has no graph to backtest", fix="ingest events first: graphtide ingest")
-        # All are looked up before the first training, which takes minutes.
-        return {name: read_history(reader, name) for name in dict.fromkeys(names)}
+        found = {info.name: read_history(reader, info.name) for info in infos if info.snapshots}
+    return _long_enough(found, [info.name for info in infos if not info.snapshots], settings)
+
+
+def _long_enough(
+    histories: "Mapping[str, History]", without_steps: list[str], settings: "Settings"
+) -> "dict[str, History]":
+    """Return the histories that can be backtested; the graphs that are left out are told.
+
+    Raises:
+        UsageError: none can be.
+    """
+    from forecasting.evaluation import long_enough  # noqa: PLC0415 - imports torch
+
+    fit, short = long_enough(histories, settings)
+    if not fit:
+        reason = next((error.message for error in short.values()), "none has a closed step")
+        raise UsageError(
+            f"no graph of the store is long enough to backtest: {reason}",
+            fix="take fewer --origins or shorter --horizons, or ingest more history",
+        )
+    left_out = sorted([*short, *without_steps])
+    if left_out:
+        say(f"note: left out, for they are too short to backtest: {', '.join(left_out)}")
+    return fit
 
 
 def _named(graphs: list[str]) -> str:

@@ -159,13 +159,14 @@ def summarise(source: str, result: "IngestResult", reject_file: Path | None) -> 
     if result.late or result.rejected:
         out.print(f"{result.late:,} events came too late and {result.rejected:,} records were rejected", end="")
         out.print(", for example:" if result.rejects else "; see: graphtide deadletters list")
-        for reject in _one_of_each_reason(result.rejects):
+        for reject in one_of_each_reason(result.rejects):
             out.print(f"  {reject.place}: {reject.reason}")
         if reject_file is not None:
             out.print(f"A sample of {len(result.rejects):,} is in {reject_file}")
 
 
-def _one_of_each_reason(rejects: "Sequence[Reject]") -> "list[Reject]":
+def one_of_each_reason(rejects: "Sequence[Reject]") -> "list[Reject]":
+    """Return the first reject of each kind of reason, a few at most."""
     # Reasons quote values; their first words tell them apart.
     first_of: dict[tuple[str, ...], Reject] = {}
     for reject in rejects:

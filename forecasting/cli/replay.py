@@ -14,6 +14,7 @@ import typer
 
 from forecasting.cli.call import INTERRUPTED, Call, console, say
 from forecasting.cli.ingest import parse_columns
+from forecasting.cli.ingested import one_of_each_reason
 from forecasting.cli.progress import progress
 from infra.errors import InputError, UsageError
 from infra.steps import SECOND_US, format_time
@@ -63,7 +64,8 @@ def replay(
         bool, typer.Option("--shift-to-now", help="Shift all times: the first event that is sent happens now.")
     ] = False,
     graph: Annotated[
-        str | None, typer.Option("--graph", metavar="NAME", help="Graph of events that name none; else 'default'.")
+        str | None,
+        typer.Option("--graph", metavar="NAME", help="Graph of events that name none; else they still name none."),
     ] = None,
     input_format: Annotated[
         str | None, typer.Option("--input-format", metavar="NAME", help="Of the log: ndjson, csv, …; else recognised.")
@@ -89,15 +91,17 @@ def replay(
     options = _options(speed, key, batch if to == _KAFKA else 1, skip, limit, shift_to_now=shift_to_now)
     from stream.decoders.builder import DecodeOptions  # noqa: PLC0415 - numpy is not needed for --help
     from stream.encoders import event_encoder  # noqa: PLC0415
-    from stream.events import DEFAULT_GRAPH  # noqa: PLC0415
+    from stream.events import DEFAULT_GRAPH, UNNAMED_GRAPH  # noqa: PLC0415
     from stream.replay import replay as play  # noqa: PLC0415
 
     decoding = DecodeOptions(
         graph=DEFAULT_GRAPH if graph is None else graph,
         format="auto" if input_format is None else input_format,
         columns=parse_columns(columns),
+        # Whoever reads the events may name their graph; a name from here would take that away.
+        keep_unnamed=graph is None,
     )
-    log = _source(source, decoding, settings, years, seed)
+    log = _source(source, decoding, settings, years, seed, UNNAMED_GRAPH if graph is None else graph)
     encoder = event_encoder(encoding if to == _KAFKA else "ndjson")
     total = None if limit is None else float(limit)
     with (
@@ -181,12 +185,14 @@ def _check_place(to: str, topic: str | None, encoding: str, batch: int) -> None:
         )
 
 
-def _source(text: str, decoding: "DecodeOptions", settings: "Settings", years: float, seed: int) -> "Source":
+def _source(
+    text: str, decoding: "DecodeOptions", settings: "Settings", years: float, seed: int, graph: str
+) -> "Source":
     path = Path(text)
     if text == SIMULATED and not path.exists():
         from stream.sources.simulate import SimulatedSource, SimulationConfig  # noqa: PLC0415
 
-        return SimulatedSource(SimulationConfig(years=years, seed=seed), graph=decoding.graph)
+        return SimulatedSource(SimulationConfig(years=years, seed=seed), graph=graph)
     from stream.sources.files import FileSource  # noqa: PLC0415
 
     return FileSource(
@@ -241,6 +247,10 @@ def _tell(done: "Replayed", to: str, options: "ReplayOptions", *, as_json: bool)
             f"{done.events:,} events in {done.records:,} messages in {done.seconds:.1f} s: {done.events_per_s:,.0f}"
             " events/s"
         )
+    if done.rejected:
+        say(f"note: {done.rejected:,} records were rejected and not sent, for example:")
+        for reject in one_of_each_reason(done.rejects):
+            say(f"  {reject.place}: {reject.reason}")
     if done.disorder_us:
         say(
             f"note: events of different keys stand up to {done.disorder_us / SECOND_US:,.3f} s out of order; read them"
@@ -255,6 +265,7 @@ def _summary(done: "Replayed", options: "ReplayOptions") -> dict[str, object]:
     return {
         "events": done.events,
         "messages": done.records,
+        "rejected": done.rejected,
         "first": first,
         "last": last,
         "seconds": round(done.seconds, 3),

@@ -13,7 +13,7 @@ from forecasting.cli.arguments import split_list
 from forecasting.cli.call import Call, interruptible, say
 from forecasting.cli.listing import show_rows
 from forecasting.service_file import ServiceFile, name_of, now_us
-from infra.errors import UsageError
+from infra.errors import GraphtideError, UsageError
 from infra.steps import format_time
 
 if TYPE_CHECKING:
@@ -72,6 +72,20 @@ def add(
         schedules.put(schedule, owner="")
     following = schedule.next_us(now_us())
     say(f"Schedule {name!r}: next at {format_time(following) if following is not None else 'never'} (UTC).")
+    if _is_missing(graph, settings):
+        say(f"note: the store has no graph {graph!r} yet; no report can be made before it has. See: graphtide graphs")
+
+
+def _is_missing(graph: str, settings: "Settings") -> bool:
+    """Tell whether the store can be read and has no such graph."""
+    from stream.store import open_reader  # noqa: PLC0415 - imports numpy
+
+    try:
+        with open_reader(settings.store.url, settings.influxdb) as reader:
+            return all(info.name != graph for info in reader.graphs())
+    except GraphtideError:
+        # A schedule may well be set before the store is there, or while it is away.
+        return False
 
 
 @schedule_app.command("list")

@@ -123,6 +123,8 @@ def snapshots(
     check_output(file_format, output)
     start_us = None if start is None else parse_time_us("--start", start)
     end_us = None if end is None else parse_time_us("--end", end)
+    if start_us is not None and end_us is not None and end_us <= start_us:
+        raise UsageError(f"--end {end} is not after --start {start}", fix="--end is excluded: give a later one")
     is_short = is_table and last is None and start is None and end is None
     with open_reader(settings.store.url, settings.influxdb) as reader:
         info = reader.graph(graph)

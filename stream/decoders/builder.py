@@ -16,6 +16,7 @@ from stream.decoders.text import TextColumn, TextIndex
 from stream.decoders.times import TimeReader
 from stream.events import (
     DEFAULT_GRAPH,
+    UNNAMED_GRAPH,
     EventBatch,
     EventRules,
     FloatArray,
@@ -45,6 +46,8 @@ class DecodeOptions:
         rules: bounds of a valid event.
         strict: stop at the first bad record.
         reject_sample: how many bad records of a file are kept for the report; all are counted.
+        keep_unnamed: events that carry no graph are of `UNNAMED_GRAPH`, and not of `graph`; for those who pass events
+            on, since nothing can count them. It changes no name of a source.
     """
 
     graph: str = DEFAULT_GRAPH
@@ -55,6 +58,7 @@ class DecodeOptions:
     rules: EventRules = field(default_factory=EventRules)
     strict: bool = False
     reject_sample: int = 100
+    keep_unnamed: bool = False
 
     def fingerprint(self) -> str:
         """Return what two readings of the same bytes must share to give the same events; "" for the defaults.
@@ -169,7 +173,8 @@ class EventBuilder:
         self._dst = names("i:") if options.bipartite else self._src
         self._type = _Codes(rules.type, interner)
         self._graph = _Codes(rules.graph, interner)
-        self._default = {"type": self._type[""], "graph": self._graph[options.graph]}
+        graph = interner.code(UNNAMED_GRAPH) if options.keep_unnamed else self._graph[options.graph]
+        self._default = {"type": self._type[""], "graph": graph}
 
     def build(self, raw: RawColumns, times: TimeReader, log: RejectSink) -> EventBatch:
         """Validate raw records; bad ones go to `log`.

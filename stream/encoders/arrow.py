@@ -31,7 +31,7 @@ class ArrowEncoder:
             [event.src for event in events],
             [event.dst for event in events],
             pa.array([event.ts_us for event in events], pa.int64()).cast(pa.timestamp("us", "UTC")),
-            [event.graph for event in events],
+            [event.graph or None for event in events],
             [event.type for event in events],
             [event.weight for event in events],
             [event.id for event in events],

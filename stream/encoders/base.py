@@ -27,7 +27,7 @@ class Encoder(Protocol):
         ...
 
     def encode(self, events: Sequence[Event]) -> Encoded:
-        """Return a record that holds valid events, one at least."""
+        """Return a record that holds valid events, one at least; those of `UNNAMED_GRAPH` name no graph in it."""
         ...
 
 

@@ -21,11 +21,14 @@ _ENCODER = msgspec.json.Encoder()
 
 
 class _Data(msgspec.Struct, gc=False):
-    """What stands in the data; the type always does, for that of the attributes may be a stand-in."""
+    """What stands in the data; the type always does, for that of the attributes may be a stand-in.
+
+    The graph does unless the event names none.
+    """
 
     src: str
     dst: str
-    graph: str
+    graph: str | msgspec.UnsetType
     type: str
     weight: float
 
@@ -96,4 +99,4 @@ def cloud_id(event: Event) -> str:
 
 
 def _data(event: Event) -> _Data:
-    return _Data(event.src, event.dst, event.graph, event.type, event.weight)
+    return _Data(event.src, event.dst, event.graph or msgspec.UNSET, event.type, event.weight)

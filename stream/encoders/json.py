@@ -21,7 +21,7 @@ class JsonEvent(msgspec.Struct, omit_defaults=True, gc=False):
     src: str
     dst: str
     ts: str
-    graph: str
+    graph: str = ""
     type: str = ""
     weight: float = _ONE
     id: str | None = None

@@ -84,6 +84,7 @@ def test_table_on_a_pipe_is_not_cut(graphtide: Cli, toy_store: str) -> None:
         (("snapshots", "tou"), "did you mean toy?"),
         (("snapshots", "toy", "--metrics", "event"), "did you mean events?"),
         (("snapshots", "toy", "--start", "yesterday"), "2016-03-06"),
+        (("snapshots", "toy", "--start", "2021-01-05", "--end", "2021-01-04"), "--end 2021-01-04 is not after"),
         (("snapshots", "toy", "--output", "x"), "--format csv"),
         (("forecast", "toy", "--metrics", "event"), "did you mean events?"),
         (("forecast", "toy", "--quantiles", "0.55"), "0.025, 0.1"),

@@ -216,6 +216,26 @@ def test_backtest_scores_the_model_beside_every_floor(graphtide: Cli) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_backtest_of_all_graphs_leaves_out_those_that_are_too_short(graphtide: Cli) -> None:
+    url = "sqlite:///both.db"
+    Path("log.ndjson").write_text('{"src": "a", "dst": "b", "ts": 1767225600}\n')
+    assert graphtide("ingest", "log.ndjson", "--graph", "forum", "--store", url).code == 0
+    call = ("backtest", "--store", url, "--horizons", "1,24", "--origins", 3, "--json")
+    none = graphtide(*call, "--all")
+    assert none.code == 2
+    assert "no graph of the store is long enough to backtest: " in none.err
+    network = SimulationConfig(years=0.25, events_per_hour=4.0, initial_users=40, communities=4)
+    ingest(SimulatedSource(network, graph="toy"), url, IngestOptions())
+    ran = graphtide(*call, "--all")
+    assert ran.code == 0, ran.err
+    assert json.loads(ran.out)["graph"] == "toy"
+    assert "note: left out, for they are too short to backtest: forum" in ran.err
+    named = graphtide(*call, "forum", "toy")
+    assert named.code == 2
+    assert "steps of graph forum to train on" in named.err
+
+
+@pytest.mark.usefixtures("quick")
 def test_backtest_longer_than_the_history(graphtide: Cli) -> None:
     ran = graphtide("backtest", "toy", "--horizons", "36500")
     assert ran.code == 2

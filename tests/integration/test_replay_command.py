@@ -103,6 +103,40 @@ def test_a_file_is_played_in_pieces_that_fit_together(graphtide: Callable[..., R
     assert Path("out.ndjson").read_text() == whole.out
 
 
+def test_what_is_no_event_is_told_with_its_reasons(graphtide: Callable[..., Ran], clean_environment: Path) -> None:
+    lines = ['{"src": "a", "dst": "b", "ts": 1767225600}', *('{"src": "a"}' for _ in range(8)), "no object"]
+    (clean_environment / "bad.ndjson").write_text("".join(f"{line}\n" for line in lines))
+    ran = graphtide("replay", "bad.ndjson", "--to", "file:out.ndjson", "--speed", "max", "--json")
+    assert ran.code == 0, ran.err
+    told = json.loads(ran.out)
+    assert (told["events"], told["rejected"]) == (1, 9)
+    said = ran.err.splitlines()
+    assert "note: 9 records were rejected and not sent, for example:" in said
+    assert any("bad.ndjson:2: " in line for line in said)
+    assert any("bad.ndjson:10: " in line for line in said)
+
+
+@pytest.mark.parametrize("source", ["bare.ndjson", "simulated"])
+def test_events_that_name_no_graph_still_name_none(
+    graphtide: Callable[..., Ran], clean_environment: Path, source: str
+) -> None:
+    named = ["default", "town"] if source == "bare.ndjson" else []
+    graphs = [{"graph": name} for name in named]
+    lines = [json.dumps({"src": "a", "dst": "b", "ts": 1_767_225_600, **graph}) for graph in [{}, *graphs]]
+    (clean_environment / "bare.ndjson").write_text("".join(f"{line}\n" for line in lines))
+    call = ("replay", source, "--speed", "max", "--years", "0.01")
+    ran = graphtide(*call, "--to", "file:out.ndjson")
+    assert ran.code == 0, ran.err
+    found = [json.loads(line).get("graph") for line in Path("out.ndjson").read_text().splitlines()]
+    assert set(found) == {None, *named}
+    # Whoever reads them names their graph; those that name one keep it.
+    assert graphtide("ingest", "out.ndjson", "--graph", "out", "--json").code == 0
+    known = {row["graph"] for row in json.loads(graphtide("graphs", "--json").out)}
+    assert known == {"out", *named}
+    given = graphtide(*call, "--to", "-", "--graph", "harbour")
+    assert {json.loads(line)["graph"] for line in given.out.splitlines()} == {"harbour", *named}
+
+
 def test_ctrl_c_leaves_whole_lines_and_says_how_to_go_on(clean_environment: Path, log: Path) -> None:
     command = [sys.executable, "-c", "from forecasting.cli import main; main()"]
     arguments = ["replay", str(log), "--to", "file:out.ndjson", "--speed", "20"]

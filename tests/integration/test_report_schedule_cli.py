@@ -61,6 +61,18 @@ def test_schedule_is_set_listed_and_removed(graphtide: Cli) -> None:
     assert names(graphtide) == ["nightly"]
 
 
+def test_schedule_of_a_graph_that_the_store_lacks_is_set_and_told(graphtide: Cli) -> None:
+    # Nothing is known of a store that is not there.
+    assert "note:" not in graphtide("report", "schedule", "add", *MONDAY).err
+    Path("log.ndjson").write_text('{"src": "a", "dst": "b", "ts": 1767225600}\n')
+    assert graphtide("ingest", "log.ndjson", "--graph", "town").code == 0
+    assert "note:" not in graphtide("report", "schedule", "add", *MONDAY).err
+    ran = graphtide("report", "schedule", "add", "sunday", "--graph", "nope", "--cron", "0 7 * * 0")
+    assert (ran.code, ran.out) == (0, "")
+    assert "note: the store has no graph 'nope' yet" in ran.err
+    assert names(graphtide) == ["monday", "nightly", "sunday"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

@@ -182,3 +182,5 @@ def test_rule_is_said_in_words() -> None:
         describe(rule(below=50, within="1d"))
         == "events of town is below 50 within 1d with a probability of 80% or more"
     )
+    silent = AlertRuleSettings(kind="stale", graph="*", after="3h")
+    assert describe(checked("silent", silent, {})) == "no step of some graph has closed for 3h"

@@ -53,6 +53,21 @@ def test_a_job_and_a_short_forecast_are_asked_for_alike(is_async: bool, given: d
 
 
 @both_clients
+def test_a_single_text_is_one_metric(is_async: bool) -> None:
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        told = {"graph": "toy", "outputs": [], "provenance": {}}
+        return httpx.Response(200, json=JOB if request.method == "POST" else told)
+
+    call(is_async, answer, "ask", "toy", 5, metrics="events")
+    call(is_async, answer, "forecast", "toy", 5, metrics="events")
+    assert json.loads(asked[0].content)["metrics"] == ["events"]
+    assert asked[1].url.params["metrics"] == "events"
+
+
+@both_clients
 def test_what_json_has_not_is_named(is_async: bool) -> None:
     with pytest.raises(TypeError, match="a complex cannot be sent"):
         call(is_async, lambda _: httpx.Response(500), "ask", "toy", 5j)

@@ -10,7 +10,7 @@ from stream.decoders.records.base import Record
 from stream.decoders.records.formats import record_decoder
 from stream.encoders import ENCODINGS, event_encoder
 from stream.encoders.cloudevents import SOURCE, cloud_id
-from stream.events import Event, EventRules, Interner
+from stream.events import UNNAMED_GRAPH, Event, EventRules, Interner
 
 CLOUD = ("cloudevents", "cloudevents-structured")
 RULES = EventRules()
@@ -53,6 +53,17 @@ def test_records_are_read_back_as_they_were(name: str, data: st.DataObject) -> N
         assert read == ([RULES.event(_with_id(event)) for event in sent] if name in CLOUD else sent)
         signs = [math.copysign(1, event.weight) for event in sent]
         assert [math.copysign(1, event.weight) for event in read] == signs
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_event_without_a_graph_is_of_the_one_that_its_reader_names(name: str) -> None:
+    encoded = event_encoder(name).encode([Event("a", "b", 1, graph=UNNAMED_GRAPH, id="1")])
+    # Arrow has the column, without a value in it.
+    assert name == "arrow" or b'"graph"' not in encoded.value
+    decoder = record_decoder(DecodeOptions(graph="town"), interner=Interner())
+    decoded = decoder.decode([Record(encoded.value, headers=encoded.headers)])
+    assert decoded.bad == []
+    assert [event.graph for event in decoded.events] == ["town"]
 
 
 def _with_id(event: Event) -> Event:

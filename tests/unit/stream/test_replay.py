@@ -1,5 +1,5 @@
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from stream.decoders.builder import DecodeOptions
 from stream.decoders.records.base import Record
 from stream.decoders.records.formats import record_decoder
 from stream.encoders import Encoded, event_encoder
-from stream.events import Event, EventBatch, Interner
+from stream.events import Event, EventBatch, Interner, Reject
 from stream.replay import Replayed, ReplayOptions, numbered, replay
 from stream.replay_sinks import KafkaSink, LineSink
 from stream.sources.base import Position, SourceBatch
@@ -164,6 +164,23 @@ def test_ids_are_the_same_in_each_replay_and_own_ids_stay() -> None:
     assert list(numbered(Log(events), skip=3)) == whole[3:]
     assert list(numbered(Log(events), skip=3, limit=2)) == whole[3:5]
     assert {e.id for e in numbered(Log(events, name="log:2"))} & {e.id for e in whole} == {"own"}
+
+
+def test_events_of_no_graph_share_a_key() -> None:
+    place = Place(Wall())
+    play(Log(log_of(1, 2, graph="")), place, speed=None)
+    assert [key for key, *_ in place.sent] == [b"default", b"default"]
+
+
+def test_rejects_are_told_also_where_their_batch_is_skipped() -> None:
+    class Damaged(Log):
+        def batches(self, resume_after: Position | None) -> Iterator[SourceBatch]:
+            for at, batch in enumerate(super().batches(resume_after)):
+                yield replace(batch, rejected=2, rejects=[Reject(f"log:{at}", "{}", "src is missing")])
+
+    done = play(Damaged(log_of(*range(6))), Place(Wall()), speed=None, skip=4)
+    assert (done.events, done.rejected) == (2, 4)
+    assert [reject.place for reject in done.rejects] == ["log:0", "log:1"]
 
 
 def test_times_can_be_shifted_to_now() -> None:
