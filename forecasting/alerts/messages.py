@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 from forecasting.alerts.records import AlertRow, Transition
+from forecasting.alerts.rules import bound_words
 from forecasting.reports.phrases import about, in_full
 from forecasting.reports.targets.parcel import Parcel, ParcelFile
 from infra.steps import SECOND_US, format_time
@@ -21,7 +22,7 @@ def _subject(graph: str, metric: str) -> str:
 
 
 def _forecast(graph: str, metric: str, state: str, facts: dict[str, Any]) -> str:
-    bound = f"below {in_full(facts['below'])}" if facts["below"] is not None else f"above {in_full(facts['above'])}"
+    bound = bound_words(facts["below"], facts["above"])
     what = _subject(graph, metric)
     what = what if facts["aggregate"] == "step" else f"The sum of {what} over a {facts['aggregate']}"
     found = f"{what} is {bound} at some time within {facts['within_steps']} steps with a probability of"

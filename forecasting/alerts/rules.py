@@ -157,6 +157,11 @@ def _check_forecast(name: str, spec: AlertRuleSettings) -> None:
             raise RuleError(name, "within", spec.within, allowed, "2w" if spec.aggregate == "week" else "2d")
 
 
+def bound_words(below: float | None, above: float | None) -> str:
+    """Say what is crossed; one of the two is given."""
+    return f"above {in_full(above)}" if above is not None else f"below {in_full(below or 0)}"
+
+
 def describe(rule: Rule) -> str:
     """Say in words what a rule watches."""
     spec = rule.spec
@@ -167,7 +172,7 @@ def describe(rule: Rule) -> str:
     if spec.kind == "surprise":
         watched = ", ".join(spec.metrics) if spec.metrics else "every metric"
         return f"{watched} of {where} came out far from the forecast"
-    bound = f"below {in_full(spec.below)}" if spec.below is not None else f"above {in_full(spec.above or 0)}"
+    bound = bound_words(spec.below, spec.above)
     what = spec.metric if spec.aggregate == "step" else f"the sum of {spec.metric} over a {spec.aggregate}"
     within = f"{spec.within} steps" if isinstance(spec.within, int) else spec.within
     return f"{what} of {where} is {bound} within {within} with a probability of {spec.probability:.0%} or more"

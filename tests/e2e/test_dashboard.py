@@ -52,6 +52,7 @@ def test_from_the_overview_to_a_chart(town: str, open_page: OpenPage) -> None:
     page.wait_for_function(HAS_DRAWN)
     says(page, "#chart-says", "Forecast at the end: median")
     assert page.evaluate(DRAWN_PIXELS) > 5000
+    says(page, "#age", r"^Observed until \d+ \w+ ago$")
     assert "mamba2" in says(page, "#model", "layers")
     assert "Watermark" in says(page, "#quality", "Dead letters")
     says(page, "#reports", "There is no report yet")

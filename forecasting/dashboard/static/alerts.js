@@ -1,7 +1,7 @@
 // Alerts, on the page of all graphs and on that of one: what fires, what did, and what can be done about it.
 
 import { getJson, send } from "./api.js";
-import { announce, byId, has, make, makeAge, makeTable, sayAges, showFault } from "./dom.js";
+import { announce, byId, has, make, makeAge, makeTable, showFault } from "./dom.js";
 import { metricName, time } from "./format.js";
 
 const POLL_MS = 5000;
@@ -91,6 +91,5 @@ const attempt = () => look().catch((error) => console.debug(error));
 
 if (has("alerts")) {
   await attempt();
-  setInterval(sayAges, POLL_MS);
   setInterval(() => document.hidden || attempt(), POLL_MS);
 }

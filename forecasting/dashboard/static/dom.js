@@ -2,6 +2,8 @@
 
 import { age } from "./format.js";
 
+const AGE_EVERY_MS = 5000;
+
 export const byId = (id) => document.getElementById(id);
 
 /** Return an element; `content` is text, an element or a list of both, and never read as HTML. */
@@ -43,15 +45,14 @@ export function keepFocus(place, change) {
   if (id) byId(id)?.focus();
 }
 
-/** Return how long ago a time was, in words that `sayAges` keeps true. */
+/** Return how long ago a time was, ISO 8601, in words that stay true; also while nothing new comes, and most of all then. */
 export function makeAge(when) {
   return make("span", { "data-age-of": when }, age(when));
 }
 
-/** Say anew how long ago everything is that `makeAge` has made. */
-export function sayAges() {
+setInterval(() => {
   for (const place of document.querySelectorAll("[data-age-of]")) place.textContent = age(place.dataset.ageOf);
-}
+}, AGE_EVERY_MS);
 
 /** Tell whether the service has a part that not every service has. */
 export function has(feature) {

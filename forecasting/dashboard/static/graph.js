@@ -3,8 +3,8 @@
 import { getFresh, getJson, setUpKey } from "./api.js";
 import { Chart } from "./chart.js";
 import { dataTables } from "./datatable.js";
-import { announce, byId, make, setUpTheme, showFault } from "./dom.js";
-import { age, metricName, number, stepMs, stepName, time } from "./format.js";
+import { announce, byId, make, makeAge, setUpTheme, showFault } from "./dom.js";
+import { metricName, number, stepMs, stepName, time } from "./format.js";
 import { follow } from "./live.js";
 import { LongRun } from "./longrun.js";
 import { showModel, showQuality } from "./panels.js";
@@ -21,7 +21,6 @@ const FIRST_LOOK_STEPS = 336;
 const HORIZONS = [24, 72, 168];
 const RANGES_MS = [["1 d", 8.64e7], ["1 w", 6.048e8], ["1 m", 2.6298e9], ["1 y", 3.15576e10]];
 const FEWEST_STEPS = 12;
-const AGE_EVERY_MS = 10_000;
 const RETRY_MS = 2000;
 
 const graph = byId("graph").dataset.graph;
@@ -160,11 +159,7 @@ function move(share) {
 function sayFacts() {
   const { info } = state;
   byId("facts").textContent = `${number(info.snapshots)} steps of ${stepName(info.step)}, ${number(info.events)} events, the last step ${time(info.last_step)} UTC`;
-  sayAge();
-}
-
-function sayAge() {
-  byId("age").textContent = `Observed until ${age(observedUntil())}`;
+  byId("age").replaceChildren("Observed until ", makeAge(new Date(observedUntil()).toISOString()));
   byId("age").hidden = false;
 }
 
@@ -318,7 +313,6 @@ async function start() {
   // The first forecast of a graph may have to encode its history; the chart does not wait for it.
   await loadFirstForecast();
   lookBack(FIRST_LOOK_STEPS * step());
-  setInterval(sayAge, AGE_EVERY_MS);
   await follow(graph, changed, showFault, lifetime.signal);
 }
 

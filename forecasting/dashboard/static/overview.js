@@ -1,7 +1,7 @@
 // The page of all graphs.
 
 import { getFresh, getJson, setUpKey } from "./api.js";
-import { announce, byId, make, makeAge, sayAges, setUpTheme, showFault } from "./dom.js";
+import { announce, byId, make, makeAge, setUpTheme, showFault } from "./dom.js";
 import { number, stepMs, stepName, time } from "./format.js";
 
 const POLL_MS = 5000;
@@ -96,6 +96,4 @@ setUpTheme();
 setUpKey();
 byId("search").addEventListener("input", filter);
 await look();
-// Also while nothing new comes, and most of all then.
-setInterval(sayAges, POLL_MS);
 setInterval(() => document.hidden || look(), POLL_MS);
