@@ -5,20 +5,27 @@ import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 from unittest.mock import patch
 
 import pytest
-from hypothesis import HealthCheck, settings
 
-from forecasting.bench.servers.base import MissingServerError, Server
-from tests.servers.postgres import PostgresServer
+# The parity suite of the kernels runs where there is nothing but torch, numpy and pytest: what else tests need is
+# imported where it is used.
+if TYPE_CHECKING:
+    from forecasting.bench.servers.base import Server
+    from tests.servers.postgres import PostgresServer
 
-# How long an example or its drawing takes is the machine's affair: no test asserts on wall time.
-_UNTIMED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
-settings.register_profile("local", max_examples=50, **_UNTIMED)
-settings.register_profile("ci", max_examples=50, derandomize=True, **_UNTIMED)
-settings.load_profile("ci" if os.environ.get("CI") else "local")
+try:
+    from hypothesis import HealthCheck, settings
+except ModuleNotFoundError:
+    pass  # tests by property import it themselves, and fail
+else:
+    # How long an example or its drawing takes is the machine's affair: no test asserts on wall time.
+    _UNTIMED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+    settings.register_profile("local", max_examples=50, **_UNTIMED)
+    settings.register_profile("ci", max_examples=50, derandomize=True, **_UNTIMED)
+    settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 def lacking(name: str, why: str) -> NoReturn:
@@ -28,11 +35,13 @@ def lacking(name: str, why: str) -> NoReturn:
     pytest.skip(why)
 
 
-AnyServer = TypeVar("AnyServer", bound=Server)
+AnyServer = TypeVar("AnyServer", bound="Server")
 
 
 def running_server(kind: type[AnyServer], tmp_path_factory: pytest.TempPathFactory) -> Iterator[AnyServer]:
     """Yield a server of its own; one that is not installed skips the test, or fails it where it is required."""
+    from forecasting.bench.servers.base import MissingServerError  # noqa: PLC0415
+
     try:
         server = kind(tmp_path_factory.mktemp(kind.name)).start()
     except MissingServerError as missing:
@@ -44,13 +53,15 @@ def running_server(kind: type[AnyServer], tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[PostgresServer]":
     """Return the PostgreSQL server of this run; tests that only want a database take `postgres_url`."""
+    from tests.servers.postgres import PostgresServer  # noqa: PLC0415
+
     yield from running_server(PostgresServer, tmp_path_factory)
 
 
 @pytest.fixture
-def postgres_url(postgres_server: PostgresServer) -> Iterator[str]:
+def postgres_url(postgres_server: "PostgresServer") -> Iterator[str]:
     """Return the address of an empty database of a running PostgreSQL server."""
     url = postgres_server.create_database()
     yield url
