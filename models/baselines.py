@@ -16,7 +16,7 @@ from infra.schema import METRICS, Kind
 from infra.steps import WEEK_US
 from models.contract import FloatArray
 from models.floor import Floor, FloorState, PointForecast, error_prior
-from models.past_errors import MAX_SAMPLES, ErrorSample, IntArray, PastErrors, unit_of
+from models.past_errors import MAX_SAMPLES, ErrorSample, IntArray, PastErrors, in_units, unit_of
 
 _IS_SHARE = np.array([metric.kind is Kind.SHARE for metric in METRICS])
 _STEP_LEADS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 36, 48, 72, 96, 120, 144, 168, 252, 336, 672, 1344, 2688)
@@ -109,8 +109,7 @@ class SeasonalFloor(Floor):
             n = max(count - lead - first, 0) * season
             flat_N = np.arange(n) if lead == 1 else _evenly(0, n)
             origin_N, position_N = first + flat_N // season, flat_N % season
-            forecast_NM = forecasts_WSM[origin_N, position_N]
-            errors_NM = (rows_WSM[origin_N + lead, position_N] - forecast_NM) / unit_of(forecast_NM)
+            errors_NM = in_units(rows_WSM[origin_N + lead, position_N], forecasts_WSM[origin_N, position_N])
             samples.append(ErrorSample(lead, errors_NM, position_N))
         errors = PastErrors.fit(samples, season, prior_M=error_prior(state.tail_TM))
         return _Season(errors, forecasts_WSM[-1])

@@ -21,7 +21,7 @@ from infra.steps import DAY_US, WEEK_US
 from models import floor_libraries
 from models.contract import FloatArray
 from models.floor import Floor, FloorState, PointForecast, error_prior
-from models.past_errors import IntArray, PastErrors, samples_by_lead, unit_of
+from models.past_errors import IntArray, PastErrors, in_units, samples_by_lead, unit_of
 from models.refits import FitCache, fit_window
 from models.seasons import season_steps
 
@@ -191,7 +191,7 @@ class LightGBM(Floor):
         origin_N, lead_N = _pairs(learned, count, N_ERROR_PAIRS)
         points_NM = learned_fit.points(known, origin_N, lead_N)
         target_N = origin_N + lead_N - 1
-        errors_NM = (known.values_TM[target_N] - points_NM) / unit_of(points_NM)
+        errors_NM = in_units(known.values_TM[target_N], points_NM)
         samples, nearest = samples_by_lead(lead_N, errors_NM, (target_N - count) % season, season)
         return _Fitted(trees, PastErrors.fit(samples, season, prior_M=prior_M, sized_by=nearest))
 

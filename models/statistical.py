@@ -25,7 +25,7 @@ from infra.steps import DAY_US
 from models import floor_libraries
 from models.contract import FloatArray
 from models.floor import Floor, FloorState, PointForecast, error_prior
-from models.past_errors import IntArray, PastErrors, samples_by_lead, unit_of
+from models.past_errors import IntArray, PastErrors, in_units, samples_by_lead
 from models.refits import FitCache, fit_window
 from models.seasons import season_steps
 
@@ -112,7 +112,7 @@ class StatisticalFloor(Floor):
             observed_HM = window_TM[origin:]
             points_HM = _points(self.name, models, window_TM[:origin], len(observed_HM))
             leads.append(np.arange(1, len(observed_HM) + 1))
-            errors.append((observed_HM - points_HM) / unit_of(points_HM))
+            errors.append(in_units(observed_HM, points_HM))
             positions.append((np.arange(origin, count) - count) % season)
         prior_M = error_prior(window_TM)
         if not leads:

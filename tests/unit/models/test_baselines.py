@@ -8,7 +8,7 @@ from infra.schema import METRIC_INDEX, METRIC_NAMES, QUANTILE_LEVELS
 from infra.steps import DAY_US, HOUR_US, WEEK_US
 from models.baselines import Drift, Persistence, ProfileLevel, SeasonalNaive, SeasonalWindowMean, floors
 from models.constraints import violations
-from models.past_errors import ErrorSample, PastErrors
+from models.past_errors import ErrorSample, PastErrors, in_units
 
 M, Q = len(METRIC_NAMES), len(QUANTILE_LEVELS)
 EVENTS, TOTAL_NODES = METRIC_INDEX["events"], METRIC_INDEX["total_nodes"]
@@ -197,6 +197,67 @@ def test_uncertainty_grows_with_the_lead_and_then_stays():
     assert width[10] > 1.3 * width[0]
     assert np.all(np.diff(width) >= -1e-9)
     assert width[150] == width[399]
+
+
+def wake_up(*, quiet, awake, level, season=168):
+    """Seasons of nothing, then others of events alone at a level."""
+    events = np.random.default_rng(0).poisson(level, awake * season)
+    return constant_rows(*np.concatenate([np.zeros(quiet * season), events]))
+
+
+@each_floor
+@pytest.mark.parametrize(("quiet", "awake"), [(1, 1), (2, 2), (8, 1), (8, 4), (30, 4)])
+@pytest.mark.parametrize("level", [10, 1000])
+def test_a_wake_up_after_sleep_lifts_no_forecast_far_beyond_its_level(floor, quiet, awake, level):
+    mean, quantiles = forecast(floor, wake_up(quiet=quiet, awake=awake, level=level), 168)
+    median, top = quantiles[:, EVENTS, Q // 2].mean(), quantiles[:, EVENTS, -1].mean()
+    assert mean[:, EVENTS].mean() / 2 < median < 2.5 * level
+    assert median <= top < 4 * level
+
+
+@each_floor
+def test_forecasts_of_weeks_after_a_wake_up_do_not_fear_sleep(floor):
+    _, quantiles = forecast(floor, wake_up(quiet=20, awake=30, level=1000, season=7), 7, step_us=DAY_US)
+    assert (quantiles[:, EVENTS, 1] > 850).all()
+    assert (quantiles[:, EVENTS, -1] < 3000).all()
+
+
+@each_floor
+@pytest.mark.parametrize("level", [0, 3, 500])
+def test_what_never_changed_stays_as_it_is(floor, level):
+    mean, quantiles = forecast(floor, constant_rows(*[level] * 168 * 12), 400)
+    np.testing.assert_allclose(mean[:, EVENTS], level, rtol=1e-3)
+    np.testing.assert_allclose(quantiles[:, EVENTS], level, atol=1)
+
+
+@each_floor
+def test_a_single_spike_lifts_no_other_hour(floor):
+    values = snapshots(168 * 20, seed=1, level=5)
+    _, before = forecast(floor, values, 168)
+    values[168 * 15 + 5, EVENTS] = 5000
+    _, after = forecast(floor, values, 168)
+    elsewhere = np.arange(168) != 5
+    assert (after - before)[elsewhere, EVENTS].mean() < 2
+    assert after[elsewhere, EVENTS].max() < 60
+    assert after[:, EVENTS].max() < 5000
+
+
+def test_a_past_error_is_counted_in_the_unit_of_what_came_where_that_jumped():
+    observed = np.repeat(np.array([0.0, 3.0, 8.0, 15.0, 99.0])[:, None], M, axis=1)
+    errors = in_units(observed, np.full_like(observed, 3.0))
+    # The unit is 2 up to 8, which is 3 of its own; beyond, two thirds of the root of 16 and of 100.
+    np.testing.assert_allclose(errors[:, EVENTS], [-1.5, 0, 2.5, 12 * 1.5 / 4, 96 * 1.5 / 10])
+    reciprocity = METRIC_INDEX["reciprocity"]
+    shares = in_units(observed / 100, np.zeros_like(observed))
+    np.testing.assert_allclose(shares[:, reciprocity], observed[:, 0] / 10)
+
+
+@given(forecast=st.floats(0, 1e6), observed=st.lists(st.floats(0, 1e9), min_size=2, max_size=8))
+def test_more_that_came_is_a_larger_error_of_at_most_one_and_a_half_of_the_level(forecast, observed):
+    rising = np.repeat(np.sort(observed)[:, None], M, axis=1)
+    errors = in_units(rising, np.full_like(rising, forecast))[:, EVENTS]
+    assert (np.diff(errors) >= -1e-9 * np.abs(errors[1:])).all()
+    assert (errors <= 1.5 * np.sqrt(1 + rising[:, EVENTS])).all()
 
 
 def test_past_errors_meet_hand_made_quantiles():

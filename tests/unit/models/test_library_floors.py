@@ -16,7 +16,7 @@ from models.floor_names import library_floors, named_floors
 from models.refits import FitCache, refit_point
 from models.scoring import MEDIAN
 from models.statistical import MSTL, AutoETS, AutoTheta
-from tests.unit.models.test_baselines import constant_rows, forecast, snapshots
+from tests.unit.models.test_baselines import constant_rows, forecast, snapshots, wake_up
 
 EVENTS, Q = METRIC_INDEX["events"], len(QUANTILE_LEVELS)
 each_floor = pytest.mark.parametrize("make", [AutoTheta, AutoETS, MSTL, LightGBM], ids=lambda make: make.name)
@@ -46,6 +46,15 @@ def test_what_never_changed_stays_as_it_is(make):
     mean, quantiles = forecast(make(), constant_rows(*[16] * 60), 10, step_us=DAY_US)
     np.testing.assert_allclose(mean[:, EVENTS], 16, atol=0.01)
     assert np.isfinite(quantiles).all()
+
+
+@pytest.mark.parametrize(("make", "quiet", "awake"), [(LightGBM, 50, 12), (AutoTheta, 8, 5), (AutoETS, 8, 5)])
+def test_a_wake_up_after_sleep_lifts_no_forecast_far_beyond_its_level(make, quiet, awake):
+    values = wake_up(quiet=quiet, awake=awake, level=1000, season=7)
+    mean, quantiles = forecast(make(), values, 14, step_us=DAY_US)
+    np.testing.assert_allclose(mean[:, EVENTS], 1000, rtol=0.3)  # a trend is part of AutoTheta's
+    assert 500 < quantiles[:, EVENTS, MEDIAN].mean() < 2000
+    assert quantiles[:, EVENTS, -1].mean() < 4000
 
 
 @each_floor
