@@ -7,10 +7,11 @@ from typing import Any, Self
 
 from forecasting.forms import form_of
 from forecasting.history import read_history
-from forecasting.resolving import Stamp, is_own, resolve, stamp_of
+from forecasting.resolving import Resolved, is_own, resolve, stamp_of
 from infra.errors import GraphtideError
 from infra.settings import Settings
-from models.contract import History, Model, PathChunk
+from infra.steps import check_end
+from models.contract import History, PathChunk
 from models.futures import roll_out
 from stream.store import open_reader
 from stream.store.base import SnapshotReader
@@ -29,8 +30,12 @@ class ForecastRun:
         step_us: its step size in microseconds.
         first_step_us: start of forecast step 0, the one after the last snapshot.
         model_name: which model answers.
-        degraded: True where another than the graph's model answers because that could not.
+        is_own: True where the model was trained on this graph.
+        degraded_reason: why another than the graph's model answers; None where nothing is wrong.
         card: the model's card; empty for a floor.
+        calibrated_until_step: how many steps ahead intervals were found to hold what they say, on this graph if the
+            model is its own, else on others; None for a floor.
+        skill_until_step: up to which step forecasts were found to be better than the climate, likewise.
         notes: what the reader should know: whose model answers, and why.
         chunks: the forecast and its sample paths, computed as they are read.
     """
@@ -39,8 +44,11 @@ class ForecastRun:
     step_us: int
     first_step_us: int
     model_name: str
-    degraded: bool
+    is_own: bool
+    degraded_reason: str | None
     card: dict[str, Any]
+    calibrated_until_step: int | None
+    skill_until_step: int | None
     notes: list[str]
     chunks: Iterator[PathChunk]
 
@@ -49,12 +57,9 @@ class ForecastRun:
 class _Encoded:
     """A model and its state at the end of a history; what an engine keeps for each graph."""
 
-    model: Model[Any]
+    found: Resolved
     state: Any
     steps: int
-    degraded: bool
-    stamp: Stamp
-    card: dict[str, Any]
     notes: list[str]
 
 
@@ -116,18 +121,25 @@ class Engine:
 
         Raises:
             StoreError: there is no such graph, or it has no snapshot.
+            UsageError: the forecast would end behind the year 9999.
             ModelError: the graph's own model is damaged or of another step size, or the history cannot be read by any.
             ForecastCancelledError: from the chunks, when `cancelled` says so.
         """
         history = read_history(self._reader, graph)
+        first_step_us = history.start_us + len(history) * history.step_us
+        check_end(horizon_steps, first_step_us, history.step_us)
         encoded = self._encode(graph, history)
+        found, calibration = encoded.found, encoded.found.calibration
         return ForecastRun(
             graph=graph,
             step_us=history.step_us,
-            first_step_us=history.start_us + len(history) * history.step_us,
-            model_name=encoded.model.name,
-            degraded=encoded.degraded,
-            card=encoded.card,
+            first_step_us=first_step_us,
+            model_name=found.model.name,
+            is_own=is_own(found),
+            degraded_reason=found.reason,
+            card=found.card,
+            calibrated_until_step=None if calibration is None else calibration.calibrated_until_step,
+            skill_until_step=None if calibration is None else calibration.skill_until_step,
             notes=list(encoded.notes),
             chunks=self._roll_out(encoded, horizon_steps, (seed, n_paths), on_progress, cancelled),
         )
@@ -135,10 +147,10 @@ class Engine:
     def _encode(self, graph: str, history: History) -> _Encoded:
         encoded = self._encoded.get(graph)
         stamp = stamp_of(self._settings.models.directory, graph, history.step_us, len(history))
-        if encoded is None or encoded.steps > len(history) or encoded.stamp != stamp:
+        if encoded is None or encoded.steps > len(history) or encoded.found.stamp != stamp:
             encoded = self._resolve(graph, history)
         new = history.values[encoded.steps :]
-        encoded.state = encoded.model.update(encoded.state, new)
+        encoded.state = encoded.found.model.update(encoded.state, new)
         encoded.steps = len(history)
         self._encoded[graph] = encoded
         return encoded
@@ -151,7 +163,7 @@ class Engine:
         if (form := form_of(found.card)) is not None:
             notes.append(f"a smaller form of the model answers: {form}")
         state = found.model.start(history.step_us, history.start_us)
-        return _Encoded(found.model, state, 0, found.reason is not None, found.stamp, found.card, notes)
+        return _Encoded(found, state, 0, notes)
 
     def _roll_out(
         self,
@@ -162,7 +174,7 @@ class Engine:
         cancelled: Callable[[], bool] | None,
     ) -> Iterator[PathChunk]:
         # The state is a value: snapshots that arrive while this runs do not move it.
-        model, state = encoded.model, encoded.state
+        model, state = encoded.found.model, encoded.state
         (seed, n_paths), done = drawn, 0
         chunk_steps = self._settings.forecast.chunk_steps
         chunks = roll_out(model, state, horizon_steps, n_paths=n_paths, chunk_steps=chunk_steps, seed=seed)

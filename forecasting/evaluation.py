@@ -83,7 +83,7 @@ def evaluate(
         GraphtideError: a part cannot be kept.
     """
     floors = tuple(floor.name for floor in named_floors(settings.backtest.floors))
-    plans = {graph: _plan(history, graph, settings) for graph, history in histories.items()}
+    plans = {graph: make_graph_plan(history, graph, settings) for graph, history in histories.items()}
     engine = engine or LocalEngine(settings.backtest.workers)
     made, trained = _forecasters(histories, plans, settings, engine, on_training)
     entrants = {
@@ -112,35 +112,12 @@ def evaluate(
     return Evaluation(results, entrants[next(iter(histories))][0].name, floors, trained, (reused, total))
 
 
-def long_enough(
-    histories: Mapping[str, History], settings: Settings
-) -> tuple[dict[str, History], dict[str, UsageError]]:
-    """Return the histories that can be backtested with these windows, and by graph why others cannot."""
-    fit, short = {}, {}
-    for graph, history in histories.items():
-        try:
-            _plan(history, graph, settings)
-        except UsageError as error:
-            short[graph] = error
-        else:
-            fit[graph] = history
-    return fit, short
+def make_graph_plan(history: History, graph: str, settings: Settings) -> Plan:
+    """Return the plan of a graph; the last window ends with the history.
 
-
-def _result(history: History, plan: Plan, paths: Mapping[str, Sequence[Path]], floors: Sequence[str]) -> BacktestResult:
-    parts: dict[str, list[Part]] = {}
-    for model, by_origin in paths.items():
-        parts[model] = []
-        for path in by_origin:
-            part = read(path)
-            if part is None:
-                raise ModelError(f"{path} is gone or damaged since it was written", fix="run the command again")
-            parts[model].append(part)
-    return summarise(history, plan, parts, floors)
-
-
-def _plan(history: History, graph: str, settings: Settings) -> Plan:
-    """Return the plan; the last window ends with the history."""
+    Raises:
+        UsageError: the windows leave too little history to train on.
+    """
     horizons, origins = settings.backtest.horizons, settings.backtest.origins
     season, window = season_steps(history.step_us), max(horizons)
     stride = origin_stride(window, season)
@@ -154,6 +131,18 @@ def _plan(history: History, graph: str, settings: Settings) -> Plan:
         )
     seed = settings.forecast.seed
     return make_plan(history, horizons=horizons, origins=origins, test_start=first_origin, stride=stride, seed=seed)
+
+
+def _result(history: History, plan: Plan, paths: Mapping[str, Sequence[Path]], floors: Sequence[str]) -> BacktestResult:
+    parts: dict[str, list[Part]] = {}
+    for model, by_origin in paths.items():
+        parts[model] = []
+        for path in by_origin:
+            part = read(path)
+            if part is None:
+                raise ModelError(f"{path} is gone or damaged since it was written", fix="run the command again")
+            parts[model].append(part)
+    return summarise(history, plan, parts, floors)
 
 
 def _forecasters(

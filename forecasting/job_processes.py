@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Self
 
 from forecasting.jobs import Jobs
@@ -95,6 +96,8 @@ class WorkerProcesses:
             # A user's own `models.py` in the working directory is never picked up.
             env={**os.environ, "PYTHONSAFEPATH": "1"},
         )
+        if self._settings.jobs.when_idle:
+            _step_behind(process.pid)
         told = {"worker": worker, "log_level": self._log_level, "settings": without_secrets(self._settings)}
         assert process.stdin is not None
         process.stdin.write(json.dumps(told).encode() + b"\n")
@@ -137,3 +140,16 @@ def report_processes(settings: Settings, *, log_level: int) -> WorkerProcesses:
         count=min(1, settings.jobs.workers),
         release=lambda file, worker: Reports(file, settings.reports, settings.jobs).release(worker, is_blameless=False),
     )
+
+
+def _step_behind(pid: int) -> None:
+    """Let a process run only when a core has nothing else to do.
+
+    From its first moment: the imports of a worker would hold up the first answers of the service that it stands beside.
+    """
+    try:
+        os.sched_setscheduler(pid, os.SCHED_IDLE, os.sched_param(0))
+    except (OSError, AttributeError):
+        # One that has ended already needs nothing.
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, pid, 19)

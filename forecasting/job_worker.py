@@ -16,8 +16,9 @@ from forecasting.service_file import ServiceFile
 from forecasting.store_patience import StorePatience
 from forecasting.tracing import Tracing, open_tracing, spans
 from forecasting.worker_process import lease, run_worker, work_off
-from infra.errors import GraphtideError, ModelError, StoreError
+from infra.errors import GraphtideError, ModelError, StoreError, UsageError
 from infra.settings import Settings
+from infra.steps import check_end
 from models.futures import roll_out
 
 IDLE_WAIT_S = 0.02
@@ -88,6 +89,9 @@ def _run(jobs: Jobs, job: Job, states: LiveStates, settings: Settings, watch: _W
         problem = "no forecast could be made from this state"
     except _GroundMovedError as error:
         problem = error.message
+    except UsageError as error:
+        # Asked for when fewer steps were closed.
+        problem = f"{error.message}: {error.fix}"
     except StoreError:
         # A store that is away comes back, a graph that is away does not.
         info = states.catalog().get(job.graph)
@@ -105,6 +109,7 @@ def _forecast(jobs: Jobs, job: Job, states: LiveStates, chunk_steps: int, watch:
         _compute(jobs, job, live, chunk_steps, watch)
         return
     live = states.state_of(job.graph)
+    check_end(job.request.horizon, live.next_step_us, live.step_us)
     _begin(jobs, job, live, chunk_steps)
     try:
         _compute(jobs, job, live, chunk_steps, watch)

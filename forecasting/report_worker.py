@@ -24,7 +24,7 @@ from forecasting.reports.targets.parcel import Parcel, report_parcel
 from forecasting.service_file import ServiceFile, now_us
 from forecasting.store_patience import StorePatience
 from forecasting.worker_process import beside, lease, run_worker, work_off
-from infra.errors import ModelError, StoreError
+from infra.errors import ModelError, StoreError, UsageError
 from infra.settings import Settings
 from infra.steps import SECOND_US, format_time
 
@@ -97,6 +97,9 @@ def _make(reports: Reports, report: ReportRow, states: LiveStates, settings: Set
     except ModelError as error:
         _log.warning("the report %s failed: %s", report.id, error.message)
         problem = "no forecast could be made from this state"
+    except UsageError as error:
+        # Asked for when fewer steps were closed.
+        problem = f"{error.message}: {error.fix}"
     except StoreError:
         # A store that is away comes back, a graph that is away does not.
         info = states.catalog().get(report.graph)

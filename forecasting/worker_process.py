@@ -6,7 +6,6 @@ wants it to: it puts its work back and ends too.
 
 import json
 import logging
-import os
 import signal
 import sys
 import threading
@@ -41,8 +40,6 @@ def run_worker(work: Work) -> None:
     configure_logging(given["log_level"])
     # Ctrl-C reaches the whole group of processes; who started this one tells it when to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if settings.jobs.when_idle:
-        _step_behind()
     torch.set_num_threads(1)
     stop = threading.Event()
 
@@ -185,11 +182,3 @@ def lease(renew: Callable[[], None], lost_error: type[GraphtideError], every_s: 
     finally:
         ended.set()
         thread.join()
-
-
-def _step_behind() -> None:
-    """Run only when a core has nothing else to do."""
-    try:
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    except (OSError, AttributeError):
-        os.nice(19)

@@ -82,7 +82,7 @@ def _refuse_secrets(file_values: Mapping[str, Any], *, path: Path, text: str) ->
                 raise UsageError(
                     f"{section}.{key} does not belong in a settings file",
                     place=_place(section, key, path=path, text=text, flags={}),
-                    fix=f"set {f'{ENV_PREFIX}{section}__{key}'.upper()} in the environment, or name a {key}_file",
+                    fix=f"set {_variable(section, key)} in the environment, or name a {key}_file",
                 )
 
 
@@ -129,9 +129,7 @@ def _read_file(path: Path) -> tuple[str, dict[str, Any]]:
 
 
 def _known_variables() -> list[str]:
-    return [
-        f"{ENV_PREFIX}{section}__{key}".upper() for section, model in _sections().items() for key in model.model_fields
-    ]
+    return [_variable(section, key) for section, model in _sections().items() for key in model.model_fields]
 
 
 def _sections() -> dict[str, type[BaseModel]]:
@@ -164,10 +162,27 @@ def _refuse_unknown_environment(environment: Mapping[str, str]) -> None:
             continue
         if "__" in upper.removeprefix(ENV_PREFIX):
             raise UsageError(
-                f"unknown setting {name}", place="environment", fix=_suggest(upper, known) or "see `config.toml`"
+                f"unknown setting {name}", place="environment", fix=_known_variable(upper.removeprefix(ENV_PREFIX))
             )
         if upper in single:
             raise UsageError(f"unknown setting {name}", place="environment", fix=f"did you mean {single[upper]}?")
+
+
+def _known_variable(name: str) -> str:
+    """Return what to write for `NOPE__X`: the variable that it may have meant, else what there is."""
+    sections = _sections()
+    section, _, key = name.lower().partition("__")
+    for near in difflib.get_close_matches(section, sections):
+        keys = difflib.get_close_matches(key, sections[near].model_fields, n=1)
+        if keys:
+            return f"did you mean {_variable(near, keys[0])}?"
+    if section in sections:
+        return f"known here: {', '.join(_variable(section, key) for key in sections[section].model_fields)}"
+    return f"write {_variable('section', 'key')} with a section of these: {', '.join(sections)}"
+
+
+def _variable(section: str, key: str) -> str:
+    return f"{ENV_PREFIX}{section}__{key}".upper()
 
 
 def _suggest(name: str, known: list[str]) -> str | None:
@@ -218,7 +233,7 @@ def _place(section: str, key: str | None, *, path: Path, text: str, flags: Mappi
     if key is not None and f"{section}.{key}" in flags:
         return None  # the message names the flag already
     names = {name.upper(): name for name in os.environ}
-    variable = f"{ENV_PREFIX}{section}__{key}".upper() if key else f"{ENV_PREFIX}{section}".upper()
+    variable = _variable(section, key) if key else f"{ENV_PREFIX}{section}".upper()
     if variable in names:
         return f"environment, {names[variable]}"
     line = _line_of(text, section, key)

@@ -56,6 +56,20 @@ def steps_until_last(first_us: int, step_us: int) -> int:
     return max(0, (LAST_US - first_us) // step_us)
 
 
+def check_end(horizon_steps: int, first_us: int, step_us: int) -> None:
+    """Refuse a forecast of so many steps from `first_us` on that ends behind `LAST_US`: its times could not be told.
+
+    Raises:
+        UsageError: it does; the fix says how many steps do not.
+    """
+    most = steps_until_last(first_us, step_us)
+    if horizon_steps > most:
+        raise UsageError(
+            f"{horizon_steps:,} steps of {format_duration(step_us)} end behind the year 9999",
+            fix=f"ask for at most {most:,} of them" if most else "look at the times of the events: they end too late",
+        )
+
+
 def step_origin_us(step_us: int) -> int:
     """Return the instant that steps are aligned to: a Monday for whole weeks, else the epoch."""
     return MONDAY_US if step_us % WEEK_US == 0 else 0

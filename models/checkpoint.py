@@ -2,7 +2,8 @@
 
 A checkpoint is a folder with `card.json` and the weights file that the card names by its SHA-256 digest. Weights are
 written first and the card last, each by an atomic rename, so that a reader finds the old checkpoint or the new one.
-Old weights are removed after that: a reader that has the old card by then begins again with the new one.
+Old weights are removed after that: a reader that has the old card by then begins again with the new one. Processes that
+save at the same time take turns, so that none removes weights whose card another is about to write.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from infra.errors import ModelError
+from infra.file_lock import file_lock
 from infra.schema import METRIC_NAMES, QUANTILE_LEVELS, SCHEMA_VERSION
 from models.features import N_FEATURES
 from models.forecaster import ForecasterConfig, ForecasterNet
@@ -28,6 +30,7 @@ from models.quantisation import decode, encode
 # Weights fit one meaning of their inputs: where `models.features` changes what it computes, this goes up by one.
 FORMAT_VERSION = 4
 CARD_NAME = "card.json"
+_LOCK_NAME = ".saving.lock"
 # A try fails only if a save ends between the reading of card and weights; so many in a row are no accident.
 _MOST_READS = 8
 _RETRAIN = "train again with `graphtide train`, or restore the files from a backup"
@@ -91,11 +94,12 @@ def save(folder: Path, net: ForecasterNet, card: dict[str, Any], *, precision: s
         full["precision"] = precision
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        _write(folder / name, weights)
-        _write(folder / CARD_NAME, (json.dumps(full, indent=2, sort_keys=True) + "\n").encode())
-        for old in folder.glob("weights-*.safetensors"):
-            if old.name != name:
-                old.unlink(missing_ok=True)
+        with file_lock(folder / _LOCK_NAME):
+            _write(folder / name, weights)
+            _write(folder / CARD_NAME, (json.dumps(full, indent=2, sort_keys=True) + "\n").encode())
+            for old in folder.glob("weights-*.safetensors"):
+                if old.name != name:
+                    old.unlink(missing_ok=True)
     except OSError as error:
         raise ModelError(
             f"cannot write the checkpoint: {error.strerror or error}",

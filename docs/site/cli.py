@@ -1,6 +1,7 @@
 """The command line, from the commands themselves."""
 
 import inspect
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -54,11 +55,20 @@ def _command(path: str, command: Any) -> list[str]:
     return [
         f"## {path}\n",
         prose.replace("<", "\\<") + "\n",
-        block("text", " ".join((path, *(piece.strip("{}") for piece in command.collect_usage_pieces(context))))),
+        block("text", " ".join((path, *map(_piece, command.collect_usage_pieces(context))))),
         *(block("sh", example) for example in examples(command)),
         table(("argument", "meaning"), _parameters(command, path, "argument")),
         table(("option", "meaning"), _parameters(command, path, "option")),
     ]
+
+
+def _piece(text: str) -> str:
+    """Return an argument as a usage line has it: without the braces of one that is needed.
+
+    Of several values it has dots, unless it says itself how many there are.
+    """
+    text = re.sub(r"^\{(.*)\}", r"\1", text)
+    return text.removesuffix("...") if "…" in text or " " in text else text
 
 
 def _parameters(command: Any, path: str, kind: str) -> Iterator[tuple[str, str]]:

@@ -23,12 +23,14 @@ _GRAPH = re.compile(r"\*|[a-z0-9][a-z0-9._:-]{0,127}\*?")
 
 
 class RuleError(UsageError):
-    """A rule cannot work; `field` is the member that is wrong, `allowed` what it may be, `example` one that works."""
+    """A rule cannot work; `field` is the member that is wrong, `given` None where it is missing,
+    `allowed` what it may be, `example` one that works.
+    """
 
     def __init__(self, name: str, field: str, given: object, allowed: str, example: object) -> None:
         self.field, self.given, self.allowed, self.example = field, given, allowed, example
         super().__init__(
-            f"{field} of the alert rule {name[:100]!r} cannot be {given!r}",
+            f"{field} of the alert rule {name[:100]!r} {'is missing' if given is None else f'cannot be {given!r}'}",
             place=f"[alerts.rules.{name[:100]}]",
             fix=f"give {allowed}, such as {example!r}",
         )

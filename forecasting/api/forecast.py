@@ -9,7 +9,7 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.responses import Response
 
 from forecasting.api.bodies import Layout
-from forecasting.api.parameters import once_each
+from forecasting.api.parameters import check_reach, once_each
 from forecasting.api.problems import parameter_problem
 from forecasting.api.responses import tagged
 from forecasting.api.service import CallerHere, Service, ServiceHere
@@ -61,8 +61,9 @@ async def answer_forecast(service: Service, caller: Key, graph: str, query: str,
     Raises:
         Problem: there is no such graph, a parameter cannot be used, or no answer comes in time.
     """
-    service.graph(caller, graph)
+    info = service.graph(caller, graph)
     wanted = wanted_of(graph, query, service.settings.api.short_max_steps, most_paths(service.settings.api))
+    check_reach(info, wanted.steps)
     anew = "no-cache" in headers.get("cache-control", "").lower()
     live, answer = await short_forecast(service, graph, wanted, anew=anew)
     age_s = max(0.0, time.time() - live.next_step_us / 1e6)

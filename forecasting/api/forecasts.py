@@ -15,11 +15,13 @@ from forecasting.api.event_stream import EventStream
 from forecasting.api.finished import finished_headers, is_known
 from forecasting.api.parameters import (
     check_idempotency_key,
+    check_reach,
     json_number,
     json_object,
     metric_names,
     quantile_levels,
     query,
+    shown_null,
     split,
 )
 from forecasting.api.problems import Problem, parameter_problem, unavailable
@@ -71,6 +73,7 @@ async def ask(
         raise Problem(409, "no-snapshots", f"no step of {graph!r} is closed yet: ingest more events")
     check_idempotency_key(idempotency_key, "2026-01-report")
     wanted = _job_request(await request.body(), service.settings)
+    check_reach(info, wanted.horizon)
     try:
         job, is_new = await asyncio.to_thread(service.jobs.create, caller.id, graph, wanted, idempotency_key)
     except KeyReusedError:
@@ -244,7 +247,7 @@ def _texts(field: str, value: object) -> list[str]:
     found = _list(field, value)
     for part in found:
         if not isinstance(part, str):
-            raise parameter_problem(field, part, "a list of names", ["events"])
+            raise parameter_problem(field, shown_null(part), "a list of names", ["events"])
     return [str(part) for part in found]
 
 

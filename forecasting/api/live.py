@@ -9,7 +9,7 @@ from forecasting.api import results, streams
 from forecasting.api.cursors import Cursor
 from forecasting.api.event_stream import EventStream
 from forecasting.api.news import News, Subscription
-from forecasting.api.parameters import query
+from forecasting.api.parameters import check_reach, query
 from forecasting.api.problems import parameter_problem
 from forecasting.api.service import CallerHere, ServiceHere
 from forecasting.api.short_forecasts import ShortForecast, horizon_steps, levels_of, metrics_of
@@ -30,11 +30,12 @@ async def live(
 ) -> Response:
     """Stream server-sent events, or lines of JSON by `Accept: application/x-ndjson`, from the last snapshot on."""
     query(request, ("horizon", "metrics", "quantiles"))
-    service.graph(caller, graph)
+    info = service.graph(caller, graph)
     names, levels = metrics_of(metrics), levels_of(quantiles)
     forecast = None
     if horizon is not None:
         steps = horizon_steps(graph, horizon, service.settings.api.short_max_steps)
+        check_reach(info, steps)
         forecast = ShortForecast(steps, names, levels)
     elif quantiles is not None:
         raise parameter_problem("quantiles", quantiles, "it together with horizon: snapshots have none", "0.1,0.5,0.9")

@@ -11,6 +11,8 @@ from fastapi import Request
 
 from forecasting.api.problems import Problem, near_names, parameter_problem
 from infra.schema import METRIC_INDEX, METRIC_NAMES, QUANTILE_LEVELS
+from infra.steps import steps_until_last
+from stream.store.base import GraphInfo
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -88,7 +90,7 @@ def quantile_levels(field: str, given: Sequence[object]) -> tuple[float, ...]:
         except ValueError:
             level = -1.0
         if isinstance(part, bool) or level not in QUANTILE_LEVELS:
-            raise parameter_problem(field, part, f"some of {_LEVELS}", "0.1,0.5,0.9")
+            raise parameter_problem(field, shown_null(part), f"some of {_LEVELS}", "0.1,0.5,0.9")
         levels.add(level)
     if not levels:
         raise parameter_problem(field, "", f"some of {_LEVELS}", "0.1,0.5,0.9")
@@ -103,6 +105,21 @@ def check_idempotency_key(key: str | None, example: str) -> None:
     """
     if key is not None and _IDEMPOTENCY_KEY.fullmatch(key) is None:
         raise parameter_problem("Idempotency-Key", key, "1 to 255 visible ASCII characters", example)
+
+
+def check_reach(graph: GraphInfo, horizon: int) -> None:
+    """Refuse a forecast that would end behind the year 9999.
+
+    Raises:
+        Problem: it would; its `maximum` is the longest horizon that does not.
+    """
+    if graph.last_step_us is None:
+        return
+    most = steps_until_last(graph.last_step_us + graph.step_us, graph.step_us)
+    if horizon > most:
+        allowed = f"a whole number from 1 to {most}" if most else "another graph"
+        allowed += f" (steps of {graph.name!r} that are further ahead end behind the year 9999)"
+        raise parameter_problem("horizon", horizon, allowed, most, minimum=1, maximum=most)
 
 
 def split(text: str) -> list[str]:
@@ -144,8 +161,13 @@ def json_object(body: bytes, members: Sequence[str], example: Mapping[str, Any])
         if name not in members:
             near = near_names(name, members)
             allowed = f"one of the members {', '.join(members)}"
-            raise parameter_problem(name[:100], given[name], allowed, near[0] if near else members[0])
+            raise parameter_problem(name[:100], shown_null(given[name]), allowed, near[0] if near else members[0])
     return given
+
+
+def shown_null(value: object) -> object:
+    """Return what stands in JSON, its null as text: that a member is missing is something else."""
+    return "null" if value is None else value
 
 
 def json_number(field: str, value: object, low: int, high: int, example: int) -> int:

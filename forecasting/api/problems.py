@@ -84,7 +84,13 @@ class Problem(Exception):  # noqa: N818 - the word of RFC 9457
 
 
 def parameter_problem(field: str, given: object, allowed: str, example: object, **members: Any) -> Problem:
-    """Return the problem of one parameter: what was given, what is allowed, and an example that works."""
+    """Return the problem of one parameter: what was given, what is allowed, and an example that works.
+
+    None was given where it is missing; a null that stands where it must not is given as text.
+    """
+    if given is None:
+        error = {"field": field, "allowed": allowed, "example": example}
+        return Problem(422, "invalid-parameter", f"{field} is missing: give {allowed}", errors=[error], **members)
     shown = str(given)
     shown = shown if len(shown) <= 100 else shown[:97] + "..."
     error = {"field": field, "given": shown, "allowed": allowed, "example": example}

@@ -11,7 +11,7 @@ from starlette.responses import Response
 from forecasting.api import results
 from forecasting.api.bodies import encode
 from forecasting.api.finished import finished_headers, is_known
-from forecasting.api.parameters import json_number, json_object, query, whole_number
+from forecasting.api.parameters import check_reach, json_number, json_object, query, whole_number
 from forecasting.api.problems import Problem, unavailable
 from forecasting.api.service import CallerHere, Service, ServiceHere, require
 from forecasting.jobs import Status, TooManyJobsError
@@ -64,6 +64,7 @@ async def ask(graph: str, request: Request, service: ServiceHere, caller: Caller
     if info.snapshots == 0:
         raise Problem(409, "no-snapshots", f"no step of {graph!r} is closed yet: ingest more events")
     wanted = report_request(await request.body(), service)
+    check_reach(info, wanted.horizon)
     try:
         report = await asyncio.to_thread(service.reports.create, caller.id, graph, wanted)
     except TooManyJobsError as error:

@@ -1,5 +1,6 @@
 """What the routes of one process share: the followed store, the model thread, keys, jobs, reports, alerts, meters."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -28,6 +29,7 @@ from forecasting.api.shared_cache import SharedCache
 from forecasting.api.store_access import StoreAccess
 from forecasting.api.subscriptions import Subscriptions
 from forecasting.api.telemetry import Telemetry
+from forecasting.api.warming import warm_up
 from forecasting.jobs import Jobs
 from forecasting.keys import ALL_GRAPHS, Key, KeyRing, Keys, Scope
 from forecasting.reports.deliveries import Deliveries
@@ -122,7 +124,9 @@ class Service:
     @classmethod
     @asynccontextmanager
     async def running(cls, settings: Settings) -> AsyncIterator["Service"]:
-        """Yield a service that follows its store.
+        """Yield a service that follows its store and has forecast once.
+
+        Until then nobody is answered, so that who is told that it is ready need not wait for torch and the model.
 
         Raises:
             StoreError: the service's file or the spool cannot be opened; a store that cannot be read is waited for.
@@ -139,7 +143,9 @@ class Service:
             if service.computing.shared is not None:
                 # Said at once: it may be no outage but a wrong password.
                 await service.computing.shared.look()
+            warming = asyncio.create_task(asyncio.to_thread(warm_up))
             await stack.enter_async_context(service.following)
+            await warming
             stack.callback(service.patience.stop.set)
             stack.enter_context(told_of_the_end(service.subscriptions.drain))
             yield service

@@ -1,7 +1,7 @@
 """Geometric means of scores against those of the floors, over count metrics and over graphs."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,29 +65,83 @@ def ratios(graphs: Sequence[Iterable[Scored]], models: Sequence[str], floors: Se
         models: whose ratios.
         floors: which of them are floors.
     """
-    tables = [{(row.metric, row.model, row.bucket): row for row in rows} for rows in graphs]
-    buckets = dict.fromkeys(bucket for table in tables for _, _, bucket in table)
     found = []
-    for bucket in buckets:
-        for score in SCORES:
-            by_graph: list[dict[str, FloatArray]] = [
-                {
-                    model: np.array([getattr(table[metric, model, bucket], score) for metric in COUNT_METRICS])
-                    for model in models
-                }
-                for table in tables
-            ]
-            for (against, floor), references in _references(by_graph, models, floors).items():
-                for model in models:
-                    pairs = [
-                        geometric_mean_ratio(scores[model], reference)
-                        for scores, reference in zip(by_graph, references, strict=True)
-                    ]
-                    logs = [math.log(ratio) for ratio, count in pairs if count]
-                    ratio = math.exp(sum(logs) / len(logs)) if logs else math.nan
-                    n_metrics = sum(count for _, count in pairs)
-                    found.append(Ratio(model, bucket, score, against, floor, ratio, n_metrics, len(logs)))
+    for bucket, score, by_graph in _cases(graphs, models):
+        for (against, floor), references in _references(by_graph, models, floors).items():
+            for model in models:
+                pairs = [
+                    geometric_mean_ratio(scores[model], reference)
+                    for scores, reference in zip(by_graph, references, strict=True)
+                ]
+                logs = [math.log(ratio) for ratio, count in pairs if count]
+                ratio = math.exp(sum(logs) / len(logs)) if logs else math.nan
+                n_metrics = sum(count for _, count in pairs)
+                found.append(Ratio(model, bucket, score, against, floor, ratio, n_metrics, len(logs)))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Count metrics that are not in a `Ratio` of one graph because one of the two scores is 0: it was never wrong.
+
+    Attributes:
+        model, bucket, score, against: of the ratio.
+        metrics: their names, at least one.
+    """
+
+    model: str
+    bucket: str
+    score: str
+    against: str
+    metrics: tuple[str, ...]
+
+
+def left_out(rows: Iterable[Scored], models: Sequence[str], floors: Sequence[str]) -> list[LeftOut]:
+    """Return what is not in the ratios of one graph; arguments as for `ratios`."""
+    found = []
+    for bucket, score, by_graph in _cases([rows], models):
+        for (against, _), (reference,) in _references(by_graph, models, floors).items():
+            for model in models:
+                pairs = zip(COUNT_METRICS, by_graph[0][model], reference, strict=True)
+                names = tuple(name for name, *both in pairs if 0 in both and np.isfinite(both).all())
+                if names:
+                    found.append(LeftOut(model, bucket, score, against, names))
+    return found
+
+
+def left_out_note(found: Iterable[LeftOut]) -> str:
+    """Return in words which metrics are left out of ratios, and at which steps ahead; nothing if none is."""
+    buckets: dict[str, dict[str, None]] = {}
+    for one in found:
+        for metric in one.metrics:
+            buckets.setdefault(metric, {})[one.bucket] = None
+    if not buckets:
+        return ""
+    named = ", ".join(f"{metric} (steps {', '.join(buckets[metric])})" for metric in COUNT_METRICS if metric in buckets)
+    return (
+        f"{len(buckets)} of {len(COUNT_METRICS)} count metrics are not in every geometric mean, "
+        f"as a score of 0 has no ratio: {named}"
+    )
+
+
+def _cases(
+    graphs: Sequence[Iterable[Scored]], models: Sequence[str]
+) -> Iterator[tuple[str, str, list[dict[str, FloatArray]]]]:
+    """Yield each range of horizons and score, with the scores of the count metrics by graph and model."""
+    tables = [{(row.metric, row.model, row.bucket): row for row in rows} for rows in graphs]
+    for bucket in dict.fromkeys(bucket for table in tables for _, _, bucket in table):
+        for score in SCORES:
+            yield (
+                bucket,
+                score,
+                [
+                    {
+                        model: np.array([getattr(table[metric, model, bucket], score) for metric in COUNT_METRICS])
+                        for model in models
+                    }
+                    for table in tables
+                ],
+            )
 
 
 def _references(

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
 
 from forecasting.backtests.parts import Part
 from forecasting.backtests.plan import Plan
-from forecasting.backtests.ratios import COUNT_METRICS, Ratio, ratios
+from forecasting.backtests.ratios import COUNT_METRICS, LeftOut, Ratio, left_out, ratios
 from infra.schema import METRIC_INDEX, METRIC_NAMES
 from models.bootstrap import block_bootstrap_error
 from models.contract import FloatArray, History
@@ -116,6 +116,7 @@ class BacktestResult:
         sums: errors of daily and weekly sums by count metric and model.
         calibration: shares below the quantiles by model, range of horizons and metric.
         ratios: geometric means over count metrics.
+        left_out: count metrics that are not in them.
         timings: by model.
         unscaled: metrics without MASE, because they do not change from season to season before the first origin.
         fans: by model, mean and shown levels [H, M, C] of the first steps from the last origin.
@@ -126,6 +127,7 @@ class BacktestResult:
     sums: list[SumRow]
     calibration: list[Calibration]
     ratios: list[Ratio]
+    left_out: list[LeftOut]
     timings: dict[str, Timing]
     unscaled: list[str]
     fans: dict[str, FloatArray]
@@ -139,6 +141,7 @@ class BacktestResult:
             "sums": [json_fields(row) for row in self.sums],
             "calibration": [json_fields(row) for row in self.calibration],
             "ratios": [json_fields(ratio) for ratio in self.ratios],
+            "left_out": [asdict(one) for one in self.left_out],
             "timings": {model: json_fields(timing) for model, timing in self.timings.items()},
             "unscaled": self.unscaled,
         }
@@ -156,6 +159,8 @@ class BacktestResult:
             sums=[SumRow(**_with_nan(SumRow, row)) for row in values["sums"]],
             calibration=[Calibration(**_with_nan(Calibration, row)) for row in values["calibration"]],
             ratios=[Ratio(**_with_nan(Ratio, ratio)) for ratio in values["ratios"]],
+            # Older results do not say.
+            left_out=[LeftOut(**{**one, "metrics": tuple(one["metrics"])}) for one in values.get("left_out", [])],
             timings={model: Timing(**_with_nan(Timing, timing)) for model, timing in values["timings"].items()},
             unscaled=values["unscaled"],
             fans={},
@@ -191,6 +196,7 @@ def summarise(
         sums=sums,
         calibration=calibration,
         ratios=ratios([rows], list(parts), floors),
+        left_out=left_out(rows, list(parts), floors),
         timings={model: _timing(found) for model, found in parts.items()},
         unscaled=[name for name, scale in zip(METRIC_NAMES, scale_M, strict=True) if math.isnan(scale)],
         fans={model: found[-1].fan_HMC for model, found in parts.items()},

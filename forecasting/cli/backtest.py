@@ -2,23 +2,23 @@
 
 import sys
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from forecasting.cli.all_graphs import all_long_enough
 from forecasting.cli.backtest_tables import show
 from forecasting.cli.call import Call, interruptible, say
 from forecasting.cli.engines import Engine, EngineOption, RayAddressOption, check_engine, ray_cluster
 from forecasting.cli.progress import Phase
 from forecasting.cli.store import OutputOption, StoreOption
 from forecasting.cli.train import TrainingReport
-from infra.errors import StoreError, UsageError
+from infra.errors import UsageError
 from infra.whole_file import whole_file
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from infra.settings import Settings
     from models.contract import History
     from models.optimisation import TrainingProgress
@@ -129,41 +129,15 @@ def backtest(
 
 def _histories(graphs: list[str] | None, settings: "Settings") -> "dict[str, History]":
     """Return the histories of these graphs, or of all that are long enough."""
+    from forecasting.evaluation import make_graph_plan  # noqa: PLC0415 - imports torch
     from forecasting.history import read_history  # noqa: PLC0415
     from stream.store import open_reader  # noqa: PLC0415
 
     # All are looked up before the first training, which takes minutes.
+    if not graphs:
+        return all_long_enough(settings, "backtest", partial(make_graph_plan, settings=settings), say)
     with open_reader(settings.store.url, settings.influxdb) as reader:
-        if graphs:
-            return {name: read_history(reader, name) for name in dict.fromkeys(graphs)}
-        infos = reader.graphs()
-        if not infos:
-            raise StoreError("the store has no graph to backtest", fix="ingest events first: graphtide ingest")
-        found = {info.name: read_history(reader, info.name) for info in infos if info.snapshots}
-    return _long_enough(found, [info.name for info in infos if not info.snapshots], settings)
-
-
-def _long_enough(
-    histories: "Mapping[str, History]", without_steps: list[str], settings: "Settings"
-) -> "dict[str, History]":
-    """Return the histories that can be backtested; the graphs that are left out are told.
-
-    Raises:
-        UsageError: none can be.
-    """
-    from forecasting.evaluation import long_enough  # noqa: PLC0415 - imports torch
-
-    fit, short = long_enough(histories, settings)
-    if not fit:
-        reason = next((error.message for error in short.values()), "none has a closed step")
-        raise UsageError(
-            f"no graph of the store is long enough to backtest: {reason}",
-            fix="take fewer --origins or shorter --horizons, or ingest more history",
-        )
-    left_out = sorted([*short, *without_steps])
-    if left_out:
-        say(f"note: left out, for they are too short to backtest: {', '.join(left_out)}")
-    return fit
+        return {name: read_history(reader, name) for name in dict.fromkeys(graphs)}
 
 
 def _named(graphs: list[str]) -> str:

@@ -31,6 +31,8 @@ def show(evaluation: "Evaluation", horizons: list[int]) -> None:
     for horizon in horizons:
         out.print(_models_table(evaluation.summary(), _bucket(horizon), f"all {len(evaluation.results)} graphs"))
         out.print()
+    for graph, result in evaluation.results.items():
+        _tell_left_out(out, graph, result, ours, horizons)
     out.print("Scores by metric, calibration, daily sums and costs: --json or --html")
 
 
@@ -52,8 +54,18 @@ def _show_one(out: Console, graph: str, result: "BacktestResult", ours: str, hor
                     f"{ratio.score.upper()} of {ours} against the {against}{named}: {ratio.ratio:.3f} "
                     f"(geometric mean over {ratio.n_metrics} count metrics, below 1 is better)"
                 )
+    _tell_left_out(out, "note", result, ours, horizons)
     out.print()
     out.print(_costs_table(result))
+
+
+def _tell_left_out(out: Console, whose: str, result: "BacktestResult", ours: str, horizons: list[int]) -> None:
+    from forecasting.backtests.ratios import left_out_note  # noqa: PLC0415 - imports numpy
+
+    buckets = [_bucket(horizon) for horizon in horizons]
+    note = left_out_note(one for one in result.left_out if one.model == ours and one.bucket in buckets)
+    if note:
+        out.print(f"{whose}: {note}")
 
 
 def _table(result: "BacktestResult", ours: str, bucket: str, title: str) -> Table:

@@ -166,7 +166,7 @@ def _of_graph(settings: "Settings", graph: str) -> _Target:
     full = full_model(folder)
     if full is None:
         raise _no_model(graph, folder)
-    check_trainable(history)
+    check_trainable(history, place=f"graph {graph}")
     series = [TrainingSeries(history, validation_share=settings.training.validation_share)]
     return _Target(graph, full, series, series, folder, lambda write: use_smaller(folder, full, write))
 

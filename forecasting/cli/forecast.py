@@ -48,7 +48,8 @@ def forecast(
 ) -> None:
     """Forecast every metric of a graph: mean and quantiles of each of the next steps.
 
-    Uses the model trained on this graph, else the general one; where there is none, it trains one first and says so.
+    The model trained on this graph answers, else the general one, which knows steps of 15m to 1d; else a floor. It says
+    which and why. Nothing is trained: graphtide train does that.
 
     Example: graphtide forecast mathoverflow --horizon 36500 --format parquet --output out.parquet
     """
@@ -124,6 +125,11 @@ def _show(run: "ForecastRun", horizon_steps: int, names: "Sequence[str]") -> Non
     for index, name in enumerate(names):
         table.add_row(name, *(cells[ahead][index] for ahead in wanted))
     out.print(table)
+    if run.calibrated_until_step is not None:
+        say(
+            f"Found on {'this graph' if run.is_own else 'other graphs'}: intervals hold up to step"
+            f" {run.calibrated_until_step:,}, forecasts beat the climate up to step {run.skill_until_step:,}."
+        )
     say(f"{horizon_steps:,} steps of {format_duration(run.step_us)}; all of them with --format csv, json or parquet.")
 
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from forecasting.cli.all_graphs import all_long_enough
 from forecasting.cli.call import Call, interruptible, say
 from forecasting.cli.engines import Engine, EngineOption, RayAddressOption, check_engine, ray_cluster
 from forecasting.cli.progress import Phase, progress
 from forecasting.cli.store import StoreOption
-from infra.errors import ModelError, StoreError, UsageError
+from infra.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from models.checkpoint import Checkpoint
     from models.contract import History
     from models.optimisation import TrainingProgress
+
+
+SIMULATED_NETWORKS = 24
 
 
 class TrainingReport:
@@ -56,7 +60,15 @@ def train(
         typer.Option("--general", metavar="FOLDER", help="Train the general model on the public logs instead."),
     ] = None,
     iterations: Annotated[str | None, typer.Option("--iterations", metavar="N", help="At most; 0: no limit.")] = None,
-    simulated: Annotated[int, typer.Option(help="With --general: networks to simulate.", min=0, max=1000)] = 24,
+    simulated: Annotated[
+        int | None,
+        typer.Option(
+            help=f"With --general: networks to simulate; else {SIMULATED_NETWORKS}.",
+            min=0,
+            max=1000,
+            show_default=False,
+        ),
+    ] = None,
     exclude: Annotated[str, typer.Option(metavar="LOG,…", help="With --general: logs that it shall not see.")] = "",
     teachers: Annotated[
         str,
@@ -100,14 +112,16 @@ def train(
             from models.distributed import training_together  # noqa: PLC0415 - imports torch
 
             stack.enter_context(training_together())
-        if teachers and general is None:
-            raise UsageError("--teachers goes with --general", fix="leave it out: a graph learns from its own history")
+        for option, value in (("--teachers", teachers), ("--exclude", exclude), ("--simulated", simulated is not None)):
+            if value and general is None:
+                raise UsageError(
+                    f"{option} goes with --general", fix="leave it out: a graph learns from its own history"
+                )
         if general is not None:
             if graphs:
                 raise UsageError("--general trains on the public logs, not on graphs", fix="leave the graphs out")
-            excluded = [name for name in exclude.split(",") if name]
             taught_by = [Path(name) for name in teachers.split(",") if name]
-            cards = [_general(settings, general, simulated, excluded, taught_by)]
+            cards = [_general(settings, general, simulated, _excluded(exclude), taught_by)]
         else:
             cards = _graphs(settings, graphs, engine, from_scratch=from_scratch)
     if as_json:
@@ -116,8 +130,21 @@ def train(
         sys.stdout.write(msgspec.json.encode(cards).decode() + "\n")
 
 
+def _excluded(names: str) -> list[str]:
+    """Return the public logs that are left out; a name with a mistake would let its log be learned from."""
+    from stream.sources.datasets import DATASETS  # noqa: PLC0415
+
+    excluded = [name.strip() for name in names.split(",") if name.strip()]
+    for name in excluded:
+        if name not in DATASETS:
+            raise UsageError(
+                f"there is no public log {name!r}", place="--exclude", fix=f"name one of {', '.join(DATASETS)}"
+            )
+    return excluded
+
+
 def _general(
-    settings: "Settings", folder: Path, simulated: int, exclude: list[str], teachers: list[Path]
+    settings: "Settings", folder: Path, simulated: int | None, exclude: list[str], teachers: list[Path]
 ) -> dict[str, Any]:
     from forecasting.training import forecaster_config, train_general, training_config, tuning_config  # noqa: PLC0415
     from models import checkpoint  # noqa: PLC0415 - imports torch
@@ -134,7 +161,7 @@ def _general(
             folder,
             forecaster_config(settings),
             tuning_config(settings) if teachers else training_config(settings),
-            simulated=simulated,
+            simulated=SIMULATED_NETWORKS if simulated is None else simulated,
             exclude=exclude,
             teachers=found,
             on_progress=TrainingReport(shown, "Training the general model"),
@@ -200,38 +227,9 @@ def _named(settings: "Settings", graphs: list[str]) -> "dict[str, History]":
 
 
 def _long_enough(settings: "Settings") -> "dict[str, History]":
-    """Return the histories of all graphs that are old enough, and say which are not: a young one holds up no other.
-
-    Raises:
-        StoreError: the store has no graph.
-        ModelError: all graphs are too young.
-    """
-    from forecasting.history import read_history  # noqa: PLC0415
     from models.training import check_trainable  # noqa: PLC0415 - imports torch
-    from stream.store import open_reader  # noqa: PLC0415
 
-    histories: dict[str, History] = {}
-    with open_reader(settings.store.url, settings.influxdb) as reader:
-        infos = reader.graphs()
-        if not infos:
-            raise StoreError("the store has no graph to train on", fix="ingest events first: graphtide ingest")
-        for info in infos:
-            if not info.snapshots:
-                _say(f"{info.name}: left out: it has no closed step yet")
-                continue
-            history = read_history(reader, info.name)
-            try:
-                check_trainable(history)
-            except ModelError as error:
-                _say(f"{info.name}: left out: {error.message}; {error.fix}")
-            else:
-                histories[info.name] = history
-    if not histories:
-        raise ModelError(
-            "no graph of the store is old enough to train on",
-            fix="wait for more steps, as said above of each graph",
-        )
-    return histories
+    return all_long_enough(settings, "train on", lambda history, _graph: check_trainable(history), _say)
 
 
 def _on_ray(settings: "Settings", trainings: "Sequence[Training]", recipe: "Recipe") -> list[dict[str, Any]]:

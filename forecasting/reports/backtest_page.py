@@ -10,7 +10,7 @@ import numpy as np
 from bokeh.plotting import figure
 from markupsafe import Markup
 
-from forecasting.backtests.ratios import BEST_FLOOR, REFERENCE, Ratio
+from forecasting.backtests.ratios import BEST_FLOOR, REFERENCE, Ratio, left_out_note
 from forecasting.backtests.scores import BacktestResult, Calibration, Row, SumRow
 from forecasting.evaluation import Evaluation
 from forecasting.reports import plots
@@ -40,6 +40,7 @@ class _Section:
     rows: list[tuple[Row, float, str]]
     sums: list[SumRow]
     calibration: list[Calibration]
+    left_out: str
 
 
 def render(evaluation: Evaluation, histories: Mapping[str, History]) -> str:
@@ -97,6 +98,7 @@ def _section(number: int, graph: str, result: BacktestResult, history: History, 
         rows=_rows(result, ours),
         sums=[row for row in result.sums if row.metric in FAN_METRICS],
         calibration=[row for row in calibration if row.metric == "counts"],
+        left_out=left_out_note(result.left_out),
     )
 
 

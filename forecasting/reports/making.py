@@ -16,8 +16,8 @@ from forecasting.reports.page import ForecastPage, render
 from forecasting.reports.records import BUNDLE, FACTS, HTML
 from forecasting.reports.words import summary
 from infra.ahead import ahead
-from infra.errors import GraphtideError, StoreError, UsageError
-from infra.steps import format_duration, steps_until_last
+from infra.errors import GraphtideError, StoreError
+from infra.steps import check_end
 from models.contract import History
 from stream.store.base import SnapshotReader
 
@@ -72,11 +72,7 @@ def make_report(
     history = read_history(reader, live.graph).part(0, live.snapshots)
     if len(history) < live.snapshots:
         raise StoreError(f"the snapshots of {live.graph!r} were replaced meanwhile", fix="make the report again")
-    if request.horizon > (most := steps_until_last(live.next_step_us, live.step_us)):
-        step = format_duration(live.step_us)
-        raise UsageError(
-            f"{request.horizon:,} steps of {step} end behind the year 9999", fix=f"ask for at most {most:,} of them"
-        )
+    check_end(request.horizon, live.next_step_us, live.step_us)
     outlook, aggregator = _roll_out(live, history, request, chunk_steps, use_threads, on_progress, cancelled)
     card = live.card
     ahead = {scale: fan for scale, fan in aggregator.periods().items() if len(fan)}

@@ -166,3 +166,15 @@ def test_a_graph_that_is_trained_again_keeps_nothing_of_the_model_before(graphti
     assert "full" in with_form
     assert {path.name.split("-")[0] for path in OWN.iterdir()} == {"card.json", "weights"}
     assert graphtide("compress", "toy", "--undo").code != 0
+
+
+@pytest.mark.usefixtures("at_the_toy")
+def test_a_graph_that_is_too_young_is_named(graphtide: Cli, toy_model: Path) -> None:
+    log = Path("log.ndjson")
+    log.write_text('{"src": "a", "dst": "b", "ts": 1767225600}\n')
+    assert graphtide("ingest", log, "--graph", "young", "--store", "sqlite:///young.db").code == 0
+    shutil.copytree(toy_model, OWN.with_name("young"))
+    ran = graphtide("compress", "young", "--weights", "int8", "--store", "sqlite:///young.db")
+    assert ran.code == 1
+    assert "too short to train on" in ran.err
+    assert "at:  graph young" in ran.err

@@ -69,7 +69,11 @@ def test_a_graph_without_a_model_is_answered_by_the_general_one(graphtide: Cli) 
     assert second.out != first.out
     found = json.loads(first.out)
     assert (found["graph"], found["horizon"], found["step"], found["degraded"]) == ("toy", 3, "1h", False)
+    assert found["degraded_reason"] is None
+    assert (found["calibrated_until_step"], found["skill_until_step"]) == (2048, 2048)
     assert [row["metric"] for row in found["rows"]] == [*METRIC_NAMES] * 3
+    table = graphtide("forecast", "toy", "--horizon", 3)
+    assert "Found on this graph: intervals hold up to step" in table.err
 
 
 @pytest.mark.usefixtures("trained")
@@ -156,7 +160,10 @@ def test_graph_too_short_to_train_on(graphtide: Cli, tmp_path: Path) -> None:
     ingest(SimulatedSource(SimulationConfig(years=0.005), graph="short"), url, IngestOptions())
     ran = graphtide("forecast", "short", "--store", url, "--horizon", 3, "--format", "json")
     assert ran.code == 0
-    assert json.loads(ran.out)["degraded"]
+    found = json.loads(ran.out)
+    assert found["degraded"]
+    assert "too few for a model" in found["degraded_reason"]
+    assert (found["calibrated_until_step"], found["skill_until_step"]) == (None, None)
     assert "too few for a model" in ran.err
     refused = graphtide("train", "short", "--store", url)
     assert refused.code == 1
@@ -223,13 +230,13 @@ def test_backtest_of_all_graphs_leaves_out_those_that_are_too_short(graphtide: C
     call = ("backtest", "--store", url, "--horizons", "1,24", "--origins", 3, "--json")
     none = graphtide(*call, "--all")
     assert none.code == 2
-    assert "no graph of the store is long enough to backtest: " in none.err
+    assert "no graph of the store is long enough to backtest" in none.err
     network = SimulationConfig(years=0.25, events_per_hour=4.0, initial_users=40, communities=4)
     ingest(SimulatedSource(network, graph="toy"), url, IngestOptions())
     ran = graphtide(*call, "--all")
     assert ran.code == 0, ran.err
     assert json.loads(ran.out)["graph"] == "toy"
-    assert "note: left out, for they are too short to backtest: forum" in ran.err
+    assert "forum: left out: 3 windows of 24 steps, 233 apart, leave 0 of 1 steps" in ran.err
     named = graphtide(*call, "forum", "toy")
     assert named.code == 2
     assert "steps of graph forum to train on" in named.err

@@ -102,7 +102,7 @@ def test_a_store_of_young_graphs_alone_is_refused(graphtide: Cli, tmp_path: Path
     assert ran.code == 1
     assert "one: left out" in ran.err
     assert "two: left out" in ran.err
-    assert "no graph of the store is old enough to train on" in ran.err
+    assert "no graph of the store is long enough to train on" in ran.err
 
 
 @pytest.mark.usefixtures("at_the_toy")
@@ -151,6 +151,15 @@ def test_teachers_that_cannot_teach_are_named(graphtide: Cli, monkeypatch: pytes
     ran = graphtide("train", "toy", "--teachers", str(general_folder()))
     assert ran.code == 2
     assert "--teachers goes with --general" in ran.err
+    # A log whose name has a mistake would be learned from, though it was to be left out.
+    ran = graphtide("train", "--general", "folder", "--exclude", "CollegeMsg, mathoverflow")
+    assert ran.code == 2
+    assert "there is no public log 'mathoverflow'" in ran.err
+    assert "sx-mathoverflow" in ran.err
+    for option, value in (("--exclude", "CollegeMsg"), ("--simulated", 3)):
+        ran = graphtide("train", "toy", option, value)
+        assert ran.code == 2
+        assert f"{option} goes with --general" in ran.err
     monkeypatch.setenv("GRAPHTIDE_FORECASTER__D_MODEL", "32")
     ran = graphtide("train", "--general", "folder", "--teachers", str(general_folder()))
     assert ran.code == 2

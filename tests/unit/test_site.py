@@ -51,6 +51,13 @@ def test_every_command_has_an_example_that_calls_it() -> None:
             assert option.param_type_name == "argument" or option.hidden or option.opts[0] in page, (path, option.name)
 
 
+def test_usage_lines_have_no_stray_braces() -> None:
+    page = cli.page()
+    calls = re.findall(r"```text\n(graphtide .*)\n```", page)
+    assert {"graphtide datasets fetch [OPTIONS] names...", "graphtide export [OPTIONS] [GRAPH] FOLDER"} <= set(calls)
+    assert not [call for call in calls if "{" in call or "}" in call]
+
+
 def test_every_setting_is_on_its_page_with_what_it_is_for() -> None:
     text = settings.page(ROOT / "config.toml")
     for section, keys in Settings().model_dump(mode="json").items():

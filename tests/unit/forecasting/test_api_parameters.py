@@ -11,6 +11,8 @@ from starlette.requests import Request
 from forecasting.api import parameters
 from forecasting.api.problems import Problem
 from infra.schema import METRIC_NAMES, QUANTILE_LEVELS
+from infra.steps import HOUR_US, LAST_US
+from stream.store.base import GraphInfo
 
 TEXTS = st.text(max_size=40) | st.from_regex(r"[0-9.,+\-eE :TZ]{1,30}", fullmatch=True)
 
@@ -70,3 +72,27 @@ def test_unknown_and_repeated_parameters_are_named() -> None:
         parameters.query(request("a=1&a=2"), ("a",))
     with pytest.raises(Problem, match="no parameter at all"):
         parameters.query(request("a=1"), ())
+
+
+def graph(last_step_us: int | None) -> GraphInfo:
+    return GraphInfo("g", HOUR_US, 30, 30, 0, last_step_us, 0)
+
+
+def test_forecasts_reach_no_further_than_the_year_9999() -> None:
+    parameters.check_reach(graph(None), 36_500)
+    parameters.check_reach(graph(LAST_US - 11 * HOUR_US), 10)
+    with pytest.raises(Problem, match="horizon cannot be '11': give a whole number from 1 to 10") as caught:
+        parameters.check_reach(graph(LAST_US - 11 * HOUR_US), 11)
+    assert caught.value.document["maximum"] == 10
+    with pytest.raises(Problem, match="give another graph"):
+        parameters.check_reach(graph(LAST_US), 1)
+
+
+def test_a_member_that_is_missing_is_said_to_be() -> None:
+    with pytest.raises(Problem) as caught:
+        parameters.json_number("horizon", None, 1, 9, 5)
+    document = caught.value.document
+    assert document["detail"] == "horizon is missing: give a whole number from 1 to 9"
+    assert document["errors"] == [{"field": "horizon", "allowed": "a whole number from 1 to 9", "example": 5}]
+    with pytest.raises(Problem, match="horzon cannot be 'null'"):
+        parameters.json_object(b'{"horzon": null}', ("horizon",), {})

@@ -1,11 +1,14 @@
 """The page of a backtest holds what was found, and asks nothing from any host."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from forecast_cases import some_history
 
 from forecasting.backtest import backtest
+from forecasting.backtests.ratios import COUNT_METRICS, LeftOut
+from forecasting.cli.backtest_tables import show
 from forecasting.evaluation import Evaluation
 from forecasting.reports.backtest_page import render
 from infra.steps import DAY_US
@@ -44,3 +47,20 @@ def test_several_graphs_have_a_summary_and_one_has_none(evaluation: Evaluation) 
     assert {r["n_graphs"] for r in found["summary"]["ratios"] if r["model"] == "persistence"} == {2}
     one = Evaluation({"two": evaluation.results["two"]}, "drift", evaluation.floors, (), (0, 0))
     assert one.to_json()["graph"] == "two"
+
+
+def test_page_and_table_name_what_the_means_leave_out(
+    evaluation: Evaluation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, result = "two", evaluation.results["two"]
+    missed = LeftOut("drift", "1-14", "wql", "best_floor", ("new_nodes",))
+    one = Evaluation({name: replace(result, left_out=[missed])}, "drift", evaluation.floors, (), (0, 0))
+    note = f"1 of {len(COUNT_METRICS)} count metrics are not in every geometric mean"
+    assert note in render(one, {name: some_history(90, 1, DAY_US)})
+    whole = Evaluation({name: replace(result, left_out=[])}, "drift", evaluation.floors, (), (0, 0))
+    assert note not in render(whole, {name: some_history(90, 1, DAY_US)})
+    show(one, [1, 14])
+    assert "new_nodes (steps 1-14)" in " ".join(capsys.readouterr().out.split())
+    two = Evaluation({name: one.results[name], "other": result}, "drift", evaluation.floors, (), (0, 0))
+    show(two, [1, 14])
+    assert f"two: {note}" in " ".join(capsys.readouterr().out.split())

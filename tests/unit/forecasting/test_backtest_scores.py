@@ -10,7 +10,7 @@ from forecast_cases import some_history
 from forecasting.backtest import backtest
 from forecasting.backtests.parts import Part, run_parts
 from forecasting.backtests.plan import make_plan
-from forecasting.backtests.ratios import best_single, ratios
+from forecasting.backtests.ratios import COUNT_METRICS, best_single, left_out, left_out_note, ratios
 from forecasting.backtests.scores import BacktestResult, Row, summarise
 from infra.schema import METRIC_INDEX, METRIC_NAMES, METRICS, QUANTILE_LEVELS, Kind
 from infra.steps import DAY_US
@@ -195,3 +195,41 @@ def test_some_origins_alone_are_forecast_as_in_a_whole_run():
     for number, part in some.items():
         for ours, theirs in zip(part.tallies, whole[number].tallies, strict=True):
             np.testing.assert_array_equal(ours.shares_below(), theirs.shares_below())
+
+
+def test_metrics_that_a_score_of_zero_keeps_out_of_a_mean_are_named():
+    graph = rows({"a": [1.0, 0.0, 2.0], "b": [0.5, 1.0, 2.0], "ours": [1.0, 1.0, 0.0]})
+    models, floors = ["ours", "a", "b"], ["a", "b"]
+    first, second, third = COUNT_METRICS[:3]
+    found = {(one.model, one.against): one.metrics for one in left_out(graph, models, floors) if one.score == "wql"}
+    assert found["ours", "best_floor"] == (second, third)
+    assert found["b", "best_floor"] == (second,)
+    taken = {(r.model, r.against): r.n_metrics for r in ratios([graph], models, floors) if r.score == "wql"}
+    # What is undefined is no score of 0.
+    assert {key: 3 - len(found.get(key, ())) for key in taken} == taken
+    note = left_out_note(one for one in left_out(graph, models, floors) if one.model == "ours")
+    assert note.startswith(f"2 of {len(COUNT_METRICS)} count metrics")
+    assert note.endswith(f": {second} (steps 1), {third} (steps 1)")
+    assert left_out_note([]) == ""
+    assert first not in note
+
+
+def calm_at_last():
+    """A history whose last steps a simple method forecasts without an error: as many are active in each."""
+    history = some_history(900)
+    values = history.values.copy()
+    values[-500:, METRIC_INDEX["active_nodes"]] = 40
+    return History(history.step_us, history.start_us, values)
+
+
+def test_a_result_says_what_its_means_leave_out_and_keeps_it_in_json():
+    models = [SeasonalNaive(), Persistence()]
+    found = backtest(calm_at_last(), models, horizons=(24,), origins=2)
+    told = {(one.model, one.score) for one in found.left_out if "active_nodes" in one.metrics}
+    assert ("persistence", "mase") in told
+    values = json.loads(json.dumps(found.to_json("g"), allow_nan=False))
+    assert {"model", "bucket", "score", "against", "metrics"} == set(values["left_out"][0])
+    assert BacktestResult.from_json(values).left_out == found.left_out
+    # Results of before did not say.
+    del values["left_out"]
+    assert BacktestResult.from_json(values).left_out == []

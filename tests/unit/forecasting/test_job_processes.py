@@ -2,6 +2,8 @@
 
 import itertools
 import logging
+import os
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -48,3 +50,24 @@ def test_processes_are_kept_with_these_pauses(tmp_path, monkeypatch):
     monkeypatch.setattr(job_processes, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
     processes._keep_one()
     assert waited_s == pytest.approx([0.0, 0.1, 0.2, SHORTEST_PAUSE_S, 2 * SHORTEST_PAUSE_S])
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="this system has no idle class")
+@pytest.mark.parametrize("when_idle", [True, False])
+def test_a_process_steps_behind_from_its_first_moment(tmp_path, monkeypatch, when_idle):
+    """Its imports take seconds of a core, which the service needs for its first answers."""
+    waiting = tmp_path / "waiting"
+    waiting.write_text("#!/bin/sh\nexec cat\n")
+    waiting.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(waiting))
+    settings = Settings(api={"service_db": tmp_path / "service.sqlite"}, jobs={"when_idle": when_idle})
+    processes = WorkerProcesses(
+        settings, log_level=logging.INFO, module="none", count=0, release=lambda _file, _worker: None
+    )
+    process = processes._start("worker")
+    try:
+        expected = os.SCHED_IDLE if when_idle else os.sched_getscheduler(0)
+        assert os.sched_getscheduler(process.pid) == expected
+    finally:
+        process.kill()
+        process.wait()

@@ -139,6 +139,10 @@ def test_mistake_in_the_file_is_named_with_its_line(clean_environment: Path, tex
     [
         ("GRAPHTIDE_BACKTEST__HORIZON", "1", "did you mean GRAPHTIDE_BACKTEST__HORIZONS?"),
         ("GRAPHTIDE_STOER__URL", "x", "did you mean GRAPHTIDE_STORE__URL?"),
+        ("GRAPHTIDE_NOPE__X", "1", "write GRAPHTIDE_SECTION__KEY with a section of these: store, ingest, "),
+        ("GRAPHTIDE_SERVER__PORT", "1", "write GRAPHTIDE_SECTION__KEY"),
+        ("GRAPHTIDE_X__Y__Z", "1", "write GRAPHTIDE_SECTION__KEY"),
+        ("GRAPHTIDE_TRACING__NOPE", "1", "known here: GRAPHTIDE_TRACING__ENDPOINT, GRAPHTIDE_TRACING__SERVICE_NAME"),
         ("GRAPHTIDE_STORE_URL", "x", "did you mean GRAPHTIDE_STORE__URL?"),
         ("GRAPHTIDE_FORECAST__HORIZON", "-4", "environment, GRAPHTIDE_FORECAST__HORIZON"),
     ],

@@ -1,6 +1,7 @@
 """A checkpoint comes back as it was saved, or is refused with a reason."""
 
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +137,31 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ModelError, match="cannot write the checkpoint"):
         save(tmp_path / "file" / "graph", ForecasterNet(SMALL), {})
+
+
+def test_who_saves_at_the_same_time_does_not_remove_the_weights_of_another(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, first_is_between, second_is_done = checkpoints._write, threading.Event(), threading.Event()
+
+    def write_slowly(path: Path, content: bytes) -> None:
+        if path.name == CARD_NAME and not first_is_between.is_set():
+            first_is_between.set()
+            # Without turns, the other one is done long before.
+            second_is_done.wait(0.3)
+        write(path, content)
+
+    def save_second() -> None:
+        first_is_between.wait()
+        save(folder, ForecasterNet(SMALL, seed=5), {"seed": 5})
+        second_is_done.set()
+
+    monkeypatch.setattr(checkpoints, "_write", write_slowly)
+    second = threading.Thread(target=save_second)
+    second.start()
+    save(folder, ForecasterNet(SMALL, seed=4), {"seed": 4})
+    second.join()
+    checkpoint = load(folder)
+    assert checkpoint is not None
+    assert checkpoint.card["seed"] == 5
+    assert len(list(folder.iterdir())) == 2
