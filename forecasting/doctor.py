@@ -87,13 +87,16 @@ def _torch() -> Iterator[Finding]:
         )
         return
     yield Finding("torch", Status.OK, f"{torch.__version__}, {torch.get_num_threads()} threads")
-    if torch.cuda.is_available():
-        names = sorted({torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())})
-        yield Finding("gpu", Status.OK, f"{torch.cuda.device_count()} x {', '.join(names)}")
-    else:
-        yield Finding(
-            "gpu", Status.NOTE, "none that torch can use", "not needed: training and forecasting run on the CPU"
-        )
+    advice = "not needed: training and forecasting run on the CPU"
+    try:
+        if torch.cuda.is_available():
+            names = sorted({torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())})
+            yield Finding("gpu", Status.OK, f"{torch.cuda.device_count()} x {', '.join(names)}")
+        else:
+            yield Finding("gpu", Status.NOTE, "none that torch can use", advice)
+    # Of the driver, where another process holds the GPU for itself or it has failed.
+    except (OSError, RuntimeError) as error:
+        yield Finding("gpu", Status.WARN, f"one that cannot be used: {str(error).partition(chr(10))[0]}", advice)
 
 
 def _compiler() -> Finding:
@@ -116,8 +119,11 @@ def _kernels() -> Iterator[Finding]:
         status = Status.OK if backend.chosen else Status.NOTE
         if backend.name == "cpu" and backend.reason.startswith("unavailable"):
             status = Status.WARN
+        if backend.is_set_wrongly:
+            # No other backend is taken in its place: `serve` and every forecast refuse.
+            status = Status.FAIL
         yield Finding("kernels", status, f"{backend.name}: {backend.reason}")
-    if not any(backend.chosen for backend in backends):
+    if not any(backend.chosen or backend.is_set_wrongly for backend in backends):
         named = os.environ.get("GRAPHTIDE_BACKEND")
         yield Finding("kernels", Status.FAIL, f"GRAPHTIDE_BACKEND={named} cannot be used", "unset it, or name another")
 

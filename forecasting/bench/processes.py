@@ -38,11 +38,21 @@ class PeerError(RuntimeError):
 
 
 def cache_folder() -> Path:
-    """Return where the environments of peers are kept between runs."""
+    """Return where the environments of peers are kept between runs.
+
+    Raises:
+        PeerError: this user has no home folder, and no variable names another.
+    """
     named = os.environ.get(CACHE_VARIABLE)
     if named:
         return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "graphtide" / "bench"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "graphtide" / "bench"
+    except RuntimeError as error:
+        # Not a shared folder for temporary files: what anyone could lay there would be run.
+        raise PeerError(
+            f"this user has no home folder for environments of peers; name one in {CACHE_VARIABLE}"
+        ) from error
 
 
 def peer_python(system: str, say: Callable[[str], None]) -> str:
@@ -72,7 +82,7 @@ def environment_python(
         shared: folders whose packages it sees behind its own.
 
     Raises:
-        PeerError: it cannot be made, for want of the network for example.
+        PeerError: it cannot be made or kept, for want of the network for example.
     """
     key = hashlib.sha256(json.dumps([requirements, sys.version, shared]).encode()).hexdigest()[:12]
     folder = cache_folder() / f"{name}-{key}"

@@ -113,7 +113,7 @@ def run_kernel(
 def _guarded(tensor: Tensor) -> Tensor:
     """Return a flat copy between guards of bytes 0xFF, which are NaN as floats and -1 as integers."""
     size = (tensor.numel() + 2 * GUARD_WORDS) * tensor.element_size()
-    copy = torch.full((size,), 0xFF, dtype=torch.uint8).view(tensor.dtype)
+    copy = torch.full((size,), 0xFF, dtype=torch.uint8, device="cpu").view(tensor.dtype)
     copy[GUARD_WORDS : GUARD_WORDS + tensor.numel()] = tensor.flatten()
     return copy
 
@@ -159,7 +159,7 @@ class EmulatedDevice:
         return nullcontext()
 
     def host_words(self, count: int) -> Tensor:
-        return torch.zeros(count, dtype=torch.int32)
+        return torch.zeros(count, dtype=torch.int32, device="cpu")
 
     def mark(self) -> Callable[[], bool]:
         return lambda: True

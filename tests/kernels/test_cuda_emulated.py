@@ -1,12 +1,14 @@
 """The CUDA kernels and their host side, under the emulator, against the torch reference."""
 
+import ctypes
 import itertools
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from cuda_emulation import AMPERE, HOPPER, EmulatedDevice
+from cuda_emulation import AMPERE, HOPPER, EmulatedDevice, EmulatedProgram
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from stacks import BENCHMARKED, ODD, PLAIN, SMALLEST, make_inputs, make_state, make_weights, trained_weights
@@ -273,6 +275,23 @@ def test_more_series_than_clusters_are_stepped_several_at_a_time(device: Emulate
     stack = CASES["groups-across-blocks"].on(device)
     device.resident_clusters = 2
     assert [stack.shape_for(batch).plan.series for batch in (1, 2, 3, 4, 5, 1000)] == [1, 1, 2, 2, 2, 2]
+
+
+def test_a_large_batch_compiles_only_what_can_hold_it(build_folder: Path, compiler: str) -> None:
+    compiled: list[str] = []
+
+    class Listing(EmulatedDevice):
+        def load(self, source: str, defines: Mapping[str, str]) -> EmulatedProgram:
+            compiled.append(defines["SERIES"])
+            # The kernels are of no matter here, only how many of them run at once.
+            return EmulatedProgram(ctypes.CDLL(None), 1, self)
+
+    device = Listing(build_folder, compiler, resident_clusters=2)
+    found = []
+    for batch in (2, 4, 5, 1000):
+        compiled.clear()
+        found.append((CASES["odd"].on(device).shape_for(batch).plan.series, sorted(set(compiled))))
+    assert found == [(1, ["1"]), (2, ["1", "2"]), (4, ["1", "4"]), (4, ["1", "4"])]
 
 
 class TestCancelAndProgress:

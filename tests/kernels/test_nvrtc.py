@@ -153,6 +153,22 @@ class TestCache:
         monkeypatch.setenv("GRAPHTIDE_KERNEL_CACHE", str(tmp_path / "mine"))
         assert default_folder() == tmp_path / "mine"
 
+    def test_a_user_without_a_home_keeps_nothing(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def homeless() -> Path:
+            raise RuntimeError("Could not determine home directory.")
+
+        for name in ("XDG_CACHE_HOME", "GRAPHTIDE_KERNEL_CACHE"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr(Path, "home", homeless)
+        folder, compiler = default_folder(), CountingCompiler()
+        assert folder is None
+        for _ in range(2):
+            assert nvrtc.compile_cached(compiler, CubinCache(folder), "rollout.cu", "sm_90", {}).cubin
+        assert len(compiler.compiled) == 2
+        assert "GRAPHTIDE_KERNEL_CACHE" in caplog.text
+
 
 def test_without_a_gpu_the_backend_says_why() -> None:
     reason = why_unavailable()

@@ -12,7 +12,7 @@ Shape suffixes: B batch, L and T steps, F known inputs, R outputs, D model width
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from models.mamba2.config import Mamba2Config
 from models.mamba2.core import Mamba2Core
-from models.mamba2.state import Mamba2State, Mamba2StateError
+from models.mamba2.state import LayerState, Mamba2State, Mamba2StateError
 
 PRECISIONS = ("fp32", "bf16", "int8")
 
@@ -93,6 +93,19 @@ class StackWeights:
             feedback_weight_DR=None if feedback_weight_DR is None else copied(feedback_weight_DR),
         )
 
+    def detached(self) -> Self:
+        """Return the same weights cut off from the graph of their gradients; memory is shared."""
+        feedback = self.feedback_weight_DR
+        return replace(
+            self,
+            core={name: tensor.detach() for name, tensor in self.core.items()},
+            input_weight_DF=self.input_weight_DF.detach(),
+            input_bias_D=self.input_bias_D.detach(),
+            head_weight_RD=self.head_weight_RD.detach(),
+            head_bias_R=self.head_bias_R.detach(),
+            feedback_weight_DR=None if feedback is None else feedback.detach(),
+        )
+
     @property
     def sizes(self) -> StackSizes:
         """The sizes that calls are checked against."""
@@ -107,7 +120,8 @@ class StackWeights:
         """Make sure that a kernel can trust these weights.
 
         Raises:
-            KernelInputError: a tensor is missing, unknown, of another shape, dtype or device, or not finite.
+            KernelInputError: a tensor is missing, unknown, of another kind, shape, dtype or device, or not finite; or a
+                decay rate, which is exp(A_log), is.
         """
         expected = core_shapes(self.config)
         if odd := sorted(expected.keys() ^ self.core.keys()):
@@ -115,6 +129,7 @@ class StackWeights:
             raise KernelInputError(f"{odd[0]} is {lack} the weights of a core of {self.config.n_layers} layers")
         width = self.config.d_model
         for name in ("input_weight_DF", "head_weight_RD"):
+            check_dense(name, getattr(self, name))
             if getattr(self, name).ndim != 2:
                 raise KernelInputError(f"{name} has shape {tuple(getattr(self, name).shape)}, not two axes")
         inputs, outputs = self.input_weight_DF.shape[1], self.head_weight_RD.shape[0]
@@ -129,12 +144,22 @@ class StackWeights:
             tensors["feedback_weight_DR"] = (self.feedback_weight_DR, (width, outputs))
         for name, (tensor, shape) in tensors.items():
             _check_tensor(name, tensor, shape, torch.device("cpu"))
+        for name, tensor in self.core.items():
+            if name.endswith(".A_log") and not bool(torch.isfinite(torch.exp(tensor.detach())).all()):
+                raise KernelInputError(
+                    f"{name} holds {tensor.max():.6g}, and its exponential, the rate of decay, is more than a float32 "
+                    "can hold; keep A_log below 88.7"
+                )
 
 
 class PackedStack(Protocol):
     """Weights in the layout and precision of a backend; immutable, so that threads can share it.
 
-    States are values: no call changes the one it is given. A series gets the same bits alone or among others.
+    States are values: no call changes the one it is given. A series gets the same bits alone or among others from `cpu`
+    and `cuda`; from `reference` and `mamba_ssm` to float tolerance, as torch picks the order of the sums in a matrix
+    product by the number of its rows.
+
+    What torch takes for a default (dtype, device) and `torch.autocast` change no result.
     """
 
     @property
@@ -153,7 +178,8 @@ class PackedStack(Protocol):
             float tolerance.
 
         Raises:
-            KernelInputError: a shape, dtype or device is wrong, a value is not finite, the state is another model's.
+            KernelInputError: what should be a tensor or a state is none; a shape, layout, dtype or device is wrong, a
+                value is not finite, the state is another model's.
         """
         ...
 
@@ -181,7 +207,8 @@ class PackedStack(Protocol):
             Raw outputs [B, T, R] and the state after the last step.
 
         Raises:
-            KernelInputError: as in `prefill`; also a `previous_BR` for an open loop, or `chunk_steps` below 1.
+            KernelInputError: as in `prefill`; also a `previous_BR` for an open loop, or `chunk_steps` that is no
+                integer of at least 1.
             RolloutCancelled: the caller cancelled.
         """
         ...
@@ -197,6 +224,13 @@ class Backend(Protocol):
 
     def unavailable(self) -> str | None:
         """Return why it cannot be used here and what would help, or None if it can."""
+        ...
+
+    def wrong_setting(self) -> str | None:
+        """Return which variable of its own is set to what it cannot use, and what would help, or None.
+
+        Then no other backend takes its place unasked: who set the variable would not learn that it does nothing.
+        """
         ...
 
     def pack(self, weights: StackWeights, precision: str = "fp32") -> PackedStack:
@@ -234,12 +268,14 @@ def check_call(
         KernelInputError: as said there.
     """
     device = torch.device(device)
+    check_dense("the inputs", inputs_BLF)
     if inputs_BLF.ndim != 3:
         raise KernelInputError(f"the inputs have shape {tuple(inputs_BLF.shape)}, not [batch, steps, features]")
     batch, steps, _ = inputs_BLF.shape
     if batch < 1:
         raise KernelInputError("the inputs hold no series: the batch is empty")
     _check_tensor("the inputs", inputs_BLF, (batch, steps, sizes.n_inputs), device)
+    _check_state_kind(state)
     try:
         state.check(sizes.config, batch)
     except Mamba2StateError as error:
@@ -251,17 +287,50 @@ def check_call(
         if not sizes.feeds_back:
             raise KernelInputError("previous outputs were given to an open loop, which feeds nothing back")
         _check_tensor("the previous outputs", previous_BR, (batch, sizes.n_outputs), device)
-    if chunk_steps < 1:
-        raise KernelInputError(f"chunk_steps must be at least 1, not {chunk_steps}")
+    # Asked of the caller's code, which nothing holds to the annotation.
+    if not isinstance(chunk_steps, int) or chunk_steps < 1:
+        raise KernelInputError(f"chunk_steps must be an integer of at least 1, not {chunk_steps!r}")
+
+
+def _check_state_kind(state: object) -> None:
+    if not isinstance(state, Mamba2State):
+        raise KernelInputError(
+            f"the state is {_kind(state)}, not a Mamba2State; Mamba2State.zeros(config, batch) is that before any step"
+        )
+    for index, layer in enumerate(state.layers):
+        if not isinstance(layer, LayerState):
+            raise KernelInputError(f"layer {index} of the state is {_kind(layer)}, not a LayerState")
+        check_dense(f"the conv state of layer {index}", layer.conv_BCK)
+        check_dense(f"the ssm state of layer {index}", layer.ssm_BHPN)
+
+
+def check_dense(name: str, tensor: object) -> None:
+    """Make sure that it is a tensor whose shape, device and values can be asked for.
+
+    Raises:
+        KernelInputError: it is not.
+    """
+    if not isinstance(tensor, Tensor):
+        raise KernelInputError(f"{name} must be a torch tensor, not {_kind(tensor)}; torch.as_tensor makes one")
+    if tensor.is_nested or tensor.layout != torch.strided:
+        kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
+        fix = "to_padded_tensor" if tensor.is_nested else "to_dense"
+        raise KernelInputError(f"{name} must be a dense tensor, not {kind}; {fix}() makes one")
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
 
 
 def _check_tensor(name: str, tensor: Tensor, shape: tuple[int, ...], device: torch.device) -> None:
+    check_dense(name, tensor)
     if tuple(tensor.shape) != shape:
         raise KernelInputError(f"{name} has shape {tuple(tensor.shape)}, not {shape}")
     if tensor.dtype != torch.float32:
         raise KernelInputError(f"{name} is {tensor.dtype}, not float32")
     if tensor.device.type != device.type or (device.index is not None and tensor.device.index != device.index):
         raise KernelInputError(f"{name} is on {tensor.device}, not on {device}")
+    tensor = tensor.detach()
     # A sum is quick, and finite only where all are; else it may have overflowed, which is no fault.
     if not math.isfinite(float(tensor.sum())) and not bool(torch.isfinite(tensor).all()):
         raise KernelInputError(f"{name} holds values that are not finite")

@@ -90,6 +90,10 @@ class MambaSsmBackend:
             return f"mamba_ssm cannot be imported ({error}); {_INSTALL}"
         return None
 
+    def wrong_setting(self) -> str | None:
+        """Return None: it has no variable."""
+        return None
+
     def pack(self, weights: StackWeights, precision: str = "fp32") -> ReferenceStack:
         """See `contract.Backend.pack`."""
         if (reason := self.unavailable()) is not None:

@@ -1,6 +1,8 @@
 """Which backend runs the stacks: forced by GRAPHTIDE_BACKEND, else the fastest that can run here."""
 
+import functools
 import importlib
+import logging
 import os
 from dataclasses import dataclass
 
@@ -18,6 +20,7 @@ _PLACES = {
 }
 # No GPU has run our CUDA kernels yet: they compile and hold under emulation, and are used only when they are named.
 _CHOSEN_UNASKED = ("cpu", "reference")
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,42 +31,62 @@ class Explanation:
         name: the backend.
         chosen: whether `get_backend()` returns it.
         reason: why, or why not.
+        is_set_wrongly: whether a variable of it is set to what it cannot use, so that `get_backend()` refuses.
     """
 
     name: str
     chosen: bool
     reason: str
+    is_set_wrongly: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class _Loaded:
+    """A backend if it can run here, else why not, and whether that is for a setting of it."""
+
+    backend: Backend | None
+    reason: str = ""
+    is_set_wrongly: bool = False
 
 
 def get_backend(name: str | None = None) -> Backend:
     """Return the backend `name`, or GRAPHTIDE_BACKEND's, or the fastest that can run here.
 
+    A backend that is not compiled is passed over, with one warning in the log.
+
     Raises:
-        BackendUnavailableError: the named one is unknown or cannot run here; no other takes its place.
+        BackendUnavailableError: the named one is unknown or cannot run here, and no other takes its place; or none is
+            named, and a variable of the fastest is set to what it cannot use.
     """
     forced = name or os.environ.get(VARIABLE) or None
     if forced is not None:
         source = "" if name else f" ({VARIABLE})"
         if forced not in _PLACES:
             raise BackendUnavailableError(f"unknown backend {forced!r}{source}; known are {', '.join(_PLACES)}")
-        backend, reason = _load(forced)
-        if backend is None:
-            raise BackendUnavailableError(f"backend {forced}{source} cannot run here: {reason}")
-        return backend
-    return _best()[0]
+        loaded = _load(forced)
+        if loaded.backend is None:
+            raise BackendUnavailableError(f"backend {forced}{source} cannot run here: {loaded.reason}")
+        return loaded.backend
+    best, loaded = _best()
+    if loaded.backend is None:
+        raise BackendUnavailableError(f"backend {best} cannot run here: {loaded.reason}")
+    for passed_over in _CHOSEN_UNASKED[: _CHOSEN_UNASKED.index(best)]:
+        _warn_once(f"the backend {best} runs, for want of {passed_over}: {_load(passed_over).reason}")
+    return loaded.backend
 
 
 def explain() -> list[Explanation]:
     """Return what became of each backend, fastest first, for `graphtide doctor`; a broken choice raises nothing."""
     forced = os.environ.get(VARIABLE) or None
-    best = _best()[1] if forced is None else forced
+    best = forced or _best()[0]
     lines = []
     if forced is not None and forced not in _PLACES:
         lines.append(Explanation(forced, False, f"unknown, but named by {VARIABLE}; known are {', '.join(_PLACES)}"))
     for name in _PLACES:
-        backend, reason = _load(name)
-        if backend is None:
-            lines.append(Explanation(name, False, f"unavailable: {reason}"))
+        loaded = _load(name)
+        if loaded.backend is None:
+            is_refused = loaded.is_set_wrongly and name == best
+            lines.append(Explanation(name, False, f"unavailable: {loaded.reason}", is_refused))
         elif name == best:
             why = f"named by {VARIABLE}" if forced else "the fastest that can run here"
             lines.append(Explanation(name, True, why))
@@ -75,20 +98,34 @@ def explain() -> list[Explanation]:
     return lines
 
 
-def _best() -> tuple[Backend, str]:
+def _best() -> tuple[str, _Loaded]:
+    """Return the fastest backend that can run here, or that is kept from it by a setting alone, and its name.
+
+    What is set wrongly is not passed over: who set it would get far slower rollouts, and never learn why.
+    """
     for name in _CHOSEN_UNASKED:
-        backend, _ = _load(name)
-        if backend is not None:
-            return backend, name
-    raise BackendUnavailableError("no backend can run here, not even the reference")
+        loaded = _load(name)
+        if loaded.backend is not None or loaded.is_set_wrongly:
+            return name, loaded
+    # The last is the reference, which has nothing that could be missing.
+    return name, loaded
 
 
-def _load(name: str) -> tuple[Backend | None, str]:
-    """Return the backend if it can run here, else None and the reason."""
+def _load(name: str) -> _Loaded:
     module, attribute = _PLACES[name]
     try:
         backend: Backend = getattr(importlib.import_module(module), attribute)()
+        reason = backend.unavailable()
     except ImportError as error:
-        return None, f"it is not part of this installation ({error})"
-    reason = backend.unavailable()
-    return (backend, "") if reason is None else (None, reason)
+        return _Loaded(None, f"it is not part of this installation ({error})")
+    # Of a library that does not load, or a device that answers with an error.
+    except (OSError, RuntimeError) as error:
+        return _Loaded(None, f"it cannot be used ({error})")
+    if reason is None:
+        return _Loaded(backend)
+    return _Loaded(None, reason, backend.wrong_setting() is not None)
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    _LOG.warning(text)

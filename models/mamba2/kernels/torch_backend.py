@@ -12,6 +12,7 @@ from models.mamba2.kernels.contract import (
     StackSizes,
     StackWeights,
     check_call,
+    check_dense,
     check_precision,
 )
 from models.mamba2.kernels.dispatch import SelectiveScan
@@ -28,6 +29,10 @@ class ReferenceBackend:
         """Return None: torch is a dependency."""
         return None
 
+    def wrong_setting(self) -> str | None:
+        """Return None: it has no variable."""
+        return None
+
     def pack(self, weights: StackWeights, precision: str = "fp32") -> "ReferenceStack":
         """See `contract.Backend.pack`."""
         check_precision(precision)
@@ -37,6 +42,9 @@ class ReferenceBackend:
 
 class ReferenceStack:
     """A stack as torch modules; see `contract.PackedStack`.
+
+    A series alone agrees with the same among others to float tolerance, not in its bits; running them one by one would
+    give the bits at many times the time of a batch.
 
     Args:
         weights: validated weights.
@@ -55,16 +63,18 @@ class ReferenceStack:
     ) -> None:
         self.sizes: StackSizes = weights.sizes
         self._device = torch.device(device)
-        self._weights = _moved(round_weights(weights, precision), self._device)
-        self._core = Mamba2Core(weights.config, scan=scan).to(self._device)
-        self._core.load_state_dict(self._weights.core)
+        self._weights = _moved(round_weights(weights.detached(), precision), self._device)
+        # A module is made in torch's default dtype on its default device, which may be any: the weights take its place.
+        with torch.device("cpu"):
+            self._core = Mamba2Core(weights.config, scan=scan)
+        self._core.load_state_dict(self._weights.core, assign=True)
         self._core.requires_grad_(False)
 
     def prefill(self, inputs_BLF: Tensor, state: Mamba2State) -> tuple[Tensor, Mamba2State]:
         """See `contract.PackedStack.prefill`."""
         check_call(self.sizes, inputs_BLF, state, device=self._home(inputs_BLF))
         home = inputs_BLF.device
-        with torch.no_grad():
+        with torch.no_grad(), self._in_float32():
             # Contiguous: how torch multiplies, and so the last bit, may follow the strides of a view.
             inputs_BLF, state = inputs_BLF.to(self._device).contiguous(), state.to(self._device)
             hidden_BLD, after = self._core(self._embed(inputs_BLF), state.map(Tensor.contiguous))
@@ -86,16 +96,16 @@ class ReferenceStack:
         batch, steps, _ = inputs_BTF.shape
         feedback_DR = self._weights.feedback_weight_DR
         inputs_BTF = inputs_BTF.detach().to(self._device)
-        outputs_BTR = torch.empty(batch, steps, self.sizes.n_outputs, device=self._device)
+        outputs_BTR = torch.empty(batch, steps, self.sizes.n_outputs, dtype=torch.float32, device=self._device)
         if previous_BR is None:
-            previous_BR = torch.zeros(batch, self.sizes.n_outputs)
+            previous_BR = torch.zeros(batch, self.sizes.n_outputs, dtype=torch.float32, device=self._device)
         last_BR = previous_BR.detach().to(self._device).contiguous()
         after = state.detach().to(self._device).map(Tensor.contiguous).clone()
         for first in range(0, steps, chunk_steps):
             if cancelled is not None and cancelled():
                 raise RolloutCancelled
             done = min(first + chunk_steps, steps)
-            with torch.no_grad():
+            with torch.no_grad(), self._in_float32():
                 for step in range(first, done):
                     # Contiguous, see `prefill`; a step of a longer call has other strides.
                     x_BD = self._embed(inputs_BTF[:, step].contiguous())
@@ -110,7 +120,12 @@ class ReferenceStack:
 
     def _home(self, inputs: Tensor) -> torch.device:
         """Where inputs, state and results of a call lie: with the stack if the inputs do, else on the CPU."""
+        check_dense("the inputs", inputs)
         return inputs.device if inputs.device.type == self._device.type else torch.device("cpu")
+
+    def _in_float32(self) -> torch.autocast:
+        """Return a context in which the caller's `torch.autocast` rounds nothing."""
+        return torch.autocast(self._device.type, enabled=False)
 
     def _embed(self, inputs: Tensor) -> Tensor:
         return functional.linear(inputs, self._weights.input_weight_DF, self._weights.input_bias_D)

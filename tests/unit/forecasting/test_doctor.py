@@ -32,10 +32,36 @@ def test_a_forced_backend_is_named_and_an_impossible_one_fails(monkeypatch: pyte
 
 @pytest.mark.usefixtures("clean_environment")
 def test_missing_compiled_kernels_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GRAPHTIDE_CPU_ISA", "sse9")
+    monkeypatch.setattr("models.mamba2.kernels.cpu.backend._IMPORT_ERROR", ImportError("no _native"))
     status, text = kernels()["cpu"]
     assert status is Status.WARN
     assert "unavailable" in text
+
+
+@pytest.mark.usefixtures("clean_environment")
+@pytest.mark.parametrize("name", ["GRAPHTIDE_CPU_ISA", "GRAPHTIDE_CPU_THREADS"])
+def test_a_wrong_setting_of_the_kernels_fails(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.mamba2.kernels.cpu.backend._IMPORT_ERROR", None)
+    monkeypatch.setenv(name, "sse9")
+    found = kernels()
+    assert [backend for backend, (status, _) in found.items() if status is Status.FAIL] == ["cpu"]
+    assert f"{name}=sse9" in found["cpu"][1]
+    monkeypatch.setenv("GRAPHTIDE_BACKEND", "reference")
+    assert all(status is not Status.FAIL for status, _ in kernels().values())
+
+
+def test_a_gpu_that_another_process_holds_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(_index: int) -> str:
+        raise RuntimeError("CUDA error: device is busy\nadvice for developers of torch")
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.get_device_name", busy)
+    [finding] = [finding for finding in examine(load_settings()) if finding.name == "gpu"]
+    assert (finding.status, finding.found) == (
+        Status.WARN,
+        "one that cannot be used: CUDA error: device is busy",
+    )
 
 
 def test_a_decoder_that_is_not_compiled_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -35,6 +35,7 @@ else:
 ISA_VARIABLE = "GRAPHTIDE_CPU_ISA"
 THREADS_VARIABLE = "GRAPHTIDE_CPU_THREADS"
 MAX_THREADS = 256
+_MOST_DIGITS = 9
 
 
 class CpuBackend:
@@ -50,9 +51,18 @@ class CpuBackend:
                 "Install a C++17 compiler, then install graphtide again with `pip install --force-reinstall --no-deps` "
                 "or `uv sync --reinstall-package graphtide`"
             )
+        return self.wrong_setting()
+
+    def wrong_setting(self) -> str | None:
+        """See `contract.Backend.wrong_setting`; without the compiled part no setting is right or wrong."""
+        if _IMPORT_ERROR is not None:
+            return None
         forced = os.environ.get(ISA_VARIABLE, "")
-        if forced and forced not in _native.usable_kernels():
-            return f"{ISA_VARIABLE}={forced}, but this processor and build have {', '.join(_native.usable_kernels())}"
+        if forced and forced not in (usable := _native.usable_kernels()):
+            return (
+                f"{ISA_VARIABLE}={forced}, but this processor and build have {', '.join(usable)}; "
+                "name one of these, or unset it"
+            )
         try:
             _thread_count()
         except ValueError as error:
@@ -111,7 +121,7 @@ class CpuStack:
         check_call(self.sizes, inputs_BLF, state)
         session = self._session(inputs_BLF, state)
         batch, steps, _ = inputs_BLF.shape
-        outputs_BLR = torch.empty(batch, steps, self.sizes.n_outputs)
+        outputs_BLR = _outputs(batch, steps, self.sizes.n_outputs)
         session.advance(_array(inputs_BLF), outputs_BLR.numpy(), 0, steps, False)
         return outputs_BLR, self._state_of(session, batch)
 
@@ -131,7 +141,7 @@ class CpuStack:
         if previous_BR is not None:
             session.set_previous(_array(previous_BR))
         batch, steps, _ = inputs_BTF.shape
-        outputs_BTR = torch.empty(batch, steps, self.sizes.n_outputs)
+        outputs_BTR = _outputs(batch, steps, self.sizes.n_outputs)
         inputs, outputs = _array(inputs_BTF), outputs_BTR.numpy()
         for first in range(0, steps, chunk_steps):
             if cancelled is not None and cancelled():
@@ -149,19 +159,27 @@ class CpuStack:
         return session
 
     def _state_of(self, session: "_native.Session", batch: int) -> Mamba2State:
-        state = Mamba2State.zeros(self.sizes.config, batch)
+        state = Mamba2State.zeros(self.sizes.config, batch, device="cpu")
         for index, layer in enumerate(state.layers):
             session.save(index, layer.conv_BCK.numpy(), layer.ssm_BHPN.numpy())
         return state
 
 
+def _outputs(batch: int, steps: int, width: int) -> Tensor:
+    # What torch takes for a default may be any dtype and device.
+    return torch.empty(batch, steps, width, dtype=torch.float32, device="cpu")
+
+
 def _array(tensor: Tensor) -> npt.NDArray[np.float32]:
-    array: npt.NDArray[np.float32] = tensor.detach().contiguous().numpy()
+    array: npt.NDArray[np.float32] = tensor.detach().resolve_neg().contiguous().numpy()
     return array
 
 
 def _thread_count() -> int:
     text = os.environ.get(THREADS_VARIABLE, "1")
-    if not text.isdecimal() or not 1 <= int(text) <= MAX_THREADS:
-        raise ValueError(f"{THREADS_VARIABLE}={text} is no number of threads from 1 to {MAX_THREADS}")
+    # A long row of digits is refused by its length: Python reads no number of thousands of them.
+    if not text.isdecimal() or len(text) > _MOST_DIGITS or not 1 <= int(text) <= MAX_THREADS:
+        raise ValueError(
+            f"{THREADS_VARIABLE}={text} is no number of threads from 1 to {MAX_THREADS}; set one, or unset it"
+        )
     return int(text)

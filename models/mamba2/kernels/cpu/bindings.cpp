@@ -188,7 +188,8 @@ NB_MODULE(_native, module) {
                 require(ssm.size() == self.batch() * inner * sizes.d_state, "ssm has the wrong size");
                 self.save(layer, conv.data(), ssm.data());
             },
-            "layer"_a, "conv"_a, "ssm"_a
+            // Written to: a converted argument would be a copy, and the caller's array would keep what it held.
+            "layer"_a, "conv"_a.noconvert(), "ssm"_a.noconvert()
         )
         .def(
             "set_previous",
@@ -213,7 +214,7 @@ NB_MODULE(_native, module) {
                 nb::gil_scoped_release release;
                 self.advance(inputs.data(), outputs.data(), steps, begin, end, feed_back);
             },
-            "inputs"_a, "outputs"_a, "begin"_a, "end"_a, "feed_back"_a
+            "inputs"_a, "outputs"_a.noconvert(), "begin"_a, "end"_a, "feed_back"_a
         );
 
     module.def("usable_kernels", &graphtide::usable_kernels);

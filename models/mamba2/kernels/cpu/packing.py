@@ -18,11 +18,11 @@ _NO_LIMIT = float(np.finfo(np.float32).max)
 
 def native_stack(weights: StackWeights, precision: str, isa: str) -> _native.Stack:
     """Return the packed stack for validated weights."""
-    folded = fold_norms(weights)
+    folded = fold_norms(weights.detached())
     config, sizes = weights.config, native_sizes(weights)
     outer = "fp32" if precision == "fp32" else "bf16"
-    width, outputs = torch.arange(config.d_model), torch.arange(len(folded.head_weight_RD))
-    inputs = torch.arange(folded.input_weight_DF.shape[1])
+    width, outputs = _places(config.d_model), _places(len(folded.head_weight_RD))
+    inputs = _places(folded.input_weight_DF.shape[1])
     feedback_DR = folded.feedback_weight_DR
     return _native.Stack(
         sizes=sizes,
@@ -62,10 +62,10 @@ def _layer(folded: StackWeights, index: int, sizes: _native.Sizes, precision: st
     config = folded.config
     prefix = f"layers.{index}.mixer."
     weights = {name.removeprefix(prefix): tensor for name, tensor in folded.core.items() if name.startswith(prefix)}
-    lanes, channels, heads = _lanes(config, sizes), _channels(config, sizes), torch.arange(config.n_heads)
-    width = torch.arange(config.d_model)
+    lanes, channels, heads = _lanes(config, sizes), _channels(config, sizes), _places(config.n_heads)
+    width = _places(config.d_model)
     projected = torch.cat([lanes, sizes.inner + channels, sizes.inner + sizes.conv + heads])
-    taps = torch.arange(config.d_conv)
+    taps = _places(config.d_conv)
     conv_KC = _scatter(weights["conv1d.weight"][:, 0].T, (config.d_conv, sizes.conv), taps, channels)
     return _native.Layer(
         in_proj=_matrix(weights["in_proj.weight"], (sizes.proj, sizes.width), projected, width, precision),
@@ -80,13 +80,18 @@ def _layer(folded: StackWeights, index: int, sizes: _native.Sizes, precision: st
 
 def _lanes(config: Mamba2Config, sizes: _native.Sizes) -> Tensor:
     """Where each inner channel lies once every head is padded."""
-    return (torch.arange(config.n_heads)[:, None] * sizes.lanes + torch.arange(config.headdim)).flatten()
+    return (_places(config.n_heads)[:, None] * sizes.lanes + _places(config.headdim)).flatten()
 
 
 def _channels(config: Mamba2Config, sizes: _native.Sizes) -> Tensor:
     """Where each channel of the convolution (x, B, C) lies."""
-    maps = torch.arange(2 * config.n_groups)[:, None] * sizes.states + torch.arange(config.d_state)
+    maps = _places(2 * config.n_groups)[:, None] * sizes.states + _places(config.d_state)
     return torch.cat([_lanes(config, sizes), sizes.inner + maps.flatten()])
+
+
+def _places(count: int) -> Tensor:
+    # Said outright: torch's default device may be any.
+    return torch.arange(count, device="cpu")
 
 
 def _scatter(matrix: Tensor, shape: tuple[int, int], rows: Tensor, columns: Tensor) -> Tensor:
@@ -97,7 +102,7 @@ def _scatter(matrix: Tensor, shape: tuple[int, int], rows: Tensor, columns: Tens
 
 
 def _vector(vector: Tensor, length: int, places: Tensor) -> npt.NDArray[np.float32]:
-    padded = torch.zeros(length)
+    padded = torch.zeros(length, dtype=torch.float32, device=vector.device)
     padded[places] = vector
     array: npt.NDArray[np.float32] = padded.numpy()
     return array

@@ -21,6 +21,10 @@ class CudaBackend:
         """See `contract.Backend.unavailable`."""
         return None if self._device is not None else why_unavailable()
 
+    def wrong_setting(self) -> str | None:
+        """Return None: its one variable names a cache, which costs time at worst."""
+        return None
+
     def pack(self, weights: StackWeights, precision: str = "fp32") -> CudaStack:
         """See `contract.Backend.pack`; int8 has the numbers of int8 and the speed of fp32 here."""
         check_precision(precision)

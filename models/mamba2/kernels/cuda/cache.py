@@ -12,27 +12,36 @@ _LOG = logging.getLogger(__name__)
 _DIGEST_BYTES = hashlib.sha256().digest_size
 
 
-def default_folder() -> Path:
-    """Return GRAPHTIDE_KERNEL_CACHE, else graphtide/kernels in the user's cache folder."""
+def default_folder() -> Path | None:
+    """Return GRAPHTIDE_KERNEL_CACHE, else graphtide/kernels in the user's cache folder, or None for a user without one.
+
+    A shared folder for temporary files is no substitute: anyone could lay a kernel there for this process to run.
+    """
     if named := os.environ.get(VARIABLE):
         return Path(named)
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "graphtide" / "kernels"
+    try:
+        return (Path(base) if base else Path.home() / ".cache") / "graphtide" / "kernels"
+    except RuntimeError:
+        # No HOME and no entry for this user, as in a container that runs under a bare number.
+        return None
 
 
 class CubinCache:
     """A folder of cubins, each behind the SHA-256 of its bytes.
 
     Args:
-        folder: where they lie; made when the first is written.
+        folder: where they lie; made when the first is written. None keeps nothing.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | None) -> None:
         self.folder = folder
 
     def get(self, key: str) -> bytes | None:
         """Return the cubin of `key`, or None if there is none that can be read and is whole."""
-        path = self._path(key)
+        if self.folder is None:
+            return None
+        path = self._path(self.folder, key)
         try:
             stored = path.read_bytes()
         except FileNotFoundError:
@@ -48,20 +57,24 @@ class CubinCache:
 
     def put(self, key: str, cubin: bytes) -> None:
         """Keep a cubin; readers see it whole or not at all. A folder that cannot be written is noted and survived."""
-        scratch = None
+        folder, scratch = self.folder, None
+        if folder is None:
+            _LOG.warning("this user has no home folder, so no compiled kernel is kept; %s can name a folder", VARIABLE)
+            return
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.folder, prefix=f".{key}.", delete=False) as file:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{key}.", delete=False) as file:
                 scratch = Path(file.name)
                 file.write(hashlib.sha256(cubin).digest() + cubin)
-            scratch.replace(self._path(key))
+            scratch.replace(self._path(folder, key))
         except OSError as error:
             _LOG.warning("the compiled kernel is not kept, so the next process compiles it again: %s", error)
             if scratch is not None:
                 self._discard(scratch)
 
-    def _path(self, key: str) -> Path:
-        return self.folder / f"{key}.cubin"
+    @staticmethod
+    def _path(folder: Path, key: str) -> Path:
+        return folder / f"{key}.cubin"
 
     @staticmethod
     def _discard(scratch: Path) -> None:

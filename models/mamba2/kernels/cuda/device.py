@@ -129,7 +129,10 @@ class CudaDevice:
         index = torch.cuda.current_device() if device is None or device.index is None else device.index
         self.torch_device = torch.device("cuda", index)
         # The driver's calls need a current context; torch makes it with the first tensor.
-        torch.zeros(1, device=self.torch_device)
+        try:
+            torch.zeros(1, dtype=torch.float32, device=self.torch_device)
+        except RuntimeError as error:
+            raise BackendUnavailableError(_refusal(error)) from error
         properties = torch.cuda.get_device_properties(self.torch_device)
         self._multiprocessors = properties.multi_processor_count
         self.architecture = f"sm_{properties.major}{properties.minor}"
@@ -165,7 +168,7 @@ class CudaDevice:
 
     def host_words(self, count: int) -> Tensor:
         """See `Device.host_words`; pinned memory has one address for host and GPU."""
-        return torch.zeros(count, dtype=torch.int32).pin_memory()
+        return torch.zeros(count, dtype=torch.int32, device="cpu").pin_memory()
 
     def mark(self) -> Callable[[], bool]:
         """See `Device.mark`."""
@@ -186,13 +189,25 @@ def why_unavailable() -> str | None:
         Driver()
         if not torch.cuda.is_available():
             return "the NVIDIA driver finds no GPU that this torch can use"
-        known = Nvrtc()
+        return _why_unsuited(Nvrtc())
     except BackendUnavailableError as error:
         return str(error)
+    # Of torch and the driver, where another process holds the GPU for itself or it has failed.
+    except (RuntimeError, OSError) as error:
+        return _refusal(error)
+
+
+def _why_unsuited(compiler: Nvrtc) -> str | None:
+    """Return why torch's current GPU cannot run the kernels; None if it can."""
     properties = torch.cuda.get_device_properties(torch.cuda.current_device())
     number = f"{properties.major}.{properties.minor}"
     if (properties.major, properties.minor) < OLDEST:
         return f"{properties.name} has compute capability {number}; the kernels need 8.0 or later"
-    if 10 * properties.major + properties.minor not in known.architectures():
-        return f"NVRTC {known.version} does not know compute capability {number}; a newer torch brings one that does"
+    if 10 * properties.major + properties.minor not in compiler.architectures():
+        return f"NVRTC {compiler.version} does not know compute capability {number}; a newer torch brings one that does"
     return None
+
+
+def _refusal(error: Exception) -> str:
+    # torch appends advice for its own developers on further lines.
+    return f"the GPU cannot be used: {str(error).partition(chr(10))[0]}; see nvidia-smi for what holds it"

@@ -14,6 +14,7 @@ from models.mamba2.state import LayerState, Mamba2State
 
 def prepare(weights: StackWeights, precision: str) -> StackWeights:
     """Return the weights that the kernels compute with: norms folded into the matrices, rounded to `precision`."""
+    weights = weights.detached()
     return fold_norms(weights) if precision == "fp32" else round_weights(weights, precision)
 
 

@@ -16,6 +16,7 @@ from models.mamba2.kernels.contract import (
     StackSizes,
     StackWeights,
     check_call,
+    check_dense,
 )
 from models.mamba2.kernels.cuda.device import Device, Program
 from models.mamba2.kernels.cuda.driver import Argument
@@ -98,11 +99,11 @@ class CudaStack:
         home, device = inputs_BLF.device, self._device
         with device.current(), torch.no_grad():
             windows, states = load_state(state, self._kernel_sizes, device.torch_device)
-            outputs_BLR = torch.empty(batch, length, self.sizes.n_outputs, device=device.torch_device)
+            outputs_BLR = self._empty(batch, length, self.sizes.n_outputs)
             piece = self._piece_steps(batch)
             for first in range(0, length, piece):
-                inputs = inputs_BLF[:, first : first + piece].to(device.torch_device).contiguous()
-                outputs = torch.empty(batch, inputs.shape[1], self.sizes.n_outputs, device=device.torch_device)
+                inputs = inputs_BLF[:, first : first + piece].to(device.torch_device).resolve_neg().contiguous()
+                outputs = self._empty(batch, inputs.shape[1], self.sizes.n_outputs)
                 windows = self.enqueue_prefill(inputs, windows, states, outputs)
                 outputs_BLR[:, first : first + piece] = outputs
             device.wait()
@@ -124,12 +125,9 @@ class CudaStack:
         batch, length, _ = inputs_BLF.shape
         rows = batch * length
 
-        def empty(*shape: int) -> Tensor:
-            return torch.empty(shape, dtype=torch.float32, device=inputs_BLF.device)
-
-        stream, projected = empty(rows, sizes.width), empty(rows, sizes.projected)
-        channels, steps = empty(rows, sizes.conv_channels), empty(rows, sizes.heads)
-        mixed = empty(batch, length, sizes.inner)
+        stream, projected = self._empty(rows, sizes.width), self._empty(rows, sizes.projected)
+        channels, steps = self._empty(rows, sizes.conv_channels), self._empty(rows, sizes.heads)
+        mixed = self._empty(batch, length, sizes.inner)
         windows_after = torch.empty_like(windows)
         program = self._device.load("prefill.cu", plan.defines())
         count = ctypes.c_longlong(rows)
@@ -164,8 +162,8 @@ class CudaStack:
         batch, length, _ = mixed_BLI.shape
         chunks = -(-length // plan.chunk)
         program = self._device.load("prefill.cu", plan.defines())
-        kept = torch.empty(batch, chunks, sizes.heads, device=state.device)
-        starts = torch.empty(batch, chunks, *state.shape[1:], device=state.device)
+        kept = self._empty(batch, chunks, sizes.heads)
+        starts = self._empty(batch, chunks, *state.shape[1:])
         grid = (batch * chunks, sizes.heads)
         adding: list[Argument] = [channels, steps, tensors.rates, starts, kept, length]
         program.launch("add_chunks", grid, plan.scan_threads, plan.add_shared_bytes, adding)
@@ -197,18 +195,19 @@ class CudaStack:
         """See `contract.PackedStack.rollout`.
 
         The whole rollout is one launch. A chunk is reported once all series have done it; where there are more series
-        than the device holds at once, once that many steps have been done on average.
+        than the device holds at once, that is not before the last of them run. `cancelled` does not wait for that: it
+        is asked once that many steps have been done on average.
         """
         self._check(inputs_BTF, state, previous_BR=previous_BR, chunk_steps=chunk_steps)
         batch, steps, _ = inputs_BTF.shape
         home, device = inputs_BTF.device, self._device
         with device.current(), torch.no_grad():
             windows, states = load_state(state, self._kernel_sizes, device.torch_device)
-            outputs_BTR = torch.empty(batch, steps, self.sizes.n_outputs, device=device.torch_device)
+            outputs_BTR = self._empty(batch, steps, self.sizes.n_outputs)
             if steps > 0:
                 if cancelled is not None and cancelled():
                     raise RolloutCancelled
-                inputs = inputs_BTF.to(device.torch_device).contiguous()
+                inputs = inputs_BTF.to(device.torch_device).resolve_neg().contiguous()
                 previous = self._previous(previous_BR, batch)
                 shape = self.shape_for(batch)
                 clusters = -(-batch // shape.plan.series)
@@ -260,7 +259,10 @@ class CudaStack:
         """
         narrow, _ = self._ready()
         best = narrow
-        for plan in self._given_plans or widen(narrow.plan, self._device.limits):
+        *narrower, widest = self._given_plans or widen(narrow.plan, self._device.limits)
+        # More series take more memory of a block, so no more clusters run at once than of one series: what they could
+        # not hold is not compiled.
+        for plan in [plan for plan in narrower if -(-batch // plan.series) <= narrow.resident_clusters] + [widest]:
             shape = self._compile(plan)
             if shape.resident_clusters > 0:
                 best = shape
@@ -295,14 +297,19 @@ class CudaStack:
     def _check(
         self, inputs: Tensor, state: Mamba2State, *, previous_BR: Tensor | None = None, chunk_steps: int = 1
     ) -> None:
+        check_dense("the inputs", inputs)
         if inputs.device.type not in {"cpu", self._device.torch_device.type}:
             raise KernelInputError(f"the inputs are on {inputs.device}, not on cpu or {self._device.torch_device}")
         check_call(self.sizes, inputs, state, device=inputs.device, previous_BR=previous_BR, chunk_steps=chunk_steps)
 
     def _previous(self, previous_BR: Tensor | None, batch: int) -> Tensor:
         if previous_BR is None:
-            return torch.zeros(batch, self.sizes.n_outputs, device=self._device.torch_device)
-        return previous_BR.to(self._device.torch_device).contiguous()
+            return self._empty(batch, self.sizes.n_outputs).zero_()
+        return previous_BR.to(self._device.torch_device).resolve_neg().contiguous()
+
+    def _empty(self, *shape: int) -> Tensor:
+        # Kernels read and write float32 whatever torch takes for a default.
+        return torch.empty(shape, dtype=torch.float32, device=self._device.torch_device)
 
 
 def _watch(
@@ -320,18 +327,24 @@ def _watch(
         RolloutCancelled: `cancelled` said so.
     """
     finished = device.mark()
-    reported = 0
+    reported = asked = 0
     try:
         while reported < steps:
             ended = finished()
-            done = steps if ended else int(progress.sum()) // len(progress)
+            done = steps if ended else int(progress.min())
             while reported < steps and (done == steps or reported + chunk_steps <= done):
                 reported = min(reported + chunk_steps, steps)
                 if on_chunk is not None:
                     on_chunk(reported)
                 if reported < steps and cancelled is not None and cancelled():
                     raise RolloutCancelled
+            asked = max(asked, reported)
             if not ended and reported < steps:
+                # Series that wait for a place hold back what is told, but not a wish to cancel.
+                if asked + chunk_steps <= int(progress.sum()) // len(progress):
+                    asked += chunk_steps
+                    if cancelled is not None and cancelled():
+                        raise RolloutCancelled
                 time.sleep(_LOOK_S)
         device.wait()
     except BaseException:
