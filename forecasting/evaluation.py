@@ -8,7 +8,7 @@ from typing import Any
 from forecasting.backtests.engine import Engine, LocalEngine, OnTraining, Recipe, Training
 from forecasting.backtests.kept import KeptParts, read
 from forecasting.backtests.parts import Part
-from forecasting.backtests.plan import Plan, make_plan, origin_stride
+from forecasting.backtests.plan import Plan, default_horizons, make_plan, origin_stride
 from forecasting.backtests.ratios import Ratio, ratios
 from forecasting.backtests.scores import BacktestResult, json_fields, summarise
 from forecasting.backtests.workers import Entrant, Task
@@ -23,6 +23,8 @@ from models.optimisation import TrainingConfig
 from models.seasons import season_steps
 from models.training import MIN_SEASONS
 
+# Times that a forecast is made where nobody asked for a number: they spread over half a year of hours.
+MOST_ORIGINS = 24
 # Told the parts that are done and to do.
 OnProgress = Callable[[int, int], None]
 
@@ -118,19 +120,31 @@ def make_graph_plan(history: History, graph: str, settings: Settings) -> Plan:
     Raises:
         UsageError: the windows leave too little history to train on.
     """
-    horizons, origins = settings.backtest.horizons, settings.backtest.origins
+    asked = settings.backtest
+    horizons = asked.horizons or default_horizons(history.step_us)
     season, window = season_steps(history.step_us), max(horizons)
     stride = origin_stride(window, season)
-    first_origin = len(history) - (origins - 1) * stride - window
     needed = MIN_SEASONS * season
-    if first_origin < needed:
+    # None where not even one window fits.
+    most = max(0, (len(history) - needed - window) // stride + 1)
+    origins = min(most, MOST_ORIGINS) if asked.origins == 0 else asked.origins
+    first_origin = len(history) - (max(origins, 1) - 1) * stride - window
+    if not 1 <= origins <= most:
         raise UsageError(
-            f"{origins} windows of {window} steps, {stride} apart, leave {max(first_origin, 0)} of {len(history)} "
-            f"steps of graph {graph} to train on, and {needed} are needed",
-            fix="take fewer --origins or shorter --horizons, or ingest more history",
+            f"{_windows(max(origins, 1), window, stride)} {max(first_origin, 0):,} of {len(history):,} steps of graph"
+            f" {graph} to train on, and {needed:,} are needed",
+            fix=f"take at most {most} --origins, or shorter --horizons"
+            if most
+            else "take shorter --horizons, or ingest more history",
         )
     seed = settings.forecast.seed
     return make_plan(history, horizons=horizons, origins=origins, test_start=first_origin, stride=stride, seed=seed)
+
+
+def _windows(count: int, window: int, stride: int) -> str:
+    if count == 1:
+        return f"a window of {window:,} steps leaves"
+    return f"{count:,} windows of {window:,} steps, {stride:,} apart, leave"
 
 
 def _result(history: History, plan: Plan, paths: Mapping[str, Sequence[Path]], floors: Sequence[str]) -> BacktestResult:

@@ -15,8 +15,8 @@ from stream.ingest import Ingest, IngestOptions
 from stream.progress import IngestProgress
 from stream.sources.base import PartitionedSource
 from stream.store import open_dead_letters, open_writer
-from stream.store.project import Projection, make_projector
-from stream.store.projector import PROJECTION, Projector, ProjectorStatus
+from stream.store.project import Projection, enable, make_projector
+from stream.store.projector import Projector, ProjectorStatus
 from stream.store.writer import StoreWriter
 
 
@@ -112,7 +112,7 @@ def ingestion(
         companions: list[Companion] = []
         if projector is not None:
             with writer.transaction():
-                writer.enable_projection(PROJECTION)
+                enable(writer, projector)
             companions.append(Projection(stack.enter_context(projector)))
         delivery = _delivery(settings, kafka_options)
         if delivery is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from infra.errors import UsageError
 from infra.schema import MAX_HORIZON_STEPS
-from infra.steps import format_duration, format_time
+from infra.steps import DAY_US, format_duration, format_time
 from models.contract import History
 from models.scoring import HORIZON_BUCKETS
 from models.seasons import season_steps
@@ -120,13 +120,20 @@ def make_plan(
 def origin_stride(window: int, season: int) -> int:
     """Return steps from origin to origin that spread a few origins over all positions of the season.
 
-    Origins a whole number of seasons apart would only ever forecast from, say, Monday at noon. Past the window, the
-    stride is the golden section of a season, moved to a number without a common divisor with the season.
+    Origins a whole number of seasons apart would only ever forecast from, say, Monday at noon. The stride is the golden
+    section of a season, moved to a number without a common divisor with the season, and so many seasons beside as the
+    window needs.
     """
     shift = max(1, round(season * (3 - math.sqrt(5)) / 2))
     while math.gcd(shift, season) > 1:
         shift += 1
-    return -(-window // season) * season + shift
+    return max(0, -(-(window - shift) // season)) * season + shift
+
+
+def default_horizons(step_us: int) -> tuple[int, ...]:
+    """Return the horizons in steps of a graph for which none were asked: the next step, day and season."""
+    day, season = round(DAY_US / step_us), season_steps(step_us)
+    return tuple(sorted({1, season} | ({day} if 1 < day < season else set())))
 
 
 def spread_windows(tested: int, window: int, most: int) -> tuple[int, int]:

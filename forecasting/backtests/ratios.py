@@ -61,7 +61,8 @@ def ratios(graphs: Sequence[Iterable[Scored]], models: Sequence[str], floors: Se
     """Return all ratios of the models.
 
     Args:
-        graphs: the rows of each graph, all for the same models and ranges of horizons.
+        graphs: the rows of each graph, all for the same models; a range of horizons may be of some alone, as a
+            day has not as many steps in each.
         models: whose ratios.
         floors: which of them are floors.
     """
@@ -127,7 +128,7 @@ def left_out_note(found: Iterable[LeftOut]) -> str:
 def _cases(
     graphs: Sequence[Iterable[Scored]], models: Sequence[str]
 ) -> Iterator[tuple[str, str, list[dict[str, FloatArray]]]]:
-    """Yield each range of horizons and score, with the scores of the count metrics by graph and model."""
+    """Yield each range of horizons and score, with the scores of the count metrics by graph that has it, and model."""
     tables = [{(row.metric, row.model, row.bucket): row for row in rows} for rows in graphs]
     for bucket in dict.fromkeys(bucket for table in tables for _, _, bucket in table):
         for score in SCORES:
@@ -140,6 +141,7 @@ def _cases(
                         for model in models
                     }
                     for table in tables
+                    if (COUNT_METRICS[0], models[0], bucket) in table
                 ],
             )
 

@@ -35,8 +35,14 @@ def backtest(
     ctx: typer.Context,
     graphs: Annotated[list[str] | None, typer.Argument(help="Names of graphs.", show_default=False)] = None,
     all_graphs: Annotated[bool, typer.Option("--all", help="All graphs of the store.")] = False,
-    horizons: Annotated[str | None, typer.Option("--horizons", metavar="N,…", help="Steps ahead, 1 to 36500.")] = None,
-    origins: Annotated[str | None, typer.Option("--origins", metavar="N", help="How many times to forecast.")] = None,
+    horizons: Annotated[
+        str | None,
+        typer.Option("--horizons", metavar="N,…", help="Steps ahead, 1 to 36500; else a step, a day, a week."),
+    ] = None,
+    origins: Annotated[
+        str | None,
+        typer.Option("--origins", metavar="N", help="How many times to forecast; else all that fit, up to 24."),
+    ] = None,
     floors: Annotated[
         str | None, typer.Option("--floors", metavar="NAME,…", help="simple, all, or names such as lightgbm.")
     ] = None,
@@ -124,7 +130,7 @@ def backtest(
     if as_json:
         sys.stdout.write(text)
     else:
-        show(evaluation, list(settings.backtest.horizons))
+        show(evaluation)
 
 
 def _histories(graphs: list[str] | None, settings: "Settings") -> "dict[str, History]":

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from forecasting.evaluation import Evaluation
 
 
-def show(evaluation: "Evaluation", horizons: list[int]) -> None:
+def show(evaluation: "Evaluation") -> None:
     """Print one graph metric by metric, several by their geometric means."""
     out = console()
+    horizons = sorted({horizon for result in evaluation.results.values() for horizon in result.protocol["horizons"]})
     ours = evaluation.forecaster
     if len(evaluation.results) == 1:
         ((graph, result),) = evaluation.results.items()
@@ -125,6 +126,8 @@ def _graphs_table(evaluation: "Evaluation", bucket: str) -> Table:
     table.add_column("best single floor", overflow="fold")
     for graph, result in evaluation.results.items():
         found = _by_reference(result.ratios, ours, bucket)
+        if not found:
+            continue  # its steps are of another size, and so its horizons
         cells = [
             _score(found[score, name].ratio if (score, name) in found else math.nan)
             for score in ("mase", "wql")

@@ -97,18 +97,21 @@ def erase(
     It leaves the graphs of each event type, NAME:TYPE, too, and the files of rejects beside the store. Snapshots do
     not change: they count, and name nobody. The same name coming again is a new node. What was delivered elsewhere
     (the topic, the dead letter target, backups) is not reached. No ingest may write the store meanwhile. It ends with
-    1 where the name may still stand in unused parts of the store's file.
+    1 where the name may still stand in unused parts of the store's file, and where events that mention it wait in the
+    spool.
 
     Example: graphtide erase town alice
     """
     from forecasting.cli.reject_files import drop_lines, reject_folder  # noqa: PLC0415
-    from stream.store import open_reader, open_writer  # noqa: PLC0415 - numpy is not needed for --help
+    from stream.spool.mentions import waiting_mentions  # noqa: PLC0415 - numpy is not needed for --help
+    from stream.store import open_reader, open_writer  # noqa: PLC0415
     from stream.store.mention import Mention  # noqa: PLC0415
 
     call: Call = ctx.obj
     settings = call.load({"store.url": ("--store", store)}).values
     with open_reader(settings.store.url) as reader:
         reader.graph(graph)  # an unknown name is told with those that are near
+    mention = Mention(node)
     with open_writer(settings.store.url) as writer:
         with writer.transaction():
             state = writer.graph(graph)
@@ -117,7 +120,7 @@ def erase(
             erased = writer.erase(state, node)
         _say_erased(graph, erased)
         folder = reject_folder(settings.store.url)
-        if lines := drop_lines(folder, Mention(node)):
+        if lines := drop_lines(folder, mention):
             say(f"{lines:,} lines of the files in {folder} that mention it are gone, too.")
         if not writer.database.scrub():
             raise StoreError(
@@ -125,6 +128,12 @@ def erase(
                 place=writer.database.name,
                 fix="stop who reads it, such as graphtide serve, and run the same command again",
             )
+    if waiting := waiting_mentions(settings.spool.path, mention):
+        raise StoreError(
+            f"the name will come back: requests that mention it wait for ingestion, {waiting:,} of them",
+            place=f"the spool {settings.spool.path}",
+            fix="run graphtide ingest spool, then the same command again",
+        )
 
 
 def _say_erased(graph: str, erased: "Erased") -> None:

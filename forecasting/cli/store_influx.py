@@ -28,7 +28,7 @@ def project(
     ctx: typer.Context,
     store: StoreOption = None,
     write_all: Annotated[
-        bool, typer.Option("--all", help="Write every snapshot again, where InfluxDB lost or changed some.")
+        bool, typer.Option("--all", help="Write every snapshot again, over what another store wrote, too.")
     ] = False,
     off: Annotated[
         bool, typer.Option("--off", help="Write nothing, and forget what waits: no InfluxDB follows any more.")
@@ -38,13 +38,14 @@ def project(
 
     From then on the store remembers what changes, and graphtide ingest writes it while it runs. This command is for
     a store that was filled before [influxdb] was set, and for what an outage left over. It waits through outages;
-    stopped and run again it goes on where it was. No ingest may write the store meanwhile. --off ends that; with
-    [influxdb] url still set, the next ingest begins it again.
+    stopped and run again it goes on where it was. No ingest may write the store meanwhile. Where the bucket has a graph
+    of the same name that another store of record writes, the command ends with 1; with --all it takes the graph over.
+    --off ends that; with [influxdb] url still set, the next ingest begins it again.
 
     Example: graphtide store project --store sqlite:///store.db
     """
     from stream.store import open_reader, open_writer  # noqa: PLC0415 - numpy is not needed for --help
-    from stream.store.project import make_projector, project_all  # noqa: PLC0415
+    from stream.store.project import enable, make_projector, project_all  # noqa: PLC0415
     from stream.store.projector import PROJECTION  # noqa: PLC0415
     from stream.store.shown import shown_store  # noqa: PLC0415
 
@@ -52,7 +53,7 @@ def project(
     settings = call.load({"store.url": ("--store", store)}).values
     if off and write_all:
         raise UsageError("--off and --all exclude each other", fix="leave one out")
-    projector = None if off else make_projector(settings.store.url, settings.influxdb)
+    projector = None if off else make_projector(settings.store.url, settings.influxdb, take_over=write_all)
     if projector is None and not off:
         raise UsageError(_NO_INFLUXDB, fix=_SET_INFLUXDB)
     # Opening for writing would make a store where there is none.
@@ -70,7 +71,7 @@ def project(
         with writer.transaction():
             if write_all:
                 writer.disable_projection(PROJECTION)
-            writer.enable_projection(PROJECTION)
+            enable(writer, projector)
         with projector:
             trouble = ""
 

@@ -31,7 +31,7 @@ def _split_commas(value: object) -> object:
 
 Duration = Annotated[str, AfterValidator(_check_duration)]
 Horizon = Annotated[int, Field(ge=1, le=MAX_HORIZON_STEPS)]
-Horizons = Annotated[tuple[Horizon, ...], NoDecode, BeforeValidator(_split_commas), Field(min_length=1)]
+Horizons = Annotated[tuple[Horizon, ...], NoDecode, BeforeValidator(_split_commas)]
 Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas), Field(min_length=1)]
 
 

@@ -72,8 +72,8 @@ class CompressionSettings(Section):
 class BacktestSettings(Section):
     """How a model is compared with the floors."""
 
-    horizons: Horizons = (1, 24, 168)
-    origins: int = Field(default=24, ge=1, le=10_000)
+    horizons: Horizons = ()
+    origins: int = Field(default=0, ge=0, le=10_000)
     floors: Names = ("simple",)
     workers: int = Field(default=0, ge=0, le=256)
 

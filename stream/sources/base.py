@@ -23,6 +23,7 @@ class SourceBatch:
         rejects: records that could not be decoded, a sample (`rejected` counts all).
         rejected: how many records were rejected since the previous batch.
         end: True on the last batch of a bounded source: nothing comes after it, every open step can close.
+        letter: makes the reject of one of the events, should it be late; None where the source has no whole records.
     """
 
     events: EventBatch
@@ -30,6 +31,7 @@ class SourceBatch:
     rejects: list[Reject] = field(default_factory=list)
     rejected: int = 0
     end: bool = False
+    letter: Letter | None = None
 
 
 class Source(Protocol):

@@ -24,4 +24,6 @@ class SinglePartition:
         position = claims.claim((ONLY_PARTITION,))[ONLY_PARTITION]
         for batch in self._source.batches(position):
             part = Part(ONLY_PARTITION, 0, len(batch.events), batch.position, batch.rejected)
-            yield PartitionedBatch(batch.events, (part,), batch.rejects, end=batch.end, complete=batch.end)
+            yield PartitionedBatch(
+                batch.events, (part,), batch.rejects, batch.letter, end=batch.end, complete=batch.end
+            )

@@ -64,6 +64,14 @@ class Outbox(Protocol):
         """
         ...
 
+    def store_id(self) -> str:
+        """Return what tells the store from others, a copy of it aside; "" if no projection to a place is enabled.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        ...
+
     def close(self) -> None:
         """Release the connection."""
         ...
@@ -76,8 +84,14 @@ class Outbox(Protocol):
 class Projections(Protocol):
     """What a `StoreWriter` also offers for projections; each call inside its `transaction`, on its thread."""
 
-    def enable_projection(self, name: str) -> None:
-        """Note changes for a projection from now on, and all snapshots that are there already; no change if it is."""
+    def enable_projection(self, name: str, place: str = "") -> None:
+        """Note changes for a projection from now on, and all snapshots that are there already; no change if it is.
+
+        Args:
+            name: of the projection.
+            place: tells where it writes from other places, in letters and digits; where it was another one before, all
+                snapshots are noted again. With it the store gets an identity. "" for a projection that has no place.
+        """
         ...
 
     def disable_projection(self, name: str) -> None:

@@ -13,8 +13,10 @@ from stream.store.writer import StoreWriter
 _TELL_S = 0.5
 
 
-def make_projector(store_url: str, settings: InfluxDBSettings) -> Projector | None:
+def make_projector(store_url: str, settings: InfluxDBSettings, *, take_over: bool = False) -> Projector | None:
     """Return a projector of a store of record, not started yet; None where no InfluxDB is set.
+
+    With `take_over` it also writes graphs that the bucket has of another store.
 
     Raises:
         UsageError: the settings name no InfluxDB properly, or the token file cannot be read.
@@ -22,7 +24,12 @@ def make_projector(store_url: str, settings: InfluxDBSettings) -> Projector | No
     address = address_of_settings(settings)
     if address is None:
         return None
-    return Projector(lambda: open_outbox(store_url), lambda: open_reader(store_url), address)
+    return Projector(lambda: open_outbox(store_url), lambda: open_reader(store_url), address, take_over=take_over)
+
+
+def enable(writer: Projections, projector: Projector) -> None:
+    """Let the store note in the writer's transaction, which is open, what a projector has to write."""
+    writer.enable_projection(PROJECTION, projector.place)
 
 
 class Projection:

@@ -15,6 +15,7 @@ from typing import Self
 from infra.errors import GraphtideError, StoreError
 from stream.store.base import GraphInfo, SnapshotReader
 from stream.store.influx.address import InfluxAddress
+from stream.store.influx.claims import Claims
 from stream.store.influx.points import facts_line, snapshot_lines
 from stream.store.influx.writer import InfluxWriter, StoppedError
 from stream.store.outbox import Change, Outbox
@@ -61,6 +62,7 @@ class Projector:
     Args:
         open_outbox, open_reader: open the store of record; called in the projector's thread, again after a failure.
         address: the bucket.
+        take_over: also write graphs that the bucket has of another store of record.
         idle_s: how often to look for changes when `wake` is not called.
     """
 
@@ -70,11 +72,13 @@ class Projector:
         open_reader: Callable[[], SnapshotReader],
         address: InfluxAddress,
         *,
+        take_over: bool = False,
         idle_s: float = _IDLE_S,
     ) -> None:
         self._open_outbox = open_outbox
         self._open_reader = open_reader
         self._address = address
+        self._take_over = take_over
         self._idle_s = idle_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="projector", daemon=True)
@@ -88,6 +92,11 @@ class Projector:
         self._noted: set[int] = set()
         self._rounds_begun = 0
         self._last_clean_round = 0
+
+    @property
+    def place(self) -> str:
+        """What the store is told of where it is projected to: a key of the bucket."""
+        return self._address.key
 
     def start(self) -> Self:
         """Start the thread."""
@@ -174,16 +183,25 @@ class Projector:
                     self._fail(error)
 
             with InfluxWriter(self._address, stop=self._stop, on_try=note) as writer:
+                claims = Claims(self._address, writer, outbox.store_id(), take_over=self._take_over)
                 shown: dict[str, GraphInfo] = {}
                 while not self._stop.is_set():
-                    if self._round(outbox, reader, writer, shown):
+                    if self._round(outbox, reader, writer, claims, shown):
                         self._wait(self._idle_s)
 
-    def _round(self, outbox: Outbox, reader: SnapshotReader, writer: InfluxWriter, shown: dict[str, GraphInfo]) -> bool:
+    def _round(
+        self,
+        outbox: Outbox,
+        reader: SnapshotReader,
+        writer: InfluxWriter,
+        claims: Claims,
+        shown: dict[str, GraphInfo],
+    ) -> bool:
         """Write what changed; return whether nothing is left of what was there when the round began.
 
         Args:
             outbox, reader, writer: from where to where.
+            claims: the graphs that may be written.
             shown: the facts of graphs as they were last written; kept up to date.
         """
         with self._changed:
@@ -195,6 +213,9 @@ class Projector:
         facts = reader.graphs()
         changes, is_all = self._pending(outbox)
         graphs = {info.name for info in reader.graphs()}
+        news = [info for info in facts if shown.get(info.name) != info]
+        if changes or news:
+            claims.hold(graphs)
         for piece in pieces(changes):
             if not outbox.elect(PROJECTION):
                 return self._follow(outbox, shown, number)
@@ -204,8 +225,8 @@ class Projector:
         if not outbox.elect(PROJECTION):
             return self._follow(outbox, shown, number)
         if is_all:
-            writer.write(facts_line(info) for info in facts if shown.get(info.name) != info)
-            shown.update((info.name, info) for info in facts)
+            writer.write(map(facts_line, news))
+            shown.update((info.name, info) for info in news)
         self._look(outbox)
         self._succeed(leads=True, clean_round=number if is_all else None)
         return is_all

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from stream.spool.file import Spool
 from tests.conftest import Ran
 
 Cli = Callable[..., Ran]
@@ -63,6 +64,28 @@ def test_a_reader_that_keeps_the_name_on_the_disk_is_told(graphtide: Cli, monkey
     assert "may still stand in unused parts" in ran.err
     assert "run the same command again" in ran.err
     reader.close()
+    assert graphtide("erase", "town", "alice", "--store", STORE).code == 0
+    assert files_with("alice") == set()
+
+
+@pytest.mark.usefixtures("ingested")
+def test_what_waits_in_the_spool_would_bring_the_name_back(graphtide: Cli) -> None:
+    def wait(*names: str) -> None:
+        records = [json.dumps({"src": name, "dst": "dan", "ts": 1_600_100_000}).encode() for name in names]
+        with Spool(Path(".graphtide/spool.db")) as spool:
+            spool.append("town", records, b"{}", owner="", idempotency_key=None, digest=b"", max_bytes=1 << 20)
+
+    wait("bob", "cyd")
+    assert graphtide("erase", "town", "cyd2", "--store", STORE).code == 0
+    wait("dan", "alice")
+    wait("bob")
+    ran = graphtide("erase", "town", "alice", "--store", STORE)
+    assert ran.code == 1
+    assert "Erased the node" in ran.err
+    assert "the name will come back: requests that mention it wait for ingestion, 1 of them" in ran.err
+    assert ".graphtide/spool.db" in ran.err
+    assert "graphtide ingest spool" in ran.err
+    assert graphtide("ingest", "spool", "--store", STORE, "--step", "1h").code == 0
     assert graphtide("erase", "town", "alice", "--store", STORE).code == 0
     assert files_with("alice") == set()
 

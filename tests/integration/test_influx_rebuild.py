@@ -136,6 +136,36 @@ def test_what_was_projected_is_not_again_unless_all_is_asked_for(graphtide: Run,
         assert first.snapshots("toy").digest() == second.snapshots("toy").digest()
 
 
+def test_two_stores_do_not_overwrite_each_other(graphtide: Run, record: str, settings: str, tmp_path: Path) -> None:
+    ran(graphtide("store", "project", "--store", record))
+    other = f"sqlite:///{tmp_path / 'other.db'}"
+    with open_writer(other) as writer:
+        fill(writer, some_snapshots("toy", 20, seed=9), late=0)
+    said = graphtide("store", "project", "--store", other)
+    assert said.code == 1
+    assert "a graph 'toy' of another store of record" in said.err
+    assert "store project --all" in said.err
+    with open_reader(record) as first, open_reader(settings) as second:
+        assert first.snapshots("toy").digest() == second.snapshots("toy").digest()
+    # A copy is the same store.
+    copied = f"sqlite:///{tmp_path / 'copied.db'}"
+    ran(graphtide("store", "copy", record, copied))
+    ran(graphtide("store", "project", "--store", copied))
+    ran(graphtide("store", "project", "--all", "--store", other))
+    with open_reader(other) as first, open_reader(settings) as second:
+        assert first.snapshots("toy").digest() == second.snapshots("toy").digest()
+    assert graphtide("store", "project", "--all", "--store", record).code == 0
+
+
+def test_another_bucket_gets_everything(
+    graphtide: Run, record: str, settings: str, influxdb: InfluxDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "250 snapshots written" in graphtide("store", "project", "--store", record).err
+    # The same server by another name stands for another one.
+    monkeypatch.setenv("GRAPHTIDE_INFLUXDB__URL", influxdb.url.replace("127.0.0.1", "localhost"))
+    assert "250 snapshots written" in graphtide("store", "project", "--store", record).err
+
+
 def test_a_projection_is_switched_off(graphtide: Run, record: str) -> None:
     with open_writer(record) as writer, writer.transaction():
         writer.enable_projection(PROJECTION)
@@ -153,7 +183,7 @@ def test_a_projection_is_switched_off(graphtide: Run, record: str) -> None:
 def test_the_password_of_a_store_is_not_shown(graphtide: Run, record: str, postgres_url: str) -> None:
     ran(graphtide("store", "project", "--store", record))
     secret = postgres_url.replace("graphtide@", "graphtide:hush@")
-    said = [graphtide("store", "rebuild", "--store", secret), graphtide("store", "project", "--store", secret)]
+    said = [graphtide("store", "rebuild", "--store", secret), graphtide("store", "project", "--all", "--store", secret)]
     for each in said:
         ran(each)
         assert postgres_url.replace("graphtide@", "") in each.err

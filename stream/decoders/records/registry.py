@@ -21,7 +21,11 @@ _UNKNOWN_FOR_S = 60.0
 
 
 class UnknownSchemaError(ValueError):
-    """The registry does not know the id; the record is at fault."""
+    """The registry does not know the id, or not all that its schema refers to; the record is at fault."""
+
+
+class RegistryAwayError(InputError):
+    """The registry does not answer now, or says that it cannot; a later try may succeed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +50,9 @@ class SchemaSource(Protocol):
         """Return a schema.
 
         Raises:
-            UnknownSchemaError: there is none of that id.
-            InputError: it cannot be told now.
+            UnknownSchemaError: there is none of that id, or it is not whole.
+            RegistryAwayError: it cannot be told now.
+            InputError: it cannot be told however often it is asked.
         """
         ...
 
@@ -86,38 +91,48 @@ class SchemaRegistry:
         self._clock_s = clock_s
         self._sleep = sleep
         self._known: dict[int, Schema] = {}
-        self._unknown: dict[int, float] = {}
+        # Until when, and why.
+        self._unknown: dict[int, tuple[float, str]] = {}
 
     def schema(self, schema_id: int) -> Schema:
         """Return a schema; see `SchemaSource`."""
         known = self._known.get(schema_id)
         if known is not None:
             return known
-        if self._clock_s() < self._unknown.get(schema_id, float("-inf")):
-            raise UnknownSchemaError(f"the registry knows no schema {schema_id}")
-        found = self._get(f"/schemas/ids/{schema_id}")
-        if found is None:
+        until_s, reason = self._unknown.get(schema_id, (float("-inf"), ""))
+        if self._clock_s() < until_s:
+            raise UnknownSchemaError(reason)
+        try:
+            schema = self._known[schema_id] = self._asked(schema_id)
+        except UnknownSchemaError as error:
             if len(self._unknown) >= _UNKNOWN_KEPT:
                 self._unknown.clear()
-            self._unknown[schema_id] = self._clock_s() + _UNKNOWN_FOR_S
-            raise UnknownSchemaError(f"the registry knows no schema {schema_id}")
-        schema = self._known[schema_id] = self._schema(found, set())
+            self._unknown[schema_id] = self._clock_s() + _UNKNOWN_FOR_S, str(error)
+            raise
         return schema
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
 
-    def _schema(self, found: dict[str, Any], above: set[tuple[str, str]]) -> Schema:
+    def _asked(self, schema_id: int) -> Schema:
+        found = self._get(f"/schemas/ids/{schema_id}")
+        if found is None:
+            raise UnknownSchemaError(f"the registry knows no schema {schema_id}")
+        return self._schema(found, schema_id, set())
+
+    def _schema(self, found: dict[str, Any], schema_id: int, above: set[tuple[str, str]]) -> Schema:
         references = []
         for each in found.get("references") or ():
             subject, version = str(each.get("subject")), str(each.get("version"))
             if (subject, version) in above:
-                raise self._failure(f"the schema {subject} version {version} refers to itself")
+                raise UnknownSchemaError(f"schema {schema_id}: {subject} version {version} refers to itself")
             referred = self._get(f"/subjects/{quote(subject, safe='')}/versions/{quote(version, safe='')}")
             if referred is None:
-                raise self._failure(f"it lacks the schema {subject} version {version} that another refers to")
-            references.append(self._schema(referred, above | {(subject, version)}))
+                raise UnknownSchemaError(
+                    f"schema {schema_id}: the registry lacks {subject} version {version}, which it refers to"
+                )
+            references.append(self._schema(referred, schema_id, above | {(subject, version)}))
         return Schema(str(found.get("schemaType") or "AVRO").upper(), found["schema"], tuple(references))
 
     def _get(self, path: str) -> dict[str, Any] | None:
@@ -139,7 +154,7 @@ class SchemaRegistry:
             if answer.status_code == httpx.codes.OK:
                 return self._body(answer)
             reason = f"HTTP {answer.status_code}"
-        raise self._failure(reason)
+        raise RegistryAwayError(self._failed(reason), fix=_FIX)
 
     def _check_not_found(self, answer: httpx.Response) -> None:
         """Tell a schema that does not exist from an address that is no registry: a registry says so in JSON."""
@@ -160,7 +175,10 @@ class SchemaRegistry:
         return body
 
     def _failure(self, reason: str) -> InputError:
-        return InputError(f"the schema registry {self.shown_url} cannot be asked: {reason}", fix=_FIX)
+        return InputError(self._failed(reason), fix=_FIX)
+
+    def _failed(self, reason: str) -> str:
+        return f"the schema registry {self.shown_url} cannot be asked: {reason}"
 
 
 _FIX = "check [schema_registry] url, user and password_file, and that the registry runs; nothing was skipped"

@@ -1,6 +1,8 @@
-"""Asking brokers that may be down, until they answer."""
+"""Asking brokers and a schema registry that may be down, until they answer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from itertools import chain
 from typing import TypeVar
 
 from tenacity import (
@@ -13,10 +15,13 @@ from tenacity import (
 )
 
 from infra.errors import InputError
+from stream.decoders.records.registry import RegistryAwayError
 from stream.sources.kafka.client import UnavailableError
 
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 5.0
+# Records that were decoded ahead may have failed before those before them had the registry back.
+_SAID_AT = 2
 
 Answer = TypeVar("Answer")
 
@@ -55,3 +60,37 @@ def ask_patiently(
             f"Kafka at {where} has not answered for {timeout_s:g} s: {error}",
             fix="check --bootstrap-servers, that the brokers run, and security.protocol in [kafka.options]",
         ) from None
+
+
+def decoded_patiently(
+    first: Future[Answer], again: Callable[[], Future[Answer]], *, say: Callable[[str], None]
+) -> Answer:
+    """Return what becomes of records, however long the schema registry that they need is away.
+
+    The caller's thread waits, so that it can be interrupted.
+
+    Args:
+        first: the records while they are decoded.
+        again: has them decoded anew.
+        say: tells the user once that the registry is away, and once that it is back.
+
+    Raises:
+        InputError: another try would end alike.
+    """
+
+    def before_sleep(state: RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome is not None else None
+        if state.attempt_number == _SAID_AT and isinstance(error, RegistryAwayError):
+            say(f"{error.message}; trying again until it answers, nothing is lost")
+
+    futures: Iterator[Future[Answer]] = chain((first,), iter(again, None))
+    attempts = Retrying(
+        retry=retry_if_exception_type(RegistryAwayError),
+        wait=wait_exponential_jitter(multiplier=FIRST_BACKOFF_S, max=LONGEST_BACKOFF_S),
+        before_sleep=before_sleep,
+        reraise=True,
+    )
+    answer = attempts(lambda: next(futures).result())
+    if attempts.statistics["attempt_number"] > _SAID_AT:
+        say("the schema registry answers again")
+    return answer

@@ -21,7 +21,7 @@ from stream.sources.kafka.client import (
     UnavailableError,
 )
 from stream.sources.kafka.decoding import BatchDecoder, in_partitions
-from stream.sources.kafka.patience import ask_patiently
+from stream.sources.kafka.patience import ask_patiently, decoded_patiently
 from stream.sources.kafka.plan import KafkaOptions
 from stream.sources.kafka.reading import KafkaStatus, PartitionStatus, Reading, newly_idle, stalled
 from stream.sources.kafka.topics import (
@@ -52,11 +52,13 @@ class _Coming:
 
     Attributes:
         batch: of the partitions that records came from.
+        again: has it decoded anew.
         others: partitions that moved or became idle without records, with their positions and whether they are idle.
         offsets: where the partitions go on after it.
     """
 
     batch: Future[PartitionedBatch]
+    again: Callable[[], Future[PartitionedBatch]]
     others: tuple[tuple[str, Position, bool], ...]
     offsets: Mapping[Partition, int]
 
@@ -279,13 +281,17 @@ class KafkaSource:
         for partition, offset in polled.moved.items():
             self._move(partition, offset)
         positions = {chunk.partition: self._readings[chunk.partition].position() for chunk in taken}
-        batch = thread.submit(self._decoder.decode, taken, positions)
+
+        def decode() -> Future[PartitionedBatch]:
+            return thread.submit(self._decoder.decode, taken, positions)
+
+        batch = decode()
         others = []
         for partition, reading in self._readings.items():
             if reading.unsaid and partition not in positions:
                 others.append((str(partition), reading.position(), reading.idle))
             reading.unsaid = False
-        return _Coming(batch, tuple(others), {each.partition: each.offset for each in self._readings.values()})
+        return _Coming(batch, decode, tuple(others), {each.partition: each.offset for each in self._readings.values()})
 
     def _new_of(self, chunk: Chunk) -> Chunk | None:
         """Return the records of a chunk that are to be read; a client may bring some that were asked for before."""
@@ -310,7 +316,7 @@ class KafkaSource:
         """Yield what waits, and wait for nothing any more."""
         while waiting:
             coming = waiting.pop()
-            batch = coming.batch.result()
+            batch = self._decoded(coming)
             at = len(batch.events)
             others = [Part(name, at, at, position, idle=idle) for name, position, idle in coming.others]
             left_s = time.monotonic()
@@ -318,6 +324,16 @@ class KafkaSource:
             self._away_s += time.monotonic() - left_s
             self._committed = coming.offsets
             self._commit()
+
+    def _decoded(self, coming: _Coming) -> PartitionedBatch:
+        """Return a decoded batch; where the source is followed, wait for a schema registry as for brokers."""
+        if not self._options.follow:
+            return coming.batch.result()
+        began_s = time.monotonic()
+        try:
+            return decoded_patiently(coming.batch, coming.again, say=self._say)
+        finally:
+            self._away_s += time.monotonic() - began_s
 
     def _commit(self, *, now: bool = False) -> None:
         """Tell the group how far was committed to the store, for tools that show lag."""

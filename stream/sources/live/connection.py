@@ -12,6 +12,8 @@ from infra.errors import InputError, UsageError
 
 # The server says when to come back; more than a day is a mistake, or as good as never.
 MAX_RETRY_AFTER_S = 86_400.0
+# What is kept of a message that is too long, to show it.
+BEGINNING_BYTES = 800
 # Answers that a later try can change, beside all 5xx.
 _PASSING = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
 _NO_ACCESS = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
@@ -26,12 +28,14 @@ class Message:
         event: the name of the event, "" for none.
         id: what server-sent events resume after, "" for none.
         retry_s: how long the server wants to be left alone before the next connection, None if it did not say.
+        too_long: the beginning of a payload that is longer than may be, as far as it is known; `value` is None then.
     """
 
     value: bytes | None = None
     event: str = ""
     id: str = ""
     retry_s: float | None = None
+    too_long: bytes | None = None
 
 
 class DroppedError(Exception):
@@ -49,10 +53,14 @@ class DroppedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to connect and with which headers; the URL may hold a cursor, the headers may hold a secret."""
+    """Where to connect and with which headers; the URL may hold a cursor, the headers may hold a secret.
+
+    `bounded` says that the URL asks the server to leave out messages that are longer than may be.
+    """
 
     url: str
     headers: Mapping[str, str]
+    bounded: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +70,7 @@ class Limits:
     Attributes:
         connect_timeout_s: for the connection and the answer to it.
         read_timeout_s: of silence, heartbeats included, after which it counts as lost.
-        max_message_bytes: a longer message ends the reading with an error, so that memory stays bounded.
+        max_message_bytes: the payload of a longer message is dropped, so that memory stays bounded.
     """
 
     connect_timeout_s: float = 10.0

@@ -16,6 +16,8 @@ from stream.sources.live.track import field, gap_note
 
 _NAME = "jetstream"
 _COLLECTIONS = "wantedCollections"
+# The server leaves out messages that are longer.
+_MAX_BYTES = "maxMessageSizeBytes"
 
 
 class _Commit(msgspec.Struct):
@@ -47,6 +49,8 @@ class JetstreamTrack:
         user_agent: who is asking.
         overlap_us: how far before the cursor reading begins.
         remember: how many messages are told from repeated ones.
+        max_message_bytes: once a message was longer, the server is asked to leave out such ones: where one stands is
+            not known, so that no cursor leads past it alone.
         position: where to go on; None for the messages that come from now on.
     """
 
@@ -58,6 +62,7 @@ class JetstreamTrack:
         user_agent: str,
         overlap_us: int,
         remember: int,
+        max_message_bytes: int,
         position: Position | None,
     ) -> None:
         parts = urlsplit(url)
@@ -68,6 +73,8 @@ class JetstreamTrack:
         self._query = query
         self._user_agent = user_agent
         self._overlap_us = overlap_us
+        self._max_message_bytes = max_message_bytes
+        self._is_bounded = False
         # The latest time seen, and the one up to which all messages were seen and may be forgotten.
         self._time_us = self._floor_us = -1
         self._recent = Recent(remember)
@@ -84,10 +91,13 @@ class JetstreamTrack:
     def address(self) -> Address:
         """Return the server, to go on a little before the latest time; see `Track`."""
         query = list(self._query)
+        if self._is_bounded:
+            query = [(key, value) for key, value in query if key != _MAX_BYTES]
+            query.append((_MAX_BYTES, str(self._max_message_bytes)))
         if self._time_us >= 0:
             query.append(("cursor", str(max(self._time_us - self._overlap_us, self._forgotten_us() + 1))))
         url = urlunsplit(self._parts._replace(query=urlencode(query)))
-        return Address(url, {"User-Agent": self._user_agent})
+        return Address(url, {"User-Agent": self._user_agent}, bounded=self._is_bounded)
 
     def connected(self, now_us: int) -> None:
         """Expect repeated messages; see `Track`."""
@@ -98,6 +108,7 @@ class JetstreamTrack:
     def is_new(self, message: Message, now_us: int) -> bool:
         """Tell whether a message is new, by what it says of itself; see `Track`."""
         del now_us
+        self._is_bounded |= message.too_long is not None
         if message.value is None:
             return False
         head = _head(message.value)

@@ -62,7 +62,11 @@ def open_live(
         _SERVICES[name](settings, url, environment),
         decoding,
         decoder,
-        pace=Pace(flush_interval_s=settings.flush_interval_s, batch_messages=settings.batch_messages),
+        pace=Pace(
+            flush_interval_s=settings.flush_interval_s,
+            batch_messages=settings.batch_messages,
+            max_message_bytes=settings.max_message_bytes,
+        ),
         backoff=Backoff(
             min_s=settings.backoff_min_s, max_s=settings.backoff_max_s, give_up_after_s=settings.give_up_after_s
         ),
@@ -95,9 +99,11 @@ def _jetstream(settings: LiveSettings, url: str | None, environment: Mapping[str
             user_agent=settings.user_agent,
             overlap_us=int(settings.overlap_s * SECOND_US),
             remember=settings.remember_messages,
+            max_message_bytes=settings.max_message_bytes,
             position=position,
         ),
         connect=lambda to: WebSocketConnection(to, _limits(settings)),
+        leaves_out=True,
     )
 
 

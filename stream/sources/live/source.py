@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from infra.errors import GraphtideError, InputError
 from stream.decoders.builder import DecodeOptions
-from stream.decoders.records.base import Record, RecordDecoder
+from stream.decoders.records.base import VALUE_STAGE, Record, RecordDecoder
 from stream.events import EventBatch, Interner, Reject, shown
 from stream.sources.base import Position, SourceBatch
 from stream.sources.live.connection import Address, Connection, Message, shown_url
@@ -27,12 +27,14 @@ class Service:
         url: where it is, without a secret.
         track: makes the track from the position to go on at.
         connect: makes a connection.
+        leaves_out: after a message that is too long, the server is asked to leave out such ones.
     """
 
     name: str
     url: str
     track: Callable[[Position | None], Track]
     connect: Callable[[Address], Connection]
+    leaves_out: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,11 +45,13 @@ class Pace:
         flush_interval_s: a batch is handed over this often, also an empty one, so that steps close in quiet times.
         batch_messages: most messages of a batch.
         max_names: names that are kept before the source begins to collect anew, so that memory stays bounded.
+        max_message_bytes: what the connection takes, to be told of messages that are longer.
     """
 
     flush_interval_s: float = 1.0
     batch_messages: int = 5000
     max_names: int = 1_000_000
+    max_message_bytes: int = 8 << 20
 
 
 class LiveSource:
@@ -107,18 +111,21 @@ class LiveSource:
         failure: GraphtideError | None = None
         with Feed(lambda: self._service.connect(track.address()), self._backoff) as feed:
             while failure is None and not self._stop():
-                records, failure = self._collect(feed, track, number)
+                records, too_long, failure = self._collect(feed, track, number)
                 number += len(records)
                 if len(interner) > self._pace.max_names:
                     interner = Interner()
                     decoder = self._make_decoder(interner)
-                yield self._batch(records, decoder, interner, {**track.position(), "number": number})
+                yield self._batch(records, too_long, decoder, interner, {**track.position(), "number": number})
         if failure is not None:
             raise failure
 
-    def _collect(self, feed: Feed, track: Track, number: int) -> tuple[list[Record], GraphtideError | None]:
-        """Return the new messages of one interval as records, and what ended the stream for good."""
+    def _collect(
+        self, feed: Feed, track: Track, number: int
+    ) -> tuple[list[Record], list[Reject], GraphtideError | None]:
+        """Return the new messages of one interval, those that are too long, and what ended the stream for good."""
         records: list[Record] = []
+        too_long: list[Reject] = []
         until_s = time.monotonic() + self._pace.flush_interval_s
         while len(records) < self._pace.batch_messages and not self._stop():
             left_s = until_s - time.monotonic()
@@ -127,7 +134,7 @@ class LiveSource:
             try:
                 message = feed.next(min(left_s, _POLL_S))
             except GraphtideError as error:
-                return records, error  # what came before is handed over first
+                return records, too_long, error  # what came before is handed over first
             if message is None:
                 continue
             now_us = self._now_us()
@@ -136,22 +143,44 @@ class LiveSource:
             elif track.is_new(message, now_us):
                 records.append(self._record(message, number + len(records), now_us))
                 feed.went_on()
-        return records, None
+            if message.too_long is not None:
+                too_long.append(self._too_long(message.too_long, number + len(records)))
+        return records, too_long, None
 
     def _record(self, message: Message, number: int, now_us: int) -> Record:
         headers = (("event", message.event.encode()),) if message.event else ()
         return Record(message.value, headers=headers, topic=self._service.name, offset=number, ts_us=now_us)
 
     def _batch(
-        self, records: list[Record], decoder: RecordDecoder, interner: Interner, position: Position
+        self,
+        records: list[Record],
+        too_long: list[Reject],
+        decoder: RecordDecoder,
+        interner: Interner,
+        position: Position,
     ) -> SourceBatch:
+        if too_long and self._decoding.strict:
+            raise _strict_error(too_long[0])
         if not records:
-            return SourceBatch(EventBatch.from_events((), interner), position)
+            return SourceBatch(EventBatch.from_events((), interner), position, too_long, len(too_long))
         decoded = decoder.decode(records)
         rejects = [self._reject(records[bad.record], bad.reason, bad.stage) for bad in decoded.bad]
         if rejects and self._decoding.strict:
             raise _strict_error(rejects[0])
-        return SourceBatch(decoded.events, position, rejects, len(rejects))
+        rejects += too_long
+
+        def letter(row: int, reason: str, stage: str) -> Reject:
+            return self._reject(records[int(decoded.record[row])], reason, stage)
+
+        return SourceBatch(decoded.events, position, rejects, len(rejects), letter=letter)
+
+    def _too_long(self, beginning: bytes, number: int) -> Reject:
+        """Return the reject of a message of which no more than its beginning was kept."""
+        reason = f"longer than [live] max_message_bytes, {self._pace.max_message_bytes:,} bytes"
+        if self._service.leaves_out:
+            reason += "; the server is asked to leave out such messages from now on"
+        place = f"{shown_url(self._service.url)}, before message {number}"
+        return Reject(place, beginning.decode("utf-8", "backslashreplace")[:_SHOWN_CHARS], reason, VALUE_STAGE)
 
     def _reject(self, record: Record, reason: str, stage: str) -> Reject:
         value = (record.value or b"").decode("utf-8", "backslashreplace")

@@ -7,14 +7,12 @@ from contextlib import suppress
 from typing import Any
 
 import httpx
-from httpx_sse import SSEError, connect_sse
 
 from infra.errors import InputError
-from stream.sources.live.connection import Address, DroppedError, Limits, Message, refusal, shown_url, too_long
+from stream.sources.live.connection import Address, DroppedError, Limits, Message, refusal, shown_url
+from stream.sources.live.events import EventParser
 
-# A blank line ends an event; a stream may end its lines in any of three ways.
-_ENDS = (b"\n\n", b"\r\r", b"\r\n\r\n")
-_LONGEST_END = 4
+_MEDIA_TYPE = "text/event-stream"
 
 
 class SseConnection:
@@ -34,36 +32,26 @@ class SseConnection:
         """Yield the events of the stream; see `Connection`."""
         url, where = self._address.url, shown_url(self._address.url)
         # An id that the server gave may hold any character; packed streams come in lumps, and hide where events end.
-        headers = {name: value.encode() for name, value in self._address.headers.items()}
-        headers["Accept-Encoding"] = b"identity"
+        headers = {name.encode(): value.encode() for name, value in self._address.headers.items()}
+        headers |= {b"Accept": _MEDIA_TYPE.encode(), b"Cache-Control": b"no-store", b"Accept-Encoding": b"identity"}
         timeout = httpx.Timeout(self._limits.connect_timeout_s, read=self._limits.read_timeout_s)
         try:
             with (
                 httpx.Client(timeout=timeout, follow_redirects=True) as client,
-                connect_sse(client, "GET", url, headers=headers) as source,
+                client.stream("GET", url, headers=headers) as response,
             ):
-                response = source.response
                 if response.status_code != httpx.codes.OK:
                     raise refusal(response.status_code, response.headers, url)
                 self._network = response.extensions.get("network_stream")
-                if "content-encoding" not in response.headers:
-                    response.stream = _Bounded(response.stream, url, self._limits.max_message_bytes)
                 yield Message()
-                for event in source.iter_sse():
-                    value = event.data.encode()
-                    if len(value) > self._limits.max_message_bytes:
-                        raise too_long(url, self._limits.max_message_bytes)
-                    yield Message(
-                        value=value or None,
-                        event=event.event if event.event != "message" else "",
-                        id=event.id,
-                        retry_s=None if event.retry is None else max(event.retry, 0) / 1000,
+                if _MEDIA_TYPE not in response.headers.get("content-type", ""):
+                    raise InputError(
+                        f"{where} sends no server-sent events",
+                        fix=f"check the address: --url; a streaming address answers with {_MEDIA_TYPE}",
                     )
-        except SSEError:
-            raise InputError(
-                f"{where} sends no server-sent events",
-                fix="check the address: --url; a streaming address answers with text/event-stream",
-            ) from None
+                parser = EventParser(self._limits.max_message_bytes)
+                for block in response.iter_bytes():
+                    yield from parser.feed(block)
         except httpx.ReadTimeout:
             raise DroppedError(f"{where} was silent for {self._limits.read_timeout_s:g} s") from None
         except httpx.TimeoutException:
@@ -100,27 +88,3 @@ def untrusted(where: str) -> InputError:
         f"the certificate of {where} is not trusted",
         fix="check the address; SSL_CERT_FILE in the environment names the certificates of a private authority",
     )
-
-
-class _Bounded(httpx.SyncByteStream):
-    """The body of a response, of which no event may be longer than a limit: the parser keeps all of an unended one."""
-
-    def __init__(self, inner: Any, url: str, max_bytes: int) -> None:
-        self._inner = inner
-        self._url = url
-        self._max_bytes = max_bytes
-
-    def __iter__(self) -> Iterator[bytes]:
-        unended, tail = 0, b""
-        for block in self._inner:
-            seen = tail + block
-            end = max(seen.rfind(mark) + len(mark) if mark in seen else 0 for mark in _ENDS)
-            unended = len(seen) - end if end > len(tail) else unended + len(block)
-            if unended > self._max_bytes:
-                raise too_long(self._url, self._max_bytes)
-            tail = seen[-_LONGEST_END + 1 :]
-            yield block
-
-    def close(self) -> None:
-        """Close the response."""
-        self._inner.close()

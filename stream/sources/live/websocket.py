@@ -46,14 +46,23 @@ class WebSocketConnection:
             ) as self._socket:
                 yield Message()
                 while True:
-                    yield self._next(self._socket)
+                    try:
+                        message = self._next(self._socket)
+                    except ConnectionClosed as error:
+                        # The library closes with this code where a message is longer than we take. If the server
+                        # was asked to leave such ones out, each try would end here.
+                        if not _is_too_long(error) or self._address.bounded:
+                            raise
+                        message = Message(too_long=b"")
+                    yield message
+                    if message.too_long is not None:
+                        raise DroppedError(f"{where} sent a message of more than {limits.max_message_bytes:,} bytes")
         except InvalidStatus as error:
             raise refusal(error.response.status_code, error.response.headers, url) from None
         except InvalidURI:
             raise InputError(f"{where} is no address of a WebSocket", fix="check the address: --url") from None
         except ConnectionClosed as error:
-            # The library closes with this code where a message is longer than we take; each try would end there.
-            if error.sent is not None and error.sent.code == CloseCode.MESSAGE_TOO_BIG:
+            if _is_too_long(error):
                 raise too_long(url, limits.max_message_bytes) from None
             said = error.rcvd
             why = f"closed the connection ({said.code} {said.reason})".strip() if said else "dropped the connection"
@@ -83,3 +92,7 @@ class WebSocketConnection:
                     raise DroppedError(f"{where} was silent for {self._limits.read_timeout_s:g} s") from None
             else:
                 return Message(value=text.encode() if isinstance(text, str) else text)
+
+
+def _is_too_long(error: ConnectionClosed) -> bool:
+    return error.sent is not None and error.sent.code == CloseCode.MESSAGE_TOO_BIG

@@ -1,5 +1,6 @@
 """Where an InfluxDB is: its URL, organisation and bucket, and the token that is never shown."""
 
+import hashlib
 import os
 from dataclasses import dataclass, field
 from urllib.parse import quote, unquote, urlsplit
@@ -44,6 +45,12 @@ class InfluxAddress:
     def place(self) -> str:
         """The bucket as messages name it, without the token."""
         return f"bucket {self.bucket!r} of InfluxDB at {self.url}"
+
+    @property
+    def key(self) -> str:
+        """A digest that tells this bucket from others, without the token."""
+        parts = (self.url.rstrip("/"), self.org, self.bucket)
+        return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
     @property
     def store_url(self) -> str:

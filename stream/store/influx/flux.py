@@ -9,7 +9,7 @@ from pyarrow import csv
 from infra.errors import StoreError
 from infra.schema import METRIC_INDEX, METRICS, SCHEMA_VERSION, Kind
 from infra.steps import WEEK_US, format_duration
-from stream.store.influx.points import FACT_FIELDS, GRAPHS, GRAPHS_TIME_US, SNAPSHOTS, tag_of_graph
+from stream.store.influx.points import FACT_FIELDS, GRAPHS, GRAPHS_TIME_US, SNAPSHOTS, STORES, tag_of_graph
 
 # Weeks begin on Mondays: the first step of all can begin up to a week before the epoch.
 FIRST_TIME_US = -WEEK_US
@@ -32,6 +32,18 @@ def facts_query(bucket: str, graph: str | None = None) -> str:
         f' |> filter(fn: (r) => r._measurement == {quoted(GRAPHS)} and r.schema == "{SCHEMA_VERSION}"{wanted})'
         ' |> pivot(rowKey: ["_time"], columnKey: ["_field"], valueColumn: "_value")'
         f" |> keep(columns: [{', '.join(map(quoted, ('graph', *FACT_FIELDS)))}])"
+        " |> group()"
+    )
+
+
+def claims_query(bucket: str) -> str:
+    """Return the query of which store writes which graph."""
+    return (
+        f"from(bucket: {quoted(bucket)})"
+        f" |> range({_range(GRAPHS_TIME_US, GRAPHS_TIME_US + 1)})"
+        f' |> filter(fn: (r) => r._measurement == {quoted(STORES)} and r.schema == "{SCHEMA_VERSION}"'
+        ' and r._field == "store")'
+        ' |> keep(columns: ["graph", "_value"])'
         " |> group()"
     )
 
@@ -67,6 +79,15 @@ def parse_facts(body: bytes) -> pa.Table:
         StoreError: the answer is an error, or not what was asked for.
     """
     return _parse(body, {"graph": pa.string(), **{name: pa.int64() for name in FACT_FIELDS}})
+
+
+def parse_claims(body: bytes) -> pa.Table:
+    """Return the columns `graph` (the tag) and `_value` (the identity of a store) of an answer to `claims_query`.
+
+    Raises:
+        StoreError: the answer is an error, or not what was asked for.
+    """
+    return _parse(body, {"graph": pa.string(), "_value": pa.string()})
 
 
 def parse_snapshots(body: bytes, metrics: Sequence[str]) -> pa.Table:

@@ -21,6 +21,9 @@ SNAPSHOTS = "graphtide_snapshots"
 # One point a graph, at the epoch; tags graph and schema; what cannot be told from the snapshots alone.
 GRAPHS = "graphtide_graphs"
 GRAPHS_TIME_US = 0
+# One point a graph beside it, written before all others: the identity of the store of record that writes the graph.
+# A measurement of its own, so that readers find no graph whose facts are not there yet.
+STORES = "graphtide_stores"
 # Stands for a time that is not there yet: a field that is left out would keep its old value.
 NO_TIME_US = -(2**62)
 # The largest count that a float64, which is what readers get, holds exactly.
@@ -82,6 +85,11 @@ def facts_line(info: GraphInfo) -> str:
     facts = ((name, getattr(info, name)) for name in FACT_FIELDS)
     written = ",".join(f"{name}={NO_TIME_US if value is None else value}i" for name, value in facts)
     return f"{GRAPHS},graph={_tag(info.name)},schema={SCHEMA_VERSION} {written} {GRAPHS_TIME_US}"
+
+
+def claim_line(graph: str, store_id: str) -> str:
+    """Return the line that says which store of record writes a graph; its time is in microseconds."""
+    return f'{STORES},graph={_tag(graph)},schema={SCHEMA_VERSION} store="{store_id}" {GRAPHS_TIME_US}'
 
 
 def info_of_facts(tag: str, facts: Mapping[str, int]) -> GraphInfo:

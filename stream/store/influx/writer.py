@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import Self
+from typing import Self, TypeVar
 
 from tenacity import (
     RetryCallState,
@@ -22,6 +22,7 @@ from stream.store.influx.unavailable import UnavailableError
 _FIRST_WAIT_S = 0.25
 
 OnTry = Callable[[StoreError | None], None]
+Answer = TypeVar("Answer")
 
 
 class StoppedError(Exception):
@@ -63,6 +64,15 @@ class InfluxWriter:
             written += len(batch)
         return written
 
+    def ask(self, flux: str) -> bytes:
+        """Return the answer to a query as CSV; wait and try again as `write` does.
+
+        Raises:
+            StoppedError: the stop event was set before there was one.
+            StoreError: InfluxDB refuses the query.
+        """
+        return self._patiently(lambda: self._connection.query(flux))
+
     def close(self) -> None:
         """Release the connection."""
         self._connection.close()
@@ -84,6 +94,14 @@ class InfluxWriter:
             self._write_batch(batch[middle:])
 
     def _send(self, body: bytes) -> None:
+        self._may_go_on = False
+        self._patiently(lambda: self._connection.write(body))
+        # A server that hung and came back works on all that it was sent meanwhile, in any order. Newer revisions of the
+        # same points wait, so that an older try of these cannot come after them.
+        if self._may_go_on:
+            self._stop.wait(self._address.settle_s)
+
+    def _patiently(self, call: Callable[[], Answer]) -> Answer:
         exponential = wait_random_exponential(multiplier=_FIRST_WAIT_S, max=self._address.max_wait_s)
 
         def wait_s(state: RetryCallState) -> float:
@@ -98,26 +116,23 @@ class InfluxWriter:
             sleep=sleep_using_event(self._stop),
             reraise=True,
         )
-        self._may_go_on = False
         try:
-            retrying(self._once, body)
+            answer: Answer = retrying(self._once, call)
         except UnavailableError:
             raise StoppedError from None
-        # A server that hung and came back works on all that it was sent meanwhile, in any order. Newer revisions of the
-        # same points wait, so that an older try of these cannot come after them.
-        if self._may_go_on:
-            self._stop.wait(self._address.settle_s)
+        return answer
 
-    def _once(self, body: bytes) -> None:
+    def _once(self, call: Callable[[], Answer]) -> Answer:
         if self._stop.is_set():
             raise StoppedError
         try:
-            self._connection.write(body)
+            answer = call()
         except StoreError as error:
             self._may_go_on |= isinstance(error, UnavailableError) and error.may_go_on
             self._note(error)
             raise
         self._note(None)
+        return answer
 
     def _note(self, error: StoreError | None) -> None:
         if self._on_try is not None:

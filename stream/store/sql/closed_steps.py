@@ -11,6 +11,7 @@ from stream.store.edge_blobs import EdgeBlobs
 from stream.store.outbox import CHANGE_STEPS
 from stream.store.records import EdgeRows, GraphState
 from stream.store.sql.database import Column, Database, Part
+from stream.store.sql.marks import PROJECTIONS, is_mark, new_store_mark, place_mark, store_id_of
 from stream.store.sql.open_steps import damaged, step_runs
 from stream.store.writer import Closed
 
@@ -20,6 +21,9 @@ CLOSED_FROM = (
 )
 EDGES_OF_STEPS = "SELECT step_start_us, edges FROM step_edges WHERE graph_id = ? AND step_start_us {keys}"
 NOTE = "INSERT INTO outbox (projection, graph_id, first_step_us, last_step_us) VALUES (?, ?, ?, ?)"
+_ENABLE = "INSERT INTO projections (name) VALUES (?) ON CONFLICT DO NOTHING RETURNING name"
+_DISABLE = "DELETE FROM projections WHERE name = ?"
+_FORGET = "DELETE FROM outbox WHERE projection = ?"
 _IS_SHARE = tuple((metric.name, metric.kind is Kind.SHARE) for metric in METRICS)
 EDGES_BEFORE = "DELETE FROM step_edges WHERE graph_id = ? AND step_start_us < ?"
 
@@ -119,12 +123,15 @@ class ClosedSteps(Part):
         self.database.fetch("UPDATE graphs SET edges_from_us = ? WHERE id = ?", (edges_before_us, graph.id))
         graph.edges_from_us = edges_before_us
 
-    def enable_projection(self, name: str) -> None:
-        """Note changes for a projection from now on, and all snapshots that are there already; no change if it is."""
+    def enable_projection(self, name: str, place: str = "") -> None:
+        """Note changes for a projection from now on, and all snapshots that are there already; see `Projections`."""
         execute = self.database.fetch
         # Otherwise what another process is just committing would be neither noted by it nor found here.
         self.database.lock_snapshots()
-        if not execute("INSERT INTO projections (name) VALUES (?) ON CONFLICT DO NOTHING RETURNING name", (name,)):
+        if place and self._settle_place(name, place):
+            execute(_DISABLE, (name,))
+            execute(_FORGET, (name,))
+        if not execute(_ENABLE, (name,)):
             return
         self._projections = None
         for graph_id, step_us, first_us, next_us in execute(
@@ -137,8 +144,8 @@ class ClosedSteps(Part):
     def disable_projection(self, name: str) -> None:
         """Note no more changes for a projection, and forget those that wait."""
         self.database.lock_snapshots()
-        self.database.fetch("DELETE FROM projections WHERE name = ?", (name,))
-        self.database.fetch("DELETE FROM outbox WHERE projection = ?", (name,))
+        self.database.fetch(_DISABLE, (name,))
+        self.database.fetch(_FORGET, (name,))
         self._projections = None
 
     def projected(self, name: str, numbers: Sequence[int]) -> None:
@@ -146,11 +153,26 @@ class ClosedSteps(Part):
         for number in numbers:
             self.database.fetch("DELETE FROM outbox WHERE id = ? AND projection = ?", (number, name))
 
+    def _settle_place(self, name: str, place: str) -> bool:
+        """Remember where a projection writes to, and who this store is; return whether it wrote to another place."""
+        names = self._projection_names()
+        now = place_mark(name, place)
+        # A store of an older version says nothing of the place: it stays what it is.
+        others = [each for each in names if each.startswith(place_mark(name)) and each != now]
+        for each in others:
+            self.database.fetch(_DISABLE, (each,))
+        for each in (now, *(() if store_id_of(names) else (new_store_mark(),))):
+            self.database.fetch(_ENABLE, (each,))
+        return bool(others)
+
+    def _projection_names(self) -> list[str]:
+        return [name for (name,) in self.database.fetch(PROJECTIONS)]
+
     def _note(self, graph_id: IntArray, step_start_us: IntArray) -> None:
         """Note the snapshots [n] that were just written for every enabled projection."""
         # Asked after they were written: who enables a projection waits for that, or is waited for.
         if self._projections is None or not self.database.exclusive:
-            self._projections = [name for (name,) in self.database.fetch("SELECT name FROM projections ORDER BY name")]
+            self._projections = [name for name in self._projection_names() if not is_mark(name)]
         if not self._projections:
             return
         for graph in np.unique(graph_id).tolist():

@@ -12,6 +12,7 @@ from stream.events import Reject
 from stream.store.base import GraphInfo, SnapshotTable
 from stream.store.outbox import Change
 from stream.store.sql.database import ReadDatabase, Row
+from stream.store.sql.marks import PROJECTIONS, store_id_of
 
 _GRAPH_COLUMNS = "name, step_us, snapshots, events, first_step_us, next_step_us, late, final_us"
 PENDING = (
@@ -124,6 +125,14 @@ class SqlOutbox:
             StoreError: the store cannot be read.
         """
         return int(self._database.fetch(WAITING, (projection,))[0][0] or 0)
+
+    def store_id(self) -> str:
+        """Return what tells the store from others, a copy of it aside; "" if no projection to a place is enabled.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        return store_id_of(name for (name,) in self._database.fetch(PROJECTIONS))
 
     def close(self) -> None:
         """Release the connection."""

@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 
 from forecasting.backtest import backtest
-from forecasting.backtests.plan import origin_stride
+from forecasting.backtests.plan import default_horizons, origin_stride
+from forecasting.evaluation import MOST_ORIGINS, make_graph_plan
 from infra.errors import UsageError
 from infra.schema import METRIC_INDEX, METRIC_NAMES, QUANTILE_LEVELS
-from infra.steps import DAY_US
+from infra.settings import Settings
+from infra.steps import DAY_US, HOUR_US, MINUTE_US, WEEK_US
 from models.baselines import Persistence, ProfileLevel, SeasonalNaive, SeasonalWindowMean, floors
 from models.contract import ForecastChunk, History
+from models.seasons import season_steps
 
 M, EVENTS = len(METRIC_NAMES), METRIC_INDEX["events"]
 
@@ -198,14 +201,42 @@ def test_models_need_different_names():
         backtest(history(), [], horizons=(7,))
 
 
-CASES = [(1, 168), (168, 168), (24, 168), (36500, 168), (7, 7), (30, 52), (5, 1)]
+CASES = [(1, 168), (168, 168), (24, 168), (36500, 168), (7, 7), (4, 52), (30, 52), (1440, 10_080), (5, 1)]
 
 
 @pytest.mark.parametrize(("window", "season"), CASES)
 def test_origins_visit_every_position_of_the_season(window: int, season: int):
     stride = origin_stride(window, season)
-    assert stride >= window
+    assert window <= stride < window + 1.5 * season + 1
     assert len({number * stride % season for number in range(season)}) == season
+
+
+STEPS = [
+    (MINUTE_US, (1, 1440, 10_080)),
+    (15 * MINUTE_US, (1, 96, 672)),
+    (HOUR_US, (1, 24, 168)),
+    (DAY_US, (1, 7)),
+    (WEEK_US, (1, 52)),
+]
+
+
+@pytest.mark.parametrize(("step_us", "horizons"), STEPS)
+def test_unasked_horizons_are_the_next_step_day_and_season(step_us: int, horizons: tuple[int, ...]):
+    assert default_horizons(step_us) == horizons
+
+
+@pytest.mark.parametrize("step_us", [15 * MINUTE_US, HOUR_US, DAY_US, WEEK_US])
+def test_unasked_origins_are_as_many_as_the_history_has_room_for(step_us: int):
+    season = season_steps(step_us)
+    settings = Settings()
+    for seasons, most in ((5, 1), (7, 2), (500, MOST_ORIGINS)):
+        values = np.zeros((seasons * season, len(METRIC_NAMES)))
+        plan = make_graph_plan(History(step_us, 0, values), "graph", settings)
+        assert len(plan.origins) == most
+        assert plan.first_origin >= 4 * season
+        assert plan.origins[-1] + plan.window == len(values)
+    with pytest.raises(UsageError, match="1 steps of graph"):
+        make_graph_plan(History(step_us, 0, values[:1]), "graph", settings)
 
 
 def test_a_few_origins_are_spread_over_the_week():

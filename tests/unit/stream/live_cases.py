@@ -117,6 +117,7 @@ class Stage:
         drop_share: of messages at which the connection is cut, at the first time that they are sent.
         refusals: answers to the first requests, in the place of the stream.
         rewind: how many messages before what was asked for the server begins; as Kafka does with equal times.
+        leaves_out: whether the server leaves out messages that are longer than is asked for.
         forgets: messages that the server no longer has when it is asked again.
         requests: the headers and the path of each.
         dropped: the messages at which a connection was cut.
@@ -129,6 +130,7 @@ class Stage:
     refusals: list[tuple[int, Mapping[str, str]]] = field(default_factory=list)
     rewind: int = 0
     forgets: range = range(0)
+    leaves_out: bool = True
     requests: list[Mapping[str, str]] = field(default_factory=list)
     dropped: set[int] = field(default_factory=set)
     over: threading.Event = field(default_factory=threading.Event)
@@ -219,9 +221,12 @@ def jetstream_server(stage: Stage) -> Iterator[str]:
         stage.requests.append({"path": connection.request.path})
         cursor = int(query.get("cursor", ["0"])[0])
         resumed = "cursor" in query
+        longest = int(query.get("maxMessageSizeBytes", ["0"])[0]) if stage.leaves_out else 0
         try:
             for at, sent in enumerate(stage.script):
                 if sent.time_us < cursor or (resumed and at in stage.forgets):
+                    continue
+                if 0 < longest < len(sent.value):
                     continue
                 if stage.cut_at(at):
                     connection.socket.shutdown(socket.SHUT_RDWR)

@@ -58,6 +58,37 @@ class OutboxContract(StoreContract):
             assert [change.n_steps for change in outbox.pending("other", 10)] == [5]
             assert outbox.elect("other")
 
+    def test_all_is_noted_again_for_another_place(self, url: str, writer: SqlWriter, graph: GraphState) -> None:
+        def enabled(place: str) -> tuple[list[int], str]:
+            with writer.transaction():
+                writer.enable_projection("influxdb", place)
+            with open_outbox(url) as outbox:
+                return [change.n_steps for change in outbox.pending("influxdb", 10)], outbox.store_id()
+
+        def write_all() -> None:
+            with open_outbox(url) as outbox, writer.transaction():
+                writer.projected("influxdb", [change.number for change in outbox.pending("influxdb", 10)])
+
+        with writer.transaction():
+            close(writer, graph, range(10, 13))
+        assert enabled("") == ([3], "")
+        write_all()
+        # Of a store of an older version nobody knows the place: it stays what it was.
+        waiting, store_id = enabled("one")
+        assert waiting == []
+        assert len(store_id) == 16
+        with writer.transaction():
+            close(writer, graph, [13])
+        assert enabled("one") == ([1], store_id)
+        assert enabled("two") == ([4], store_id)
+        write_all()
+        assert enabled("two") == ([], store_id)
+        with writer.transaction():
+            writer.disable_projection("influxdb")
+        assert enabled("two") == ([4], store_id)
+        with open_outbox(url) as outbox:
+            assert outbox.waiting("influxdb") == 4
+
     def test_a_change_is_a_bounded_piece_of_work(self, url: str, writer: SqlWriter, graph: GraphState) -> None:
         hours = range(CHANGE_STEPS + 5)
         with writer.transaction():

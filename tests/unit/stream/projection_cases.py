@@ -44,6 +44,7 @@ class MemoryStore:
         self._number = 0
         self.late = 0
         self.leads = True
+        self.id = ""
         self.broken: StoreError | None = None
 
     def add(self, table: SnapshotTable) -> None:
@@ -118,6 +119,9 @@ class MemoryStore:
         with self._lock:
             return sum(change.n_steps for change in self._changes.values())
 
+    def store_id(self) -> str:
+        return self.id
+
     def close(self) -> None:
         pass
 
@@ -173,6 +177,9 @@ class FakeInflux:
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                if self.path.startswith("/api/v2/query"):
+                    self.answer(fake.claims())
+                    return
                 fake.authorizations.add(self.headers["Authorization"])
                 status, headers = fake.answers(len(fake.bodies))
                 fake.bodies.append(body)
@@ -188,12 +195,27 @@ class FakeInflux:
                 self.end_headers()
                 self.wfile.write(text)
 
+            def answer(self, text: bytes) -> None:
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(text)))
+                self.end_headers()
+                self.wfile.write(text)
+
             def log_message(self, *arguments: object) -> None:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
+
+    def claims(self) -> bytes:
+        """Return the answer to the one query that a projector asks: which store writes which graph."""
+        rows = [
+            f',,0,{fields.split("=")[1]},"{series.split("graph=")[1].split(",schema=")[0].replace(chr(92), "")}"\r\n'
+            for (series, _), fields in self.points.items()
+            if series.startswith("graphtide_stores,")
+        ]
+        return "".join([",result,table,_value,graph\r\n", *rows] if rows else []).encode()
 
     def __enter__(self) -> Self:
         self._thread.start()

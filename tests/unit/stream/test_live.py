@@ -25,11 +25,13 @@ from infra.settings import LiveSettings
 from stream.decoders.builder import DecodeOptions
 from stream.sources.live import LIVE_SOURCES, LiveSource, open_live
 from stream.sources.live.connection import Address, DroppedError, Limits, Message, refusal, retry_after_s
+from stream.sources.live.events import EventParser
 from stream.sources.live.feed import Backoff
 from stream.sources.live.jetstream import JetstreamTrack
 from stream.sources.live.recent import Recent
 from stream.sources.live.sse import SseConnection
 from stream.sources.live.wikimedia import WikimediaTrack
+from stream.sources.single import SinglePartition
 
 SERVERS = {"wikimedia": sse_server, "jetstream": jetstream_server}
 SCRIPTS = {"wikimedia": wikimedia_script, "jetstream": jetstream_script}
@@ -119,10 +121,14 @@ def test_jetstream_asks_for_its_collections_and_a_cursor_before_the_last_time() 
 
 def test_jetstream_never_asks_for_what_it_has_forgotten() -> None:
     script = [sent for sent in jetstream_script(80, 2) if sent.events]
-    track = JetstreamTrack("wss://h/s", (), user_agent="t", overlap_us=10**9, remember=10, position=None)
+    track = JetstreamTrack(
+        "wss://h/s", (), user_agent="t", overlap_us=10**9, remember=10, max_message_bytes=9, position=None
+    )
     for sent in script:
         assert track.is_new(Message(sent.value.encode()), 0)
-    resumed = JetstreamTrack("wss://h/s", (), user_agent="t", overlap_us=10**9, remember=10, position=track.position())
+    resumed = JetstreamTrack(
+        "wss://h/s", (), user_agent="t", overlap_us=10**9, remember=10, max_message_bytes=9, position=track.position()
+    )
     for each in (track, resumed):
         cursor = int(each.address().url.rpartition("cursor=")[2])
         assert cursor == script[-11].time_us + 1
@@ -171,14 +177,119 @@ def test_a_server_that_stays_away_is_given_up_with_its_last_reason() -> None:
 
 
 @pytest.mark.parametrize("name", ["wikimedia", "jetstream"])
-def test_what_came_before_an_end_is_handed_over(name: str) -> None:
-    stage = Stage(SCRIPTS[name](30, 1))
+def test_a_message_that_is_too_long_is_told_and_passed_over(name: str) -> None:
+    stage = Stage(SCRIPTS[name](60, 1))
+    too_long = Sent(json.dumps({"big": "x" * 20_000}), stage.script[29].time_us)
+    stage.script.insert(30, too_long)
+    stage.drops = {45}
+    last = stage.events[-1]
+    with SERVERS[name](stage) as url:
+        done = read_until(
+            lambda: live(name, url, max_message_bytes=10_000), lambda done: last in done.events[-1:], crash_share=0.1
+        )
+        # The next run goes on behind it, too.
+        begun = len(stage.requests)
+        again = live(name, url, max_message_bytes=10_000).batches(done.position)
+        assert [len(next(again).events) for _ in range(3)] == [0, 0, 0]
+        again.close()  # type: ignore[attr-defined]
+    assert done.events == stage.events
+    told = [reject for reject in done.rejects if "longer than [live] max_message_bytes, 10,000 bytes" in reject.reason]
+    assert told
+    assert all(reject.record_of is None for reject in told)
+    if name == "wikimedia":
+        assert told[0].record.startswith('{"big": "xxx')
+        assert [json.loads(each["last-event-id"])[0]["offset"] for each in stage.requests[begun:]] == [60]
+    else:
+        assert "the server is asked to leave out such messages" in told[0].reason
+        assert "maxMessageSizeBytes=10000" in stage.requests[1]["path"]
+        assert "maxMessageSizeBytes" not in stage.requests[0]["path"]
+
+
+def test_a_server_that_sends_what_it_should_leave_out_is_an_end() -> None:
+    stage = Stage(jetstream_script(30, 1), leaves_out=False)
     stage.script.append(Sent(json.dumps({"big": "x" * 20_000}), BEGIN_US + 10**9))
     done = Committed()
-    with SERVERS[name](stage) as url, pytest.raises(InputError, match="more than 10,000 bytes"):
-        for batch in live(name, url, max_message_bytes=10_000).batches(None):
+    with jetstream_server(stage) as url, pytest.raises(InputError, match="more than 10,000 bytes"):
+        for batch in live("jetstream", url, max_message_bytes=10_000).batches(None):
             done.commit(batch)
     assert done.events == stage.events
+
+
+def test_strict_stops_at_a_message_that_is_too_long() -> None:
+    stage = Stage([Sent(json.dumps({"big": "x" * 20_000}), BEGIN_US)])
+    settings = QUICK.model_copy(update={"max_message_bytes": 10_000})
+    with sse_server(stage) as url, pytest.raises(InputError, match="longer than"):
+        list(open_live("wikimedia", settings, DecodeOptions(strict=True), url=url).batches(None))
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+def test_events_are_cut_in_any_pieces(end: bytes, size: int) -> None:
+    lines = [
+        *(b"\xef\xbb\xbf:hello", b"", b"id: 1", b"data: a", b"data:b", b"", b": beat", b"", b"retry: 250", b""),
+        *(b"event: big", b"id: 2", b"data: " + b"x" * 90, b"data: y", b"id: 3", b""),
+        *(
+            b"data: " + b"x" * 50,
+            b"data: " + b"x" * 49,
+            b"",
+            b"data: " + b"x" * 50,
+            b"data: " + b"x" * 50,
+            b"",
+            b"data",
+        ),
+    ]
+    text = b"".join(line + end for line in lines)
+    parser = EventParser(100)
+    found = [each for at in range(0, len(text), size) for each in parser.feed(text[at : at + size])]
+    assert [(each.value, each.event, each.id, each.retry_s) for each in found[:3]] == [
+        (b"a\nb", "", "1", None),
+        (None, "", "1", None),
+        (None, "", "1", 0.25),
+    ]
+    assert found[3] == Message(b"x" * 90 + b"\ny", event="big", id="3")
+    assert found[4] == Message(b"x" * 50 + b"\n" + b"x" * 49, id="3")
+    assert found[5:] == [Message(id="3", too_long=b"x" * 50 + b"\n" + b"x" * 50)]
+
+
+def test_a_line_without_an_end_takes_no_more_memory_than_an_event_may() -> None:
+    parser = EventParser(10_000)
+    for block in (b"id: 7\n:", b"data: "):
+        assert list(parser.feed(block)) == []
+        for _ in range(1000):
+            assert list(parser.feed(b"x" * 10_000)) == []
+        assert len(parser._line) < 20_000
+        assert list(parser.feed(b"\n")) == []
+    assert list(parser.feed(b"id: 8\n\ndata: y\n\n")) == [
+        Message(id="8", too_long=b"x" * 800),
+        Message(b"y", id="8"),
+    ]
+
+
+def test_a_late_event_of_a_live_stream_has_its_whole_record() -> None:
+    stage = Stage(wikimedia_script(40, 1))
+    with sse_server(stage) as url:
+        batches = live("wikimedia", url).batches(None)
+        batch = next(batch for batch in batches if len(batch.events) > 1)
+        batches.close()  # type: ignore[attr-defined]
+    assert batch.letter is not None
+    letter = batch.letter(1, "too late", "TRANSFORMATION")
+    event = list(batch.events)[1]
+    assert letter.record_of is not None
+    assert json.loads(letter.record_of.value or b"")["meta"]["id"] == event.id
+    assert (letter.reason, letter.stage) == ("too late", "TRANSFORMATION")
+
+    class Once:
+        name = "live"
+
+        def batches(self, resume_after: object) -> object:
+            return iter([batch])
+
+    class Claims:
+        def claim(self, partitions: object) -> dict[str, None]:
+            return {"": None}
+
+    [handed] = SinglePartition(Once()).batches(Claims())  # type: ignore[arg-type]
+    assert handed.letter is batch.letter
 
 
 @pytest.mark.parametrize("name", ["wikimedia", "jetstream"])

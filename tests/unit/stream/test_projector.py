@@ -220,6 +220,63 @@ def test_closing_in_an_outage_ends_at_once_and_leaves_the_rest(store: MemoryStor
     assert store.waiting("influxdb") == 37
 
 
+def claimed(influx: FakeInflux) -> dict[str, str]:
+    return {series: fields for (series, _), fields in influx.points.items() if series.startswith("graphtide_stores")}
+
+
+def test_a_graph_of_another_store_is_left_alone_until_it_is_taken_over(store: MemoryStore, influx: FakeInflux) -> None:
+    store.id = "aa"
+    with projector_of(store, influx) as projector:
+        assert projector.drain(PATIENCE_S).drained
+    assert claimed(influx) == {
+        "graphtide_stores,graph=a,schema=1": 'store="aa"',
+        "graphtide_stores,graph=b:x,y,schema=1".replace("x,y", r"x\,y"): 'store="aa"',
+    }
+    theirs = dict(influx.points)
+    other = MemoryStore()
+    other.id = "bb"
+    other.add(some_snapshots("a", 5, seed=9))
+    with projector_of(other, influx) as projector:
+        status = projector.drain(PATIENCE_S)
+        assert status.refused
+        assert "a graph 'a' of another store of record" in (status.error or "")
+        assert "store project --all" in (status.fix or "")
+    assert influx.points == theirs
+    address = InfluxAddress(url=influx.url, org="o", bucket="b", max_wait_s=0.02, settle_s=0.01)
+    with Projector(lambda: other, lambda: other, address, take_over=True, idle_s=0.01) as projector:
+        assert projector.drain(PATIENCE_S).drained
+    assert lines_of(other) <= held(influx)
+    store.revise("a", 0)
+    with projector_of(store, influx) as projector:
+        assert projector.drain(PATIENCE_S).refused
+
+
+def test_a_graph_is_claimed_before_its_first_point(store: MemoryStore, influx: FakeInflux) -> None:
+    store.id = "aa"
+    with projector_of(store, influx) as projector:
+        assert projector.drain(PATIENCE_S).drained
+        store.add(some_snapshots("c", 3))
+        assert projector.drain(PATIENCE_S).drained
+    first = [
+        next(at for at, body in enumerate(influx.bodies) if begin in body)
+        for begin in (b"stores,graph=c", b"snapshots,graph=c")
+    ]
+    assert first == sorted(first)
+    assert first[0] < first[1]
+
+
+def test_a_graph_that_is_taken_over_meanwhile_is_given_up(
+    store: MemoryStore, influx: FakeInflux, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream.store.influx.claims._ASK_EVERY_S", 0.0)
+    store.id = "aa"
+    with projector_of(store, influx) as projector:
+        assert projector.drain(PATIENCE_S).drained
+        influx.points["graphtide_stores,graph=a,schema=1", "0"] = 'store="bb"'
+        store.revise("a", 1)
+        until(lambda: projector.status().refused)
+
+
 def test_changes_are_joined_cut_and_passed_over_where_their_graph_is_gone() -> None:
     store = MemoryStore()
     steps = CHANGE_STEPS + 10
