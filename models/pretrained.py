@@ -1,7 +1,8 @@
 """Folders of foreign models: `config.json` and weights, as `transformers` and `mamba_ssm` read and write them."""
 
+import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ from models.mamba2.interop import (
     ForeignWeights,
     InteropError,
     Layout,
+    check_vocabulary,
     config_from,
     config_to,
+    detect_layout,
+    traits_from,
     weights_from,
     weights_to,
 )
@@ -27,8 +31,11 @@ CONFIG_NAME = "config.json"
 SAFETENSORS_NAME = "model.safetensors"
 # mamba_ssm's `from_pretrained` reads no other.
 TORCH_NAME = "pytorch_model.bin"
+# Both may lie in a folder while one takes the place of the other; what each side itself reads comes first.
+_NAMES = {Layout.HUGGINGFACE: (SAFETENSORS_NAME, TORCH_NAME), Layout.MAMBA_SSM: (TORCH_NAME, SAFETENSORS_NAME)}
 _INDEX_SUFFIX = ".index.json"
 _EXPECTED = "the folder needs config.json and model.safetensors (or pytorch_model.bin) of a Mamba2 model"
+_ONE_MODEL = "config.json and the weights must be those of one Mamba2 model; copy both again"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -53,46 +60,101 @@ def load_pretrained(folder: Path) -> Pretrained:
     config_path = folder / CONFIG_NAME
     fields = _read_json(config_path)
     try:
-        config = config_from(fields)
+        config, traits, layout = config_from(fields), traits_from(fields), detect_layout(fields)
     except InteropError as error:
         raise ModelError(str(error), place=str(config_path), fix="only plain Mamba2 stacks can be read") from error
-    path, tensors = _read_weights(folder)
+    path, tensors = _read_weights(folder, layout)
     try:
-        return Pretrained(config, weights_from(tensors, config))
+        return Pretrained(config, weights_from(tensors, config, traits))
     except InteropError as error:
-        raise ModelError(str(error), place=str(path), fix=_EXPECTED) from error
+        raise ModelError(str(error), place=str(path), fix=_ONE_MODEL) from error
 
 
 def save_pretrained(folder: Path, model: Pretrained, layout: Layout) -> None:
     """Write a folder that `Mamba2Model.from_pretrained` or `MambaLMHeadModel.from_pretrained` reads.
 
-    Where there is no embedding, a vocabulary of one unused token stands in: both sides insist on one.
+    Where there is no embedding, one of zeros stands in, of a single token or of as many as the head has: both sides
+    insist on one. Weights of the model that the folder held before are removed once the new one is whole.
+
+    A save that is cut short leaves the old model or the new one, unless both have one layout but different
+    configurations and the process is killed between the two renames at the end.
 
     Raises:
-        ModelError: the other side cannot express the model, or the folder cannot be written.
+        ModelError: no model can have these weights, the other side cannot express it, or the folder cannot be written.
     """
-    weights = model.weights
-    if weights.embedding_VD is None:
-        weights = ForeignWeights(weights.core, torch.zeros(1, model.config.d_model), weights.lm_head_VD)
-    assert weights.embedding_VD is not None
+    weights = _with_embedding(model, folder)
+    own_head = weights.lm_head_VD is not None
     try:
-        fields = config_to(model.config, layout, vocab_size=len(weights.embedding_VD))
+        fields = config_to(
+            model.config, layout, vocab_size=_n_tokens(weights.embedding_VD), own_head=own_head, tied=weights.tied
+        )
     except InteropError as error:
-        raise ModelError(str(error), fix="save it in the other layout") from error
-    tensors = weights_to(weights, layout)
-    if layout is Layout.HUGGINGFACE and weights.lm_head_VD is not None:
-        fields["architectures"] = ["Mamba2ForCausalLM"]
+        raise ModelError(str(error), place=str(folder), fix="save it in the other layout") from error
+    content = _serialised(weights_to(weights, layout), layout)
+    written = folder / _NAMES[layout][0]
     try:
-        name = SAFETENSORS_NAME if layout is Layout.HUGGINGFACE else TORCH_NAME
-        with whole_file(folder / name) as path:
-            if layout is Layout.HUGGINGFACE:
-                path.write_bytes(save_safetensors(tensors, metadata={"format": "pt"}))
-            else:
-                torch.save(tensors, path)
-        with whole_file(folder / CONFIG_NAME) as path:
-            path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+        # The configuration says which weights are read, so it is the last to take its place, and at once.
+        with whole_file(folder / CONFIG_NAME) as config_path:
+            config_path.write_text(json.dumps(fields, indent=2) + "\n", encoding="utf-8")
+            with whole_file(written) as path:
+                path.write_bytes(content)
     except GraphtideError as error:
         raise ModelError(error.message, fix=error.fix) from error
+    _remove_replaced(folder, written)
+
+
+def _with_embedding(model: Pretrained, folder: Path) -> ForeignWeights:
+    weights = model.weights
+    try:
+        check_vocabulary(weights, model.config)
+    except InteropError as error:
+        fix = f"give embedding and head one shape, (tokens, {model.config.d_model}), of finite numbers"
+        raise ModelError(str(error), place=f"the model to save in {folder}", fix=fix) from error
+    if weights.embedding_VD is not None:
+        return weights
+    return replace(weights, embedding_VD=torch.zeros(_n_tokens(weights.lm_head_VD), model.config.d_model))
+
+
+def _serialised(tensors: dict[str, Tensor], layout: Layout) -> bytes:
+    if layout is Layout.HUGGINGFACE:
+        return save_safetensors(tensors, metadata={"format": "pt"})
+    # Not straight into the file: torch tells a full disk as an internal error.
+    buffer = io.BytesIO()
+    torch.save(tensors, buffer)
+    return buffer.getvalue()
+
+
+def _n_tokens(table_VD: Tensor | None) -> int:
+    return 1 if table_VD is None else len(table_VD)
+
+
+def _remove_replaced(folder: Path, written: Path) -> None:
+    """Remove weights that whoever reads the folder could take for the ones just written."""
+    old = [folder / name for name in (SAFETENSORS_NAME, TORCH_NAME)]
+    for index_path in [path.with_name(path.name + _INDEX_SUFFIX) for path in old]:
+        # Shards before their index, which names them should this be cut short.
+        old += [*_shards_to_remove(index_path), index_path]
+    for path in old:
+        try:
+            if path != written and path.is_file():
+                path.unlink(missing_ok=True)
+        except OSError as error:
+            raise ModelError(
+                f"the model is saved, but {path} of the one before cannot be removed: {error.strerror or error}",
+                fix="remove it by hand",
+            ) from error
+
+
+def _shards_to_remove(index_path: Path) -> list[Path]:
+    if not index_path.is_file():
+        return []
+    try:
+        paths = [index_path.with_name(Path(shard).name) for shard in _shards(index_path)]
+    except (ModelError, ValueError):
+        # A damaged index names none; the new model does not suffer from that.
+        return []
+    # An index may name anything, also files that are no weights.
+    return [path for path in paths if path.suffix in {".safetensors", ".bin"}]
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -107,8 +169,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     return fields
 
 
-def _read_weights(folder: Path) -> tuple[Path, dict[str, Tensor]]:
-    for name in (SAFETENSORS_NAME, TORCH_NAME):
+def _read_weights(folder: Path, layout: Layout) -> tuple[Path, dict[str, Tensor]]:
+    for name in _NAMES[layout]:
         if (folder / name).is_file():
             return folder / name, _read_file(folder / name)
         index_path = folder / (name + _INDEX_SUFFIX)

@@ -46,12 +46,30 @@ class ForeignWeights:
     Attributes:
         core: float32 tensors that `Mamba2Core.load_state_dict` takes.
         embedding_VD: token embeddings, as they were; None if there are none.
-        lm_head_VD: the language head, as it was; None if there is none (often it is tied to the embedding).
+        lm_head_VD: a language head of its own, as it was; None if there is none or it is tied.
+        tied: whether the embedding is the language head too.
     """
 
     core: dict[str, Tensor]
     embedding_VD: Tensor | None = None
     lm_head_VD: Tensor | None = None
+    tied: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignTraits:
+    """What a foreign configuration says of its weights and a `Mamba2Config` has no field for.
+
+    Attributes:
+        conv_bias: whether the convolutions have biases.
+        tied: whether the embedding is the language head too.
+    """
+
+    conv_bias: bool = True
+    tied: bool = False
+
+
+PLAIN_TRAITS = ForeignTraits()
 
 
 def detect_layout(fields: Mapping[str, Any]) -> Layout:
@@ -84,53 +102,88 @@ def config_from(fields: Mapping[str, Any]) -> Mamba2Config:
         raise InteropError(f"no Mamba2 stack can have this configuration: {error}") from error
 
 
-def config_to(config: Mamba2Config, layout: Layout, *, vocab_size: int = 1) -> dict[str, Any]:
+def traits_from(fields: Mapping[str, Any]) -> ForeignTraits:
+    """Return what a foreign `config.json` says of the weights beside it.
+
+    Raises:
+        InteropError: a field is of another type.
+    """
+    if detect_layout(fields) is Layout.HUGGINGFACE:
+        return ForeignTraits(_flag(fields, "use_conv_bias", True), _flag(fields, "tie_word_embeddings", False))
+    return ForeignTraits(_flag(_mixer(fields), "conv_bias", True), _flag(fields, "tie_embeddings", True))
+
+
+def config_to(
+    config: Mamba2Config, layout: Layout, *, vocab_size: int = 1, own_head: bool = False, tied: bool = False
+) -> dict[str, Any]:
     """Return the fields of a foreign `config.json`, all that matter named; JSON has no infinity, so no default limit.
+
+    A language head is beside the embedding (`own_head`), or is the embedding (`tied`), or there is none.
 
     Raises:
         InteropError: the other side cannot express the configuration.
     """
     if layout is Layout.HUGGINGFACE:
-        return _to_huggingface(config, vocab_size)
-    return _to_mamba_ssm(config, vocab_size)
+        kind = "Mamba2ForCausalLM" if own_head or tied else "Mamba2Model"
+        return {"architectures": [kind], **_to_huggingface(config, vocab_size), "tie_word_embeddings": tied}
+    # A model of mamba_ssm always has a head; without one of its own it is the embedding.
+    return {**_to_mamba_ssm(config, vocab_size), "tie_embeddings": not own_head}
 
 
-def weights_from(tensors: Mapping[str, Tensor], config: Mamba2Config) -> ForeignWeights:
+def weights_from(
+    tensors: Mapping[str, Tensor], config: Mamba2Config, traits: ForeignTraits = PLAIN_TRAITS
+) -> ForeignWeights:
     """Return foreign tensors by our names, whatever stands before them.
 
     Raises:
-        InteropError: a tensor is missing, unknown, of another shape, or holds a value that is not finite.
+        InteropError: a tensor is missing, unknown, of another shape, holds a value that is not finite, or contradicts
+            the traits.
     """
     prefix = _find_prefix(tensors)
-    others = {prefix + name for name in _EMBEDDING.values()} | {_LM_HEAD}
+    tables = {prefix + name for name in _EMBEDDING.values()} | {_LM_HEAD}
     expected = core_shapes(config)
-    found = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name not in others}
-    for name in [key for key in expected if key.endswith("conv1d.bias") and key not in found]:
+    found = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name not in tables}
+    biases = [name for name in expected if name.endswith("conv1d.bias")]
+    if not traits.conv_bias:
+        if extra := [name for name in biases if name in found]:
+            raise InteropError(f"{prefix}{extra[0]} is there, but the configuration switches biases of conv1d off")
         # A convolution without a bias is one with a bias of zero.
-        found[name] = torch.zeros(expected[name])
+        found |= {name: torch.zeros(expected[name]) for name in biases}
     if odd := sorted(expected.keys() ^ found.keys()):
         lack = "is missing from" if odd[0] in expected else "is unknown in"
-        raise InteropError(f"{prefix}{odd[0]} {lack} the weights of {config.n_layers} Mamba2 layers")
-    core = {}
-    for name, shape in expected.items():
-        tensor = found[name]
-        if tuple(tensor.shape) != shape:
-            raise InteropError(f"{prefix}{name} has shape {tuple(tensor.shape)}, the configuration needs {shape}")
-        if not tensor.is_floating_point():
-            raise InteropError(f"{prefix}{name} is {tensor.dtype}, not a floating-point tensor")
-        core[name] = tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
-        if not bool(torch.isfinite(core[name]).all()):
-            raise InteropError(f"{prefix}{name} holds values that are not finite")
-    embeddings = [tensors[name] for name in others - {_LM_HEAD} if name in tensors]
-    return ForeignWeights(core, embeddings[0] if embeddings else None, tensors.get(_LM_HEAD))
+        why = "; use_conv_bias (conv_bias in mamba_ssm) is not false" if odd[0] in biases else ""
+        raise InteropError(f"{prefix}{odd[0]} {lack} the weights of {config.n_layers} Mamba2 layers{why}")
+    core = {name: _core_tensor(prefix + name, found[name], shape) for name, shape in expected.items()}
+    embeddings = [tensors[prefix + name] for name in _EMBEDDING.values() if prefix + name in tensors]
+    if len(embeddings) > 1:
+        raise InteropError(f"there are two embeddings: {' and '.join(sorted(tables - {_LM_HEAD}))}")
+    weights = ForeignWeights(core, embeddings[0] if embeddings else None, tensors.get(_LM_HEAD))
+    check_vocabulary(weights, config)
+    return _tie(weights) if traits.tied else weights
+
+
+def check_vocabulary(weights: ForeignWeights, config: Mamba2Config) -> None:
+    """Refuse an embedding and a language head that no model of this configuration can have.
+
+    Raises:
+        InteropError: one is of another shape or not finite, they differ in their tokens, or contradict `tied`.
+    """
+    embedding_VD, head_VD = weights.embedding_VD, weights.lm_head_VD
+    for name, table_VD in (("the embedding", embedding_VD), (_LM_HEAD, head_VD)):
+        if table_VD is not None:
+            _check_table(name, table_VD, config.d_model)
+    if embedding_VD is not None and head_VD is not None and len(embedding_VD) != len(head_VD):
+        raise InteropError(f"the embedding has {len(embedding_VD)} tokens, {_LM_HEAD} has {len(head_VD)}")
+    if weights.tied and (embedding_VD is None or head_VD is not None):
+        raise InteropError("a tied language head is the embedding: there must be embedding_VD and no lm_head_VD")
 
 
 def weights_to(weights: ForeignWeights, layout: Layout) -> dict[str, Tensor]:
     """Return our weights by foreign names: of the bare backbone, or with `backbone.` where there is a language head.
 
-    `mamba_ssm` has no bare backbone; its names always begin with `backbone.`, and its head is tied to the embedding.
+    `mamba_ssm` has no bare backbone; its names always begin with `backbone.`, and there always is a head.
     """
-    whole = layout is Layout.MAMBA_SSM or weights.lm_head_VD is not None
+    whole = layout is Layout.MAMBA_SSM or weights.tied or weights.lm_head_VD is not None
     prefix = "backbone." if whole else ""
     tensors = {prefix + name: tensor.detach().cpu().contiguous() for name, tensor in weights.core.items()}
     if weights.embedding_VD is not None:
@@ -172,7 +225,6 @@ def _from_huggingface(fields: Mapping[str, Any]) -> Mamba2Config:
 
 def _to_huggingface(config: Mamba2Config, vocab_size: int) -> dict[str, Any]:
     fields = {
-        "architectures": ["Mamba2Model"],
         "model_type": "mamba2",
         "vocab_size": vocab_size,
         "hidden_size": config.d_model,
@@ -192,7 +244,6 @@ def _to_huggingface(config: Mamba2Config, vocab_size: int) -> dict[str, Any]:
         "use_bias": False,
         "use_conv_bias": True,
         "residual_in_fp32": True,
-        "tie_word_embeddings": False,
         # The tokens that mark an end need not exist: the vocabulary may be a single unused entry.
         "pad_token_id": 0,
         "bos_token_id": 0,
@@ -228,9 +279,7 @@ _SSM_NAMES = _SSM_WHOLE_NAMES | {
 
 
 def _from_mamba_ssm(fields: Mapping[str, Any]) -> Mamba2Config:
-    mixer = fields.get("ssm_cfg") or {}
-    if not isinstance(mixer, Mapping):
-        raise InteropError(f"ssm_cfg is {mixer!r}, not an object")
+    mixer = _mixer(fields)
     if mixer.get("layer", "Mamba1") != "Mamba2":
         raise InteropError(f"ssm_cfg.layer is {mixer.get('layer', 'Mamba1')!r}; only Mamba2 is supported")
     if fields.get("d_intermediate") or fields.get("attn_layer_idx"):
@@ -272,8 +321,21 @@ def _to_mamba_ssm(config: Mamba2Config, vocab_size: int) -> dict[str, Any]:
         "residual_in_fp32": True,
         "fused_add_norm": True,
         "pad_vocab_size_multiple": 1,
-        "tie_embeddings": True,
     }
+
+
+def _mixer(fields: Mapping[str, Any]) -> Mapping[str, Any]:
+    mixer = fields.get("ssm_cfg") or {}
+    if not isinstance(mixer, Mapping):
+        raise InteropError(f"ssm_cfg is {mixer!r}, not an object")
+    return mixer
+
+
+def _flag(fields: Mapping[str, Any], name: str, default: bool) -> bool:
+    value = fields.get(name, default)
+    if value not in (True, False):
+        raise InteropError(f"{name} is {value!r}, not true or false")
+    return bool(value)
 
 
 def _refuse(fields: Mapping[str, Any], name: str, only: object, what: str) -> None:
@@ -304,6 +366,38 @@ def _written_limit(config: Mamba2Config) -> list[Any] | None:
     if low == 0 and high == math.inf:
         return None
     return [low, high if math.isfinite(high) else {"__float__": "Infinity"}]
+
+
+def _core_tensor(name: str, tensor: Tensor, shape: tuple[int, ...]) -> Tensor:
+    if tuple(tensor.shape) != shape:
+        raise InteropError(f"{name} has shape {tuple(tensor.shape)}, the configuration needs {shape}")
+    _check_numbers(name, tensor)
+    return tensor.detach().to("cpu", torch.float32, copy=True).contiguous()
+
+
+def _check_table(name: str, table_VD: Tensor, d_model: int) -> None:
+    if table_VD.dim() != 2 or table_VD.shape[1] != d_model or len(table_VD) == 0:
+        raise InteropError(f"{name} has shape {tuple(table_VD.shape)}, the configuration needs (tokens, {d_model})")
+    _check_numbers(name, table_VD)
+
+
+def _check_numbers(name: str, tensor: Tensor) -> None:
+    if not tensor.is_floating_point():
+        raise InteropError(f"{name} is {tensor.dtype}, not a floating-point tensor")
+    if not bool(torch.isfinite(tensor.detach().to(torch.float32)).all()):
+        raise InteropError(f"{name} holds values that are not finite")
+
+
+def _tie(weights: ForeignWeights) -> ForeignWeights:
+    """Return weights whose embedding is their head; either may be the one that the file holds."""
+    tables = [table_VD for table_VD in (weights.embedding_VD, weights.lm_head_VD) if table_VD is not None]
+    if len(tables) == 2 and (tables[0].dtype != tables[1].dtype or not torch.equal(*tables)):
+        # Hugging Face would keep both, mamba_ssm would put the head in the place of the embedding.
+        raise InteropError(
+            f"{_LM_HEAD} differs from the embedding, but the configuration ties them (tie_word_embeddings, "
+            "in mamba_ssm tie_embeddings; false if both are meant)"
+        )
+    return ForeignWeights(weights.core, tables[0] if tables else None, tied=bool(tables))
 
 
 def _find_prefix(tensors: Mapping[str, Tensor]) -> str:

@@ -16,6 +16,7 @@ from models.mamba2.interop import (
     config_from,
     config_to,
     detect_layout,
+    traits_from,
     weights_from,
     weights_to,
 )
@@ -178,10 +179,36 @@ def test_any_known_prefix_is_taken_off(prefix):
     assert all(tensor.dtype == torch.float32 for tensor in found.core.values())
 
 
-def test_a_missing_bias_of_the_convolution_is_zero():
-    core = {name: t for name, t in trained_core(CONFIG).state_dict().items() if not name.endswith("conv1d.bias")}
-    found = weights_from(core, CONFIG).core
-    assert not found["layers.1.mixer.conv1d.bias"].any()
+@pytest.mark.parametrize("layout", list(Layout))
+def test_biases_of_the_convolution_are_there_as_the_configuration_says(layout):
+    fields = config_to(CONFIG, layout)
+    # mamba_ssm has the field among those of the mixer.
+    of_conv = fields if layout is Layout.HUGGINGFACE else fields["ssm_cfg"]
+    core = trained_core(CONFIG).state_dict()
+    bare = {name: tensor for name, tensor in core.items() if not name.endswith("conv1d.bias")}
+    with pytest.raises(InteropError, match=r"layers\.0\.mixer\.conv1d\.bias is missing.*use_conv_bias"):
+        weights_from(bare, CONFIG, traits_from(fields))
+    of_conv["use_conv_bias" if layout is Layout.HUGGINGFACE else "conv_bias"] = False
+    without = traits_from(fields)
+    assert not weights_from(bare, CONFIG, without).core["layers.1.mixer.conv1d.bias"].any()
+    one = {**bare, "layers.1.mixer.conv1d.bias": core["layers.1.mixer.conv1d.bias"]}
+    with pytest.raises(InteropError, match=r"layers\.1\.mixer\.conv1d\.bias is there, but"):
+        weights_from(one, CONFIG, without)
+
+
+@pytest.mark.parametrize(
+    ("layout", "change", "word"),
+    [
+        (Layout.HUGGINGFACE, {"use_conv_bias": "no"}, "use_conv_bias is 'no'"),
+        (Layout.HUGGINGFACE, {"tie_word_embeddings": None}, "tie_word_embeddings is None"),
+        (Layout.MAMBA_SSM, {"tie_embeddings": [1]}, r"tie_embeddings is \[1\]"),
+        (Layout.MAMBA_SSM, {"ssm_cfg": {"layer": "Mamba2", "headdim": 8, "conv_bias": 2}}, "conv_bias is 2"),
+    ],
+)
+def test_what_is_said_of_the_weights_is_true_or_false(tmp_path, layout, change, word):
+    (tmp_path / "config.json").write_text(json.dumps({**config_to(CONFIG, layout), **change}))
+    with pytest.raises(ModelError, match=word):
+        load_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize(
