@@ -1,14 +1,18 @@
 """How far graphs go with a commit: which steps close, which are final, and what nothing can touch any more."""
 
+import logging
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from infra.steps import step_start_us
-from stream.closing import Limits, Span, close_steps
+from infra.steps import format_time, step_start_us
+from stream.closing import Limits, Span, close_steps, too_early
+from stream.events import IntArray
 from stream.store.records import EdgeRows, GraphState
 from stream.store.writer import StoreWriter
 from stream.windows import NEVER_US
+
+logger = logging.getLogger(__name__)
 
 # Edges and ids are dropped when a share of what is kept has run out, not with every step.
 _EXPIRY_SHARE = 16
@@ -17,7 +21,7 @@ _EXPIRY_SHARE = 16
 Times = Sequence[tuple[GraphState, int]]
 
 
-def close_due(writer: StoreWriter, closing: Times, rows: EdgeRows, limits: Limits) -> int:
+def close_due(writer: StoreWriter, closing: Times, rows: EdgeRows, limits: Limits, *, live: bool) -> int:
     """Close the steps that are due, keep the other events of `rows` open; return how many steps closed.
 
     Args:
@@ -25,6 +29,8 @@ def close_due(writer: StoreWriter, closing: Times, rows: EdgeRows, limits: Limit
         closing: the graphs whose steps are closed here, and the time up to which each one's are.
         rows: new events of open steps.
         limits: what the store accepts of one graph.
+        live: events come as they happen. A graph then begins behind those that alone would make too many empty steps:
+            they stood open since an earlier commit, before anything told that their time is a stray one.
 
     Raises:
         InputError: there are too many empty steps.
@@ -40,15 +46,18 @@ def close_due(writer: StoreWriter, closing: Times, rows: EdgeRows, limits: Limit
     closable = (graph_ids[place] == rows.graph_id) & (rows.step_start_us < end_of[place])
     writer.add_open(rows.where(~closable))
     rows = rows.where(closable)
-    spans, parts = [], [rows]
+    spans, parts = [], []
     for graph, end_us in ends:
-        parts.append(writer.take_open(graph, end_us))
+        opened = writer.take_open(graph, end_us)
         begin_us = graph.next_step_us
+        if begin_us is None and live:
+            rows, opened = _without_strays(writer, graph, end_us, (rows, opened), limits.max_empty_steps)
+        parts.append(opened)
         if begin_us is None:
-            begin_us = _earliest(graph, (rows, parts[-1]))
+            begin_us = _earliest(graph, (rows, opened))
         if begin_us is not None:
             spans.append(Span(graph, begin_us, end_us))
-    return close_steps(writer, spans, EdgeRows.merge(parts), limits) if spans else 0
+    return close_steps(writer, spans, EdgeRows.merge([rows, *parts]), limits) if spans else 0
 
 
 def newly_final(graph: GraphState, final_us: int) -> int | None:
@@ -116,5 +125,31 @@ class Finality:
 
 
 def _earliest(graph: GraphState, parts: Iterable[EdgeRows]) -> int | None:
-    steps = np.concatenate([part.step_start_us[part.graph_id == graph.id] for part in parts])
+    steps = _steps(graph, parts)
     return int(steps.min()) if len(steps) else None
+
+
+def _steps(graph: GraphState, parts: Iterable[EdgeRows]) -> IntArray:
+    return np.concatenate([part.step_start_us[part.graph_id == graph.id] for part in parts])
+
+
+def _without_strays(
+    writer: StoreWriter, graph: GraphState, end_us: int, parts: tuple[EdgeRows, EdgeRows], max_empty_steps: int
+) -> tuple[EdgeRows, EdgeRows]:
+    """Return `parts` without a graph's events that would make too many empty steps; they count as late."""
+    begin_us = too_early(_steps(graph, parts), end_us, graph.step_us, max_empty_steps)
+    if begin_us is None:
+        return parts
+    stray = [(part.graph_id == graph.id) & (part.step_start_us < begin_us) for part in parts]
+    n_events = sum(int(part.events[away].sum()) for part, away in zip(parts, stray, strict=True))
+    logger.warning(
+        "graph %r: %d events before %s are not counted: with them more than %d empty steps would close at once",
+        graph.name,
+        n_events,
+        format_time(begin_us),
+        max_empty_steps,
+    )
+    graph.late += n_events
+    writer.save_graphs([graph])
+    first, second = (part.where(~away) for part, away in zip(parts, stray, strict=True))
+    return first, second

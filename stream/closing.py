@@ -204,6 +204,43 @@ def _advance(
         graph.next_step_us = span.end_us
 
 
+def too_early(step_start_us: IntArray, end_us: int, step_us: int, max_empty_steps: int) -> int | None:
+    """Return from where on steps leave at most `max_empty_steps` empty up to `end_us`; None where all of them do.
+
+    Args:
+        step_start_us: [n] steps with events, in any order; those from `end_us` on do not matter.
+        end_us: the end of the stretch; also returned where none of the steps fits.
+        step_us: step size.
+        max_empty_steps: the bound.
+    """
+    steps = np.unique(step_start_us[step_start_us < end_us])
+    empty = (end_us - steps) // step_us - np.arange(len(steps), 0, -1)
+    n_early = int(np.count_nonzero(empty > max_empty_steps))  # it falls from step to step
+    if n_early == 0:
+        return None
+    return int(steps[n_early]) if n_early < len(steps) else end_us
+
+
+def too_many_empty(graph: GraphState, n_empty: int, jump_us: tuple[int, int], max_empty_steps: int) -> InputError:
+    """Return the error of steps of which too many are empty.
+
+    Args:
+        graph: the graph.
+        n_empty: how many are empty.
+        jump_us: the widest gap, from the first step without events up to the next one with some.
+        max_empty_steps: the bound.
+    """
+    silent_us, next_us = jump_us
+    return InputError(
+        f"graph {graph.name!r}: steps of {format_duration(graph.step_us)} would make"
+        f" {n_empty:,} empty snapshots at once,"
+        f" {(next_us - silent_us) // graph.step_us:,} of them where event time jumps"
+        f" from {format_time(silent_us)} to {format_time(next_us)}",
+        fix="mend or remove a stray event time, take a larger --step,"
+        f" or raise [ingest] max_empty_steps ({max_empty_steps:,})",
+    )
+
+
 def _refuse_gaps(spans: Sequence[Span], layout: _Layout, at: IntArray, max_empty_steps: int) -> None:
     active = np.unique(at)
     for number, span in enumerate(spans):
@@ -220,14 +257,7 @@ def _refuse_gaps(spans: Sequence[Span], layout: _Layout, at: IntArray, max_empty
             span.begin_us + (int(border) - begin) * span.graph.step_us
             for border in (borders[widest] + 1, borders[widest + 1])
         )
-        raise InputError(
-            f"graph {span.graph.name!r}: steps of {format_duration(span.graph.step_us)} would make"
-            f" {span.n_steps - len(own):,} empty snapshots at once,"
-            f" {(next_us - silent_us) // span.graph.step_us:,} of them where event time jumps"
-            f" from {format_time(silent_us)} to {format_time(next_us)}",
-            fix="mend or remove a stray event time, take a larger --step,"
-            f" or raise [ingest] max_empty_steps ({max_empty_steps:,})",
-        )
+        raise too_many_empty(span.graph, span.n_steps - len(own), (silent_us, next_us), max_empty_steps)
 
 
 def _refuse_growth(graph: GraphState, limits: Limits) -> None:
@@ -239,5 +269,6 @@ def _refuse_growth(graph: GraphState, limits: Limits) -> None:
             raise StoreError(
                 f"graph {graph.name!r} has {count:,} distinct {what}, more than the limit of {limit:,}",
                 place=f"[metrics] max_{what}",
-                fix=f"raise [metrics] max_{what} (the dictionary is kept on disk), or split the graph",
+                fix=f"raise [metrics] max_{what} (the dictionary is kept on disk) and start again, which goes on from"
+                " the last commit, or spread the events over several graphs",
             )

@@ -1,5 +1,6 @@
 """The graphs that a source feeds: which events belong to which, and whether it may feed them."""
 
+import logging
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +13,13 @@ from infra.steps import format_duration, format_time
 from stream.events import EventBatch, IntArray
 from stream.sources.base import Part
 from stream.store.known import BoolArray
-from stream.store.rebuild import refuse_rebuilt
+from stream.store.rebuild import REBUILT, refuse_rebuilt
 from stream.store.records import Feeder, GraphState, SourceState
 from stream.store.split import SPLIT, is_noted, note_split
 from stream.store.writer import StoreWriter
-from stream.windows import Clock, Hand
+from stream.windows import NEVER_US, Clock, Hand
+
+logger = logging.getLogger(__name__)
 
 # Stands between the name of a graph and the type of the events of a part of it.
 TYPE_MARK = ":"
@@ -74,6 +77,8 @@ class FedGraphs:
         self.was_alone = True
         self._graphs: dict[str, GraphState] = {}
         self._links: set[tuple[str, str]] = set()
+        # Graphs of others of which it was told that their events are turned away.
+        self._told: set[str] = set()
         # Graphs whose steps another source closes.
         self._guests: set[str] = set()
         # Graph to the partitions of the source that feed it and are not read here, as they were when it was looked up.
@@ -175,6 +180,56 @@ class FedGraphs:
             self.check_step(graph)
             self._welcome(graph, self._writer.feeders(graph))
 
+    def has(self, name: str) -> bool:
+        """Return whether this process feeds a graph already."""
+        return name in self._graphs
+
+    def find(self, name: str) -> GraphState | None:
+        """Return a graph as it is now, whoever feeds it; None if there is none of that name."""
+        return self._graphs.get(name) or self._writer.graph(name)
+
+    def barred(self, graph: GraphState, step_us: IntArray, late: BoolArray) -> int:
+        """Return how many of the first rows of a graph that it has not fed so far this source may not feed to it.
+
+        Where another source fills the graph, these are all; where one has filled it, those before the first event that
+        goes on behind its steps. With that one it becomes a graph of this source.
+
+        Args:
+            graph: the graph.
+            step_us: [n] the step of each of its rows.
+            late: [n] whether they are late.
+        """
+        if self._backfill:
+            return 0
+        feeders = self._writer.feeders(graph)
+        others = self._others(feeders)
+        known = self._is_fed(feeders)
+        if not others or (known and all(feeder.ended for feeder in others)):
+            return 0
+        closed = any(not feeder.ended or feeder.source.startswith(REBUILT) for feeder in others)
+        if closed or graph.step_us != self._step_us:
+            barred = len(step_us)
+        else:
+            next_us = NEVER_US if graph.next_step_us is None else graph.next_step_us
+            goes_on = np.flatnonzero((step_us >= next_us) & ~late)
+            barred = int(goes_on[0]) if len(goes_on) else len(step_us)
+        if barred and graph.name not in self._told:
+            self._told.add(graph.name)
+            logger.warning(
+                "graph %r is filled from %s: events for it from %s are turned away",
+                graph.name,
+                short(others[-1].source),
+                short(self._source.name),
+            )
+        return barred
+
+    def _others(self, feeders: Collection[Feeder]) -> list[Feeder]:
+        return [feeder for feeder in feeders if feeder.source not in (self._source.name, SPLIT)]
+
+    def _is_fed(self, feeders: Collection[Feeder]) -> bool:
+        """Tell whether any process feeds a graph from this source."""
+        return any(feeder.source == self._source.name for feeder in feeders)
+
     def get(self, members: Members, parts: Collection[Part], *, first_us: int, first_is_late: bool) -> GraphState:
         """Return the graph of `members`; at first contact make sure that this source may feed it.
 
@@ -207,7 +262,7 @@ class FedGraphs:
         feeders = self._writer.feeders(graph)
         if self._backfill:
             return graph
-        others = [feeder for feeder in feeders if feeder.source not in (self._source.name, SPLIT)]
+        others = self._others(feeders)
         for feeder in others:
             if not feeder.ended:
                 raise StoreError(
@@ -216,7 +271,8 @@ class FedGraphs:
                     fix="go on with that source first, give these events another --graph, or, if they are older ones"
                     " that are missing there, add them with --backfill",
                 )
-        if others and graph.next_step_us is not None and first_us < graph.next_step_us and not is_late:
+        begins = bool(others) and not self._is_fed(feeders)
+        if begins and graph.next_step_us is not None and first_us < graph.next_step_us and not is_late:
             raise StoreError(
                 f"graph {graph.name!r} is closed up to {format_time(graph.next_step_us)}, and this source begins"
                 f" before that, in the step of {format_time(first_us)}; it was filled from {short(others[-1].source)}",

@@ -60,6 +60,11 @@ class IngestOptions:
     now_us: Callable[[], int] = lambda: int(time.time() * SECOND_US)
 
     @property
+    def live(self) -> bool:
+        """Whether events come as they happen, and a stray time must not hold up the others."""
+        return self.max_ahead_us is not None
+
+    @property
     def time_rules(self) -> TimeRules:
         """What events are judged by."""
         return TimeRules(
@@ -67,6 +72,7 @@ class IngestOptions:
             out_of_orderness_us=self.out_of_orderness_us,
             allowed_lateness_us=self.allowed_lateness_us,
             max_ahead_us=self.max_ahead_us,
+            max_empty_steps=self.limits.max_empty_steps,
             idle_hold_us=self.idle_hold_us,
             now_us=self.now_us,
         )
@@ -253,11 +259,13 @@ class Ingest:
             partitions[part.partition].position = part.position
             partitions[part.partition].idle = part.idle
         self._turns.take(self._graphs, batch, members, verdict)
-        fresh, closed = self._edge_rows(batch, members, verdict)
+        step_us = step_starts_us(batch.events.ts_us, options.step_us)
+        members = self._turns.admit(self._graphs, batch, members, step_us, verdict)
+        fresh, closed = self._edge_rows(batch, members, step_us, verdict)
         count_verdicts(batch, verdict, partitions)
         rejects = turned_away(batch, verdict, self._rules, source=short(self._source.name), keep=options.keep_rejects)
         writer.add_rejects(self._state, [*batch.rejects, *rejects], keep=options.keep_rejects)
-        revisions = sum(revise(writer, graph, rows) for graph, rows in closed)
+        revisions = sum(revise(writer, graph, rows, options.limits.max_empty_steps) for graph, rows in closed)
         writer.save_graphs([graph for graph, _ in closed])
         closing_us, snapshots = self._turns.advance(self._graphs, batch, fresh)
         writer.save_partitions(self._state, {part.partition: partitions[part.partition] for part in batch.parts})
@@ -274,7 +282,11 @@ class Ingest:
         )
 
     def _edge_rows(
-        self, batch: PartitionedBatch, of_graphs: Sequence[Members], verdict: npt.NDArray[np.int8]
+        self,
+        batch: PartitionedBatch,
+        of_graphs: Sequence[Members],
+        step_us: IntArray,
+        verdict: npt.NDArray[np.int8],
     ) -> tuple[EdgeRows, list[tuple[GraphState, EdgeRows]]]:
         """Return the edges of the events that count: those of open steps, and those that revise, by graph.
 
@@ -284,7 +296,6 @@ class Ingest:
         if events.interner is not self._interner:
             self._writer.forget_codes()
             self._interner = events.interner
-        step_us = step_starts_us(events.ts_us, self._options.step_us)
         none = np.zeros(0, dtype=np.int64)
         graph_ids, chosen, revising = [none], [none], [none.astype(np.bool_)]
         graphs: dict[int, GraphState] = {}

@@ -1,14 +1,18 @@
-"""Which events of a batch count: not those from the future, the late ones, or those that were counted before."""
+"""Which events of a batch count: not those from the future, stray or late ones, those of graphs that others fill, or
+those that were counted before."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from infra.steps import format_duration, format_time
+from infra.steps import format_duration, format_time, step_start_us
+from stream.closing import too_early
 from stream.events import EventBatch, IntArray, Reject
+from stream.graphs import FedGraphs, Members
 from stream.sources.base import PartitionedBatch
 from stream.store.known import BoolArray
 from stream.store.records import PartitionState
@@ -24,6 +28,8 @@ class Verdict(IntEnum):
     FINAL = 3
     EDGES_GONE = 4
     DUPLICATE = 5
+    FOREIGN = 6
+    STRAY = 7
 
 
 # By verdict.
@@ -41,6 +47,7 @@ class TimeRules:
         out_of_orderness_us: how far behind the largest event time of its partition an event may come.
         allowed_lateness_us: how long after its step's end, in the time of its partition, an event still counts.
         max_ahead_us: how far ahead of the clock an event time may be; None: as far as it likes.
+        max_empty_steps: how many empty steps a graph may have behind an event that begins it.
         idle_hold_us: how far behind the others an idle partition holds steps back from being final.
         now_us: the clock.
     """
@@ -49,6 +56,7 @@ class TimeRules:
     out_of_orderness_us: int = 0
     allowed_lateness_us: int = 0
     max_ahead_us: int | None = None
+    max_empty_steps: int = 5_000_000
     idle_hold_us: int = 7 * 86_400_000_000
     now_us: Callable[[], int]
 
@@ -77,18 +85,85 @@ def judge(batch: PartitionedBatch, partitions: dict[str, PartitionState], rules:
     return verdict
 
 
+def turn_away(
+    of_graphs: Sequence[Members],
+    graphs: FedGraphs,
+    step_us: IntArray,
+    verdict: npt.NDArray[np.int8],
+    *,
+    closing_us: Callable[[str], int] | None,
+    rules: TimeRules,
+    letters: bool,
+) -> list[Members]:
+    """Set the verdicts of events that their graph cannot take; return the graphs with the events that are left.
+
+    One such event must not hold up all others of a source that goes on for ever. What has a part of a graph that cannot
+    take it is turned away from the graph, too.
+
+    Args:
+        of_graphs: the graphs of the batch.
+        graphs: the graphs of the source.
+        step_us: [n] the step of each event.
+        verdict: [n] by time alone; a late event stays one.
+        closing_us: tells up to when the steps of a new graph close with the batch; None: any time is taken.
+        rules: what events are judged by.
+        letters: events of graphs that this source may not feed are turned away; otherwise the run will be refused.
+    """
+    away = np.zeros(len(verdict), dtype=np.bool_)
+    lowest_us = int(step_us.min()) if len(step_us) else 0
+    for members in of_graphs:
+        rows, graph = members.rows, graphs.find(members.name)
+        if letters and graph is not None and not graphs.has(members.name):
+            barred = rows[: graphs.barred(graph, step_us[rows], verdict[rows] == Verdict.LATE)]
+            verdict[barred[verdict[barred] == Verdict.COUNTS]] = Verdict.FOREIGN
+            away[barred] = True
+        # Of a graph that has open steps only, those tell what is stray as they close.
+        if closing_us is None or (graph is not None and graph.first_step_us is None):
+            continue
+        begin_us = graph.first_step_us if graph is not None else None
+        begin_us = step_start_us(closing_us(members.name), rules.step_us) if begin_us is None else begin_us
+        if (begin_us - lowest_us) // rules.step_us <= rules.max_empty_steps:
+            continue
+        rows = rows[verdict[rows] == Verdict.COUNTS]
+        from_us = too_early(step_us[rows], begin_us, rules.step_us, rules.max_empty_steps)
+        if from_us is not None:
+            rows = rows[step_us[rows] < from_us]
+            verdict[rows] = Verdict.STRAY
+            away[rows] = True
+    if not away.any():
+        return list(of_graphs)
+    left = [Members(each.name, each.rows[~away[each.rows]], each.whole) for each in of_graphs]
+    return [each for each in left if len(each.rows)]
+
+
+class Tally(NamedTuple):
+    """How many events became what; `events` are all but the `rejected` ones."""
+
+    events: int
+    late: int
+    duplicates: int
+    rejected: int
+
+
+def tally(verdict: npt.NDArray[np.int8]) -> Tally:
+    """Count verdicts."""
+    counts = np.bincount(verdict, minlength=len(Verdict)).tolist()
+    rejected = counts[Verdict.FUTURE] + counts[Verdict.FOREIGN] + counts[Verdict.STRAY]
+    late = counts[Verdict.LATE] + counts[Verdict.FINAL] + counts[Verdict.EDGES_GONE]
+    return Tally(len(verdict) - rejected, late, counts[Verdict.DUPLICATE], rejected)
+
+
 def count_verdicts(
     batch: PartitionedBatch, verdict: npt.NDArray[np.int8], partitions: dict[str, PartitionState]
 ) -> None:
     """Add what became of the events to the counters of their partitions."""
     for part in batch.parts:
         state = partitions[part.partition]
-        counts = np.bincount(verdict[part.begin : part.end], minlength=len(Verdict)).tolist()
-        _, future, late, final, edges_gone, duplicates = counts
-        state.rejected += part.rejected + future
-        state.events += part.end - part.begin - future
-        state.late += late + final + edges_gone
-        state.duplicates += duplicates
+        counted = tally(verdict[part.begin : part.end])
+        state.rejected += part.rejected + counted.rejected
+        state.events += counted.events
+        state.late += counted.late
+        state.duplicates += counted.duplicates
 
 
 def is_too_late(verdict: npt.NDArray[np.int8]) -> BoolArray:
@@ -142,6 +217,8 @@ def _reasons(rules: TimeRules) -> dict[Verdict, str]:
         Verdict.LATE: late,
         Verdict.FINAL: "late: its step is final",
         Verdict.EDGES_GONE: "late: the edges of its step are no longer kept, so that it cannot be revised",
+        Verdict.FOREIGN: "foreign: its graph is filled by another source, or was up to a later time",
+        Verdict.STRAY: f"stray: more than {rules.max_empty_steps:,} empty steps would follow it in its graph",
     }
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from stream.events import Reject
-from stream.intake import Verdict
+from stream.intake import tally
 from stream.sources.base import PartitionedBatch
 from stream.store.records import GraphState
 from stream.windows import NEVER_US
@@ -68,7 +68,7 @@ class IngestResult:
         events: its valid events, late ones and duplicates included.
         late: its events that came too late and were not counted.
         duplicates: its events whose id had been counted before.
-        rejected: its records that are no valid events, and events from the future.
+        rejected: its records that are no valid events, and events that its graphs cannot take by their time or at all.
         rejects: a sample of the rejected and the late.
         revisions: snapshots that this run wrote anew.
         seconds: how long this run took.
@@ -117,13 +117,12 @@ class Meter:
     ) -> IngestProgress:
         """Return the progress that a batch makes once it is committed."""
         before = self.progress
-        counts = np.bincount(verdict, minlength=len(Verdict)).tolist()
-        future = counts[Verdict.FUTURE]
+        counted = tally(verdict)
         return IngestProgress(
-            events=before.events + len(verdict) - future,
-            rejected=before.rejected + sum(part.rejected for part in batch.parts) + future,
-            late=before.late + counts[Verdict.LATE] + counts[Verdict.FINAL] + counts[Verdict.EDGES_GONE],
-            duplicates=before.duplicates + counts[Verdict.DUPLICATE],
+            events=before.events + counted.events,
+            rejected=before.rejected + sum(part.rejected for part in batch.parts) + counted.rejected,
+            late=before.late + counted.late,
+            duplicates=before.duplicates + counted.duplicates,
             snapshots=before.snapshots + snapshots,
             revisions=before.revisions + revisions,
             event_time_us=None if event_time_us == NEVER_US else event_time_us,

@@ -7,6 +7,7 @@ or an edge is now first seen there, and not, or not only later, where it was fir
 import numpy as np
 
 from infra.schema import METRIC_INDEX, METRIC_NAMES
+from stream.closing import too_many_empty
 from stream.events import FloatArray, IntArray
 from stream.snapshots import step_metrics
 from stream.store.known import BoolArray
@@ -33,18 +34,23 @@ def can_revise(writer: StoreWriter, graph: GraphState, step_start_us: IntArray) 
     return kept
 
 
-def revise(writer: StoreWriter, graph: GraphState, rows: EdgeRows) -> int:
+def revise(writer: StoreWriter, graph: GraphState, rows: EdgeRows, max_empty_steps: int) -> int:
     """Add events to closed steps of a graph; return how many snapshots were written anew.
 
     Args:
         writer: the store, inside a transaction.
         graph: a graph with a closed step; its counters and first step follow.
         rows: the events, merged; each step is before the graph's next step and `can_revise`.
+        max_empty_steps: how many empty steps may come before the graph's first one.
+
+    Raises:
+        InputError: there are more of them.
     """
     assert graph.first_step_us is not None
     begin_us = int(rows.step_start_us.min())
-    table = _Table.of(writer, graph, begin_us)
     steps = np.unique(rows.step_start_us)
+    _refuse_gap(graph, steps, max_empty_steps)
+    table = _Table.of(writer, graph, begin_us)
     at = table.index(steps)
     before = table.values[at].copy()
 
@@ -69,6 +75,19 @@ def revise(writer: StoreWriter, graph: GraphState, rows: EdgeRows) -> int:
     changed = table.changed()
     writer.revise(graph, Closed(table.step_start_us[changed], table.values[changed]), edges)
     return int(changed.sum())
+
+
+def _refuse_gap(graph: GraphState, steps: IntArray, max_empty_steps: int) -> None:
+    """Make sure that few of the steps are empty that come before a graph's first step, from the first of `steps` on."""
+    first_us = graph.first_step_us
+    assert first_us is not None
+    added = np.append(steps[steps < first_us], first_us)
+    silent = np.diff(added) // graph.step_us - 1
+    n_empty = int(silent.sum())
+    if n_empty > max_empty_steps:
+        widest = int(np.argmax(silent))
+        jump_us = int(added[widest]) + graph.step_us, int(added[widest + 1])
+        raise too_many_empty(graph, n_empty, jump_us, max_empty_steps)
 
 
 class _Table:

@@ -13,9 +13,9 @@ import numpy.typing as npt
 
 from infra.steps import step_start_us
 from stream.advance import Finality, close_due, newly_final
-from stream.events import EventBatch
+from stream.events import EventBatch, IntArray
 from stream.graphs import FedGraphs, Members
-from stream.intake import Verdict, rows_with_ids
+from stream.intake import Verdict, rows_with_ids, turn_away
 from stream.sources.base import PartitionedBatch
 from stream.store.records import EdgeRows, GraphState
 from stream.store.writer import StoreWriter
@@ -107,14 +107,12 @@ class Turns:
             The time up to which steps close, and how many closed.
         """
         own, closable = graphs.own_hands(), graphs.closable()
+        closing_us, all_closing_us = self._closing_us(own, end=batch.end)
         split = {graph.id for graph in closable if graphs.is_split(graph.name)}
         if not graphs.was_alone:
             closable = [graph for graph in closable if graph.id not in split]
-        closing_us, all_closing_us = (
-            closing_time_us(hands, self._options.step_us, end=batch.end) for hands in (own, self._everyone)
-        )
         closing = [(graph, all_closing_us if graph.id in split else closing_us) for graph in closable]
-        snapshots = close_due(self._writer, closing, fresh, self._options.limits)
+        snapshots = close_due(self._writer, closing, fresh, self._options.limits, live=self._options.live)
         if batch.complete:
             self._finality.note(closing)
         else:
@@ -127,6 +125,44 @@ class Turns:
                 ]
             )
         return all_closing_us if split else closing_us, snapshots
+
+    def admit(
+        self,
+        graphs: FedGraphs,
+        batch: PartitionedBatch,
+        members: list[Members],
+        step_us: IntArray,
+        verdict: npt.NDArray[np.int8],
+    ) -> list[Members]:
+        """Set the verdicts of events that their graph cannot take; return the graphs of the batch without them.
+
+        A log that is read once is refused as a whole instead.
+
+        Args:
+            graphs: the graphs of the source, taken for the batch.
+            batch: the batch.
+            members: its graphs.
+            step_us: [n] the step of each event.
+            verdict: [n] by time alone.
+        """
+        live, letters = self._options.live, batch.letter is not None and batch.names_graphs
+        if not live and not letters:
+            return members
+        own_us, all_us = self._closing_us(graphs.own_hands(), end=batch.end)
+        return turn_away(
+            members,
+            graphs,
+            step_us,
+            verdict,
+            closing_us=(lambda name: all_us if graphs.is_split(name) else own_us) if live else None,
+            rules=self._options.time_rules,
+            letters=letters,
+        )
+
+    def _closing_us(self, own: Sequence[Hand], *, end: bool) -> tuple[int, int]:
+        """Return up to when steps close of graphs of this process alone, and of split ones."""
+        step_us = self._options.step_us
+        return closing_time_us(own, step_us, end=end), closing_time_us(self._everyone, step_us, end=end)
 
     def is_overdue(self, graphs: FedGraphs) -> bool:
         """Return whether steps are due of which no transaction knew: two moved their partitions side by side."""

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -222,6 +223,7 @@ def _source(
 ) -> "FileSource | FollowSource":
     from stream.sources.files import FileSource, FollowSource  # noqa: PLC0415
 
+    decoding = replace(decoding, reject_sample=settings.ingest.keep_rejects)
     if follow:
         return FollowSource(path, decoding, poll_interval_s=settings.ingest.poll_interval_s)
     return FileSource(

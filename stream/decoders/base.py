@@ -66,6 +66,11 @@ class Decoder(Protocol):
         """Bytes that were fed and not yet decoded, because their record is not complete."""
         ...
 
+    @property
+    def pending_lines(self) -> int:
+        """Line ends among these bytes."""
+        ...
+
     def feed(self, data: bytes) -> list[RawColumns]:
         """Decode all records that are complete now.
 
@@ -102,6 +107,11 @@ class LineDecoder:
     def pending_bytes(self) -> int:
         """Bytes of the unfinished last record."""
         return len(self._pending)
+
+    @property
+    def pending_lines(self) -> int:
+        """Line ends in the unfinished last record."""
+        return self._pending.count(b"\n")
 
     def feed(self, data: bytes) -> list[RawColumns]:
         """Decode the lines that are complete now."""

@@ -2,10 +2,17 @@
 
 import csv
 from collections.abc import Iterator, Mapping
+from itertools import islice
 
 import numpy as np
 
 from stream.decoders.base import BadRecord, LazyLines, LineDecoder, RawColumns, split_lines
+from stream.decoders.times import is_time
+
+# A quote that holds so many lines that are records by themselves was never closed: no text has that many lines with the
+# right number of fields, and a time among them, by chance. Else it would hold back all of a file that grows.
+_RECORDS_IN_QUOTE = 10
+_UNCLOSED = "broken quoting: the quote is not closed"
 
 
 class DelimitedDecoder(LineDecoder):
@@ -101,17 +108,44 @@ class DelimitedDecoder(LineDecoder):
             try:
                 for row in reader:
                     end = at + reader.line_num
+                    if self._swallowed(lines[start + 1 : end - 1]):
+                        break
                     numbers.append(first_line + start)
                     records.append(_without_end("".join(lines[start:end])))
                     rows.append(row)
                     start = end
-                break
+                if start == len(lines):
+                    break
+                reason = _UNCLOSED
             except csv.Error as error:
-                if "unexpected end of data" in str(error) and not final:
+                at_end = "unexpected end of data" in str(error)
+                # The line in which the reader fails is no longer wholly inside the quote, unless it is the last.
+                swallowed = self._swallowed(lines[start + 1 : at + reader.line_num - (not at_end)])
+                if at_end and not (swallowed or final):
                     return numbers, records, rows, bad, "".join(lines[start:])
-                bad.append(BadRecord(first_line + start, _without_end(lines[start]), f"broken quoting: {error}"))
-                at = start + 1
+                reason = _UNCLOSED if at_end or swallowed else f"broken quoting: {error}"
+            bad.append(BadRecord(first_line + start, _without_end(lines[start]), reason))
+            at = start + 1
         return numbers, records, rows, bad, ""
+
+    def _swallowed(self, quoted: list[str]) -> bool:
+        """Tell whether lines inside a quote are records of the log, which some quote before them swallowed.
+
+        It is told from whole lines alone and not from what comes behind them, so that it does not matter where the log
+        is cut.
+        """
+        if len(quoted) < _RECORDS_IN_QUOTE:
+            return False
+        found = (True for line in quoted if self._is_record(line))
+        return sum(islice(found, _RECORDS_IN_QUOTE)) == _RECORDS_IN_QUOTE
+
+    def _is_record(self, line: str) -> bool:
+        try:
+            row = next(csv.reader([line], delimiter=self._delimiter, skipinitialspace=True, strict=True), [])
+        except csv.Error:
+            return False
+        fits = len(row) == self._width or (len(row) > self._width and self._ragged)
+        return fits and is_time(row[self._layout["ts"]].strip())
 
 
 def _fields(text: str, delimiter: str, width: int) -> list[str]:

@@ -1,17 +1,22 @@
 """One log from bytes to validated events: its dialect and time unit are told from the first bytes."""
 
+from collections.abc import Iterator
 from itertools import chain, islice
+from typing import Any
 
 from infra.errors import InputError
 from stream.decoders.base import Decoder, RawColumns
 from stream.decoders.builder import DecodeOptions, EventBuilder, RejectLog
 from stream.decoders.detect import detect
 from stream.decoders.dialect import Dialect
-from stream.decoders.times import UNIT_WORDS, TimeReader, detect_unit
+from stream.decoders.times import UNIT_US, UNIT_WORDS, TimeReader
+from stream.decoders.units import OPEN, reader_of, tell_unit
 from stream.events import EventBatch, Interner
 
 HEAD_BYTES = 256 << 10
 _UNIT_RECORDS = 1000
+# After so many small numbers in a log that grows, one that looks like another unit is an absurd time.
+_OPEN_RECORDS = 20
 
 
 class LogReader:
@@ -43,6 +48,8 @@ class LogReader:
         self._head = b""
         self._decoder: Decoder | None = None
         self._times: TimeReader | None = None
+        self._unit = OPEN
+        self._small_numbers = 0
         if dialect is not None and unit is not None:
             self._open(dialect, unit, first_line)
 
@@ -53,8 +60,8 @@ class LogReader:
 
     @property
     def unit(self) -> str:
-        """The unit of numeric times; `auto` while it is not told."""
-        return self._times.unit if self._times is not None else "auto"
+        """The unit of numeric times, or `units.DATES`; `units.OPEN` while it is not told."""
+        return self._unit
 
     @property
     def next_line(self) -> int:
@@ -65,6 +72,18 @@ class LogReader:
     def pending_bytes(self) -> int:
         """Bytes that were fed and not yet decoded."""
         return len(self._head) if self._decoder is None else self._decoder.pending_bytes
+
+    @property
+    def held_back(self) -> str:
+        """What was fed and not yet decoded, in words for the user; "" for nothing."""
+        if not self.pending_bytes:
+            return ""
+        if self._decoder is None:
+            return f"{self.label}: {self.pending_bytes} bytes were left, too few to tell the format"
+        if self._decoder.pending_lines:
+            place = f"{self.label}:{self.next_line}"
+            return f"{place}: a record whose quote is not closed yet was left, {self.pending_bytes} bytes"
+        return f"{self.label}: an unfinished last line was left, {self.pending_bytes} bytes"
 
     def feed(self, data: bytes, *, wait: bool = True) -> list[EventBatch]:
         """Decode what is complete now.
@@ -114,31 +133,65 @@ class LogReader:
             return False
         unit: str | None = self._options.time_unit
         if unit == "auto":
-            unit = self._unit_of(dialect, head, whole=whole)
+            unit = self._unit_of(dialect, head, whole=whole, settle=whole or wait or full)
             if unit is None and not (whole or wait or full):
                 return False
         self._open(dialect, unit or "s", 1)
         self.notes.append(f"{self.label}: {dialect.summary}")
-        if self._options.time_unit == "auto" and self.unit != "s":
+        self._note_unit()
+        return True
+
+    def _note_unit(self) -> None:
+        if self._options.time_unit == "auto" and self.unit in UNIT_US and self.unit != "s":
             self.notes.append(
                 f"{self.label}: times are in {UNIT_WORDS[self.unit]}; as seconds they would lie beyond the year 2200"
             )
-        return True
 
-    def _unit_of(self, dialect: Dialect, head: bytes, *, whole: bool) -> str | None:
+    def _unit_of(self, dialect: Dialect, head: bytes, *, whole: bool, settle: bool) -> str | None:
+        """Return what the first times tell; `OPEN` for small numbers, unless it has to be settled from them."""
         decoder = dialect.decoder(self.label)
         raws = decoder.feed(head)
         if whole:
             raws += decoder.finish()
-        times = islice(chain.from_iterable(raw.columns["ts"] for raw in raws), _UNIT_RECORDS)
-        return detect_unit(times)
+        told = tell_unit(_first_times(raws))
+        if told.day is not None:
+            raise self._compact_dates(told.day, next(line for raw in raws for line in raw.lines))
+        return told.unit if told.sure or settle or told.unit is None else OPEN
+
+    def _compact_dates(self, day: int, line: int) -> InputError:
+        written = f"{day // 10**4}-{day // 100 % 100:02}-{day % 100:02}"
+        return InputError(
+            f"{self.label}: its times look like compact dates such as {day}; as seconds they would lie in 1970",
+            place=f"{self.label}:{line}",
+            fix=f"give --time-unit s if these are seconds, or write {written}",
+        )
 
     def _open(self, dialect: Dialect, unit: str, first_line: int) -> None:
         self.dialect = dialect
         self._decoder = dialect.decoder(self.label, first_line=first_line)
-        self._times = TimeReader(unit, self._options.rules, detected=self._options.time_unit == "auto")
+        self._take_unit(unit)
+
+    def _take_unit(self, unit: str) -> None:
+        self._unit = unit
+        self._times = reader_of(unit, self._options.rules, detected=self._options.time_unit == "auto")
+
+    def _settle_unit(self, raws: list[RawColumns]) -> None:
+        """Settle an open unit if these records tell it, or if it will not be told any more."""
+        told = tell_unit(_first_times(raws))
+        self._small_numbers += sum(len(raw.lines) for raw in raws)
+        if told.unit is not None and (told.sure and told.day is None):
+            self._take_unit(told.unit)
+            self._note_unit()
+        elif self._small_numbers >= _OPEN_RECORDS:
+            self._take_unit("s")
 
     def _build(self, raws: list[RawColumns]) -> list[EventBatch]:
+        if self._unit == OPEN:
+            self._settle_unit(raws)
         assert self._times is not None
         batches = [self._builder.build(raw, self._times, self.rejects) for raw in raws]
         return [batch for batch in batches if len(batch)]
+
+
+def _first_times(raws: list[RawColumns]) -> Iterator[Any]:
+    return islice(chain.from_iterable(raw.columns["ts"] for raw in raws), _UNIT_RECORDS)

@@ -98,6 +98,11 @@ class JsonDecoder:
         """Bytes of the unfinished last record."""
         return len(self._pending)
 
+    @property
+    def pending_lines(self) -> int:
+        """Line ends in the unfinished last record."""
+        return self._pending.count(b"\n")
+
     def feed(self, data: bytes) -> list[RawColumns]:
         """Decode the objects that are complete now."""
         return self._advance(self._pending + data, final=False)

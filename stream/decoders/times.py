@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from infra.steps import format_time
+from stream.decoders.compact import day_us, may_hold_dates, moment_us
 from stream.decoders.iso import iso_column_us
 from stream.decoders.text import TextColumn
 from stream.events import EventRules, IntArray, InvalidEventError, shown
@@ -27,6 +28,7 @@ _PLAUSIBLE_US = 7_258_118_400_000_000
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d{1,3})?", re.ASCII)
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf|infinity)", re.IGNORECASE)
 _MAX_TIME_CHARS = 64
+_DAY_DIGITS = len("20240131")
 _EXACT = Context(prec=90)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -73,11 +75,15 @@ class TimeReader:
         unit: what a number counts: `s`, `ms`, `us` or `ns`.
         rules: the valid range.
         detected: the unit was guessed from the first records. Then a number must agree with the guess: one that a
-            thousand times coarser unit would also place before 2200 is refused, never misread.
+            thousand times coarser unit would also place before 2200 is refused, never misread; and fourteen digits
+            that form a date with the time of day are one.
+        days: eight digits that form a date are one.
     """
 
-    def __init__(self, unit: str, rules: EventRules, *, detected: bool = False) -> None:
+    def __init__(self, unit: str, rules: EventRules, *, detected: bool = False, days: bool = False) -> None:
         self.unit = unit
+        self._moments = detected
+        self._days = days
         self._rules = rules
         self._unit_us = UNIT_US[unit]
         self._digits = self._unit_us.adjusted()
@@ -95,6 +101,9 @@ class TimeReader:
         ts_us = raws.iso_us() if isinstance(raws, TextColumn) else None
         if ts_us is None:
             ts_us = _whole_us(raws, self._digits, typed=typed)
+            if ts_us is not None and self._may_hold_dates(ts_us):
+                values = raws.tolist() if isinstance(raws, np.ndarray) else raws
+                return np.fromiter(map(self.value, values), dtype=np.int64, count=len(values))
         if ts_us is None and (not typed or set(map(type, raws)) == {str}):
             ts_us = iso_column_us(list(raws))
         if ts_us is None:
@@ -121,7 +130,18 @@ class TimeReader:
             raise InvalidEventError(f"ts {shown(raw)} is neither a number nor text")
         return self._number(raw)
 
+    def _may_hold_dates(self, ts_us: IntArray) -> bool:
+        # In other units they lie outside the valid range, where each time is read for itself anyway.
+        return (self._days or (self._moments and self.unit == "us")) and may_hold_dates(ts_us)
+
+    def _date_us(self, number: int | Decimal) -> int | None:
+        ts_us = moment_us(number) if self._moments else None
+        return day_us(number) if ts_us is None and self._days else ts_us
+
     def _number(self, number: int | Decimal) -> int:
+        date_us = self._date_us(number)
+        if date_us is not None:
+            return self._rules.ts_us(date_us)
         if number < min(0, self._rules.min_ts_us):
             raise InvalidEventError(f"time {_short(number)} is negative")
         if number > self._max_number:
@@ -209,11 +229,12 @@ class AnyUnitReader(TimeReader):
     """Raw times whose numbers may have any unit: the coarsest that places them before 2200.
 
     Each number tells its own unit, so that a time never depends on what came before it: records can be replayed from
-    anywhere. Milliseconds before March 1970 would pass for seconds; give the unit where such times occur.
+    anywhere. Milliseconds before March 1970 would pass for seconds; give the unit where such times occur. Fourteen
+    digits that form a date with the time of day are one, eight that form a date only as text.
     """
 
     def __init__(self, rules: EventRules) -> None:
-        super().__init__("s", rules)
+        super().__init__("s", rules, detected=True, days=True)
         self._by_unit = {unit: TimeReader(unit, rules) for unit in UNIT_US}
         self._whole = [(_LARGEST[unit], int(unit_us)) for unit, unit_us in UNIT_US.items() if unit_us >= 1]
 
@@ -230,13 +251,18 @@ class AnyUnitReader(TimeReader):
             return whole
         unit = _unit_of(int(whole[0]))
         same = whole[(whole > _smallest(unit)) & (whole <= _LARGEST[unit])]
-        if len(same) == len(whole):
+        if len(same) == len(whole) and not (unit == "us" and may_hold_dates(whole)):
             return self._by_unit[unit].column(whole, typed=typed)
         return np.fromiter(map(self.value, whole.tolist()), dtype=np.int64, count=len(whole))
 
     def value(self, raw: Any) -> int:
         """Return one raw time as microseconds; raises as `TimeReader.value` does."""
-        if type(raw) is int and raw >= 0:
+        if isinstance(raw, str):
+            text = raw.strip()
+            date_us = day_us(int(text)) if len(text) == _DAY_DIGITS and text.isascii() and text.isdigit() else None
+            if date_us is not None:
+                return self._rules.ts_us(date_us)
+        elif type(raw) is int and raw >= 0 and moment_us(raw) is None:
             for largest, unit_us in self._whole:
                 if raw <= largest:
                     ts_us = raw * unit_us
@@ -246,7 +272,8 @@ class AnyUnitReader(TimeReader):
         return super().value(raw)
 
     def _number(self, number: int | Decimal) -> int:
-        return self._by_unit[_unit_of(number)]._number(number)
+        date_us = moment_us(number)
+        return self._by_unit[_unit_of(number)]._number(number) if date_us is None else self._rules.ts_us(date_us)
 
 
 _LARGEST = {unit: int(_PLAUSIBLE_US / unit_us) for unit, unit_us in UNIT_US.items()}

@@ -85,6 +85,8 @@ class PartitionedBatch:
         parts: what belongs to which partition, in the order of the rows, without a gap; each partition once.
         rejects: records that are no valid events. Those with a `record_of` are all of them, others a sample.
         letter: makes the reject of one of the events, should it be late, for example.
+        names_graphs: producers name the graph of each record, so that one which others fill is a mistake of a record;
+            else it is that of who started the source, and the whole is refused.
         end: every open step can close, whatever the watermarks.
         complete: nothing will ever come after this batch, in no run.
     """
@@ -93,6 +95,7 @@ class PartitionedBatch:
     parts: tuple[Part, ...]
     rejects: list[Reject] = field(default_factory=list)
     letter: Letter | None = None
+    names_graphs: bool = True
     end: bool = False
     complete: bool = False
 

@@ -125,7 +125,7 @@ class FileSource:
         for file in selection.files:
             for reader in self._read(file, builder, events, done, total):
                 rejected += reader.rejects.count
-                rejects += reader.rejects.sample
+                rejects += reader.rejects.sample[: self.options.reject_sample - len(rejects)]
                 self.notes += reader.notes
                 two_sorts |= reader.dialect is not None and reader.dialect.bipartite_hint
             done += file.bytes

@@ -49,7 +49,8 @@ class FollowSource:
     ) -> None:
         self.path = Path(path)
         self.options = options or DecodeOptions()
-        self.notes: list[str] = []
+        self._notes: list[str] = []
+        self._log: _Log | None = None
         check_options(self.options)
         if self.options.format == "json":
             raise UsageError("JSON documents cannot be followed", fix="write one object a line: --format ndjson")
@@ -58,6 +59,12 @@ class FollowSource:
         self._restart = restart_if_replaced
         self._block_bytes = block_bytes
         self._sleep = sleep
+
+    @property
+    def notes(self) -> list[str]:
+        """How the log was understood, and what is held back now, in lines for the user."""
+        held_back = self._log.reader.held_back if self._log is not None else ""
+        return [*self._notes, held_back] if held_back else list(self._notes)
 
     @property
     def name(self) -> str:
@@ -80,10 +87,13 @@ class FollowSource:
             with reading(self.path) as file:
                 log = self._resume(file, builder, position)
                 if log is not None:
+                    self._log = log
                     yield from self._follow(log)
             if self._stop():
                 return
-            self.notes.append(f"{self.path} was replaced or cut; reading goes on at the start of the new file")
+            self._notes = self.notes
+            self._log = None
+            self._notes.append(f"{self.path} was replaced or cut; reading goes on at the start of the new file")
             position = None
 
     def _resume(self, file: BinaryIO, builder: EventBuilder, position: Position | None) -> "_Log | None":
@@ -112,7 +122,6 @@ class FollowSource:
 
     def _follow(self, log: "_Log") -> Iterator[SourceBatch]:
         """Yield batches until `stop`, or until the file was replaced and reading may go on with the new one."""
-        reader = log.reader
         while True:
             rewritten = log.was_rewritten()
             # What was written before the file was moved away is still read.
@@ -122,8 +131,6 @@ class FollowSource:
                 if self._stop():
                     break
             if self._stop():
-                if reader.pending_bytes:
-                    self.notes.append(f"{self.path}: an unfinished last line was left, {reader.pending_bytes} bytes")
                 return
             if moved:
                 if not self._restart:
@@ -138,15 +145,14 @@ class FollowSource:
         if log.bytes_read == 0:
             self._check_kind(block)
         before = reader.rejects.count, len(reader.rejects.sample)
-        told = reader.dialect is not None
+        noted = len(reader.notes)
         batches = reader.feed(block, wait=False)
         log.took(block)
         if reader.dialect is None:
             return
         if reader.dialect.format == "json":
             raise _no_documents(self.path)
-        if not told:
-            self.notes += reader.notes
+        self._notes += reader.notes[noted:]
         rejected = reader.rejects.count - before[0]
         # A line decoder makes one batch of what it is fed: a position stands behind all of it.
         assert len(batches) <= 1

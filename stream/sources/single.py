@@ -25,5 +25,11 @@ class SinglePartition:
         for batch in self._source.batches(position):
             part = Part(ONLY_PARTITION, 0, len(batch.events), batch.position, batch.rejected)
             yield PartitionedBatch(
-                batch.events, (part,), batch.rejects, batch.letter, end=batch.end, complete=batch.end
+                batch.events,
+                (part,),
+                batch.rejects,
+                batch.letter,
+                names_graphs=False,
+                end=batch.end,
+                complete=batch.end,
             )

@@ -17,6 +17,8 @@ from stream.events import InvalidEventError
 
 _TYPES = {"Create": "reply", "Announce": "announce", "Like": "like", "Follow": "follow"}
 _COLLECTIONS = frozenset({"Collection", "OrderedCollection", "CollectionPage", "OrderedCollectionPage"})
+# The vocabulary may stand before a type, in full or as a prefix of JSON-LD.
+_VOCABULARY = re.compile(r"\A(?:as:|https?://www\.w3\.org/ns/activitystreams#)")
 # Whose status it is: the URI of an actor, then what the actor has.
 _OWNED = re.compile(r"(https?://[^/]+/(?:users|u|profile|actors?)/[^/?#]+)/.+|(https?://[^/]+/@[^/?#]+)/.+")
 
@@ -32,8 +34,7 @@ class ActivityExtract:
 
     def rows(self, fields: dict[str, Any], record: Record) -> list[Row]:
         """Return the event of an activity; see `Extract`."""
-        types = fields.get("type")
-        names = [name for name in (types if isinstance(types, list) else [types]) if isinstance(name, str)]
+        names = _type_names(fields)
         if not names:
             raise InvalidEventError("type is missing: this is no activity")
         name = next((name for name in names if name in _TYPES), None)
@@ -87,8 +88,12 @@ def activities(records: Sequence[Record]) -> Objects:
 
 
 def _is_collection(fields: dict[str, Any]) -> bool:
-    type_ = fields.get("type")
-    return isinstance(type_, str) and type_ in _COLLECTIONS
+    return not _COLLECTIONS.isdisjoint(_type_names(fields))
+
+
+def _type_names(fields: dict[str, Any]) -> list[str]:
+    """Return the types of an object as the vocabulary names them."""
+    return [_VOCABULARY.sub("", name) for name in _each(fields.get("type")) if isinstance(name, str)]
 
 
 def _each(value: Any) -> list[Any]:

@@ -6,6 +6,7 @@ id of an event is its source and its id: these two name it everywhere.
 """
 
 import binascii
+import re
 from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ from stream.events import IntArray, shown
 
 STRUCTURED = "application/cloudevents"
 PREFIX = "ce_"
+NDJSON_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl")
+# The numbers of a place, such as `item 3: event 1: `.
+_NUMBER = re.compile(r"(\d+): ")
 _REQUIRED = ("specversion", "id", "source", "type")
 
 
@@ -199,7 +203,7 @@ def _with_attributes(rows: Rows, events: Sequence[CloudEvent]) -> Rows:
     columns = dict(rows.columns)
     columns["type"] = _filled(columns.get("type"), [events[at].attributes["type"] for at in of])
     columns["ts"] = _filled(columns["ts"], [events[at].attributes.get("time") for at in of])
-    columns["id"] = _ids(of, events)
+    columns["id"] = _ids(rows, events)
     owner: IntArray = np.array([events[at].record for at in of], dtype=np.int64)
     return Rows(columns, owner, lambda row: events[of[row]].place + rows.place(row), rows.times)
 
@@ -212,16 +216,21 @@ def _filled(values: Any, others: list[Any]) -> Any:
     return [other if value is None else value for value, other in zip(values, others, strict=True)]
 
 
-def _ids(of: list[int], events: Sequence[CloudEvent]) -> list[str]:
-    """Return source and id of each row's CloudEvent, parted by a space, which no URI has; several rows are numbered."""
-    counts = np.bincount(np.array(of, dtype=np.int64), minlength=len(events)) if of else np.zeros(len(events))
-    seen = [0] * len(events)
+def _ids(rows: Rows, events: Sequence[CloudEvent]) -> list[str]:
+    """Return source and id of each row's CloudEvent, parted by a space, which no URI has, and the number of the row.
+
+    That is the number of its item or line in the data, whatever became of the others: data that was mended in places
+    gives the rest the ids that it had. Data that is one object has none.
+    """
     ids = []
-    for at in of:
+    for row, at in enumerate(rows.record.tolist()):
         attributes = events[at].attributes
+        number = ".".join(_NUMBER.findall(rows.place(row))) or ("1" if _is_lines(events[at]) else "")
         name = f"{attributes['source']} {attributes['id']}"
-        if counts[at] > 1:
-            seen[at] += 1
-            name = f"{name} {seen[at]}"
-        ids.append(name)
+        ids.append(f"{name} {number}" if number else name)
     return ids
+
+
+def _is_lines(event: CloudEvent) -> bool:
+    """Tell whether data is lines, of which a single one has no place."""
+    return event.content_type.partition(";")[0].strip() in NDJSON_TYPES

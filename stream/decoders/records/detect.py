@@ -15,7 +15,7 @@ from stream.decoders.records.base import (
     header,
     values_of,
 )
-from stream.decoders.records.cloudevents import STRUCTURED, is_binary, is_structured
+from stream.decoders.records.cloudevents import NDJSON_TYPES, STRUCTURED, is_binary, is_structured
 from stream.decoders.records.confluent import MAGIC
 from stream.decoders.records.json import JsonReader
 from stream.events import shown
@@ -23,9 +23,7 @@ from stream.events import shown
 # Media types by the format of their payload; others, such as octet streams, say nothing.
 FORMAT_OF_TYPE = {
     "application/json": "json",
-    "application/x-ndjson": "ndjson",
-    "application/ndjson": "ndjson",
-    "application/jsonl": "ndjson",
+    **dict.fromkeys(NDJSON_TYPES, "ndjson"),
     "application/vnd.apache.arrow.stream": "arrow",
     "application/vnd.apache.arrow.file": "arrow",
     "application/activity+json": "activitystreams",

@@ -62,6 +62,9 @@ def read(data: bytes, **options: Any) -> tuple[list[Event], LogReader]:
 @given(data=logs, size=st.integers(1, 64))
 @example(data=b'a,b,1\n"c\nd",e,2\n"f\ng', size=3)
 @example(data=b'[{"src":"a","dst":"b","ts":1}, "x", 5, {"src":"]"}]', size=1)
+@example(data=b'a,"b,1\n' + b"a,b,1\n" * 12 + b'c","d,2\n', size=20)
+@example(data=b'a,"b,1\n' + b"a,b,1\n" * 12 + b'c",2\n', size=20)
+@example(data=b'a,"b,1\n' + b"a,b,1\n" * 9 + b'c",2\na,"b,1\n' + b"a,b,1\n" * 9, size=7)
 def test_where_a_log_is_cut_does_not_matter(name: str, data: bytes, size: int) -> None:
     pieces = [data[at : at + size] for at in range(0, len(data), size)]
     dialect = DIALECTS[name]
@@ -209,6 +212,17 @@ def test_a_broken_quote_costs_one_line() -> None:
     assert [(e.src, e.dst) for e in events] == [("a", "b"), ("c", "d"), ("e", 'f"g')]
     assert [r.place for r in reader.rejects.sample] == ["log:3", "log:6", "log:7"]
     assert "control character" in reader.rejects.sample[2].reason
+
+
+def test_a_quote_that_is_never_closed_costs_one_line_and_a_long_text_nothing() -> None:
+    records = b"".join(b"c,d,%d\n" % ts for ts in range(50))
+    events, reader = read(b'src,dst,ts\na,"b,1\n' + records + b'e,"f",9\n')
+    assert (len(events), reader.rejects.count) == (51, 1)
+    assert reader.rejects.sample[0].place == "log:2"
+    assert reader.rejects.sample[0].reason == "broken quoting: the quote is not closed"
+    text = "Dear Bob, dear Eve,\nthis, as ever, is no record.\n" * 200
+    events, reader = read(f'src,dst,ts,body\na,b,1,"{text}"\nc,d,2,\n'.encode())
+    assert (len(events), reader.rejects.count) == (2, 0)
 
 
 def test_an_unclosed_json_document_is_an_error() -> None:

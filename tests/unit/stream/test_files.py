@@ -24,7 +24,10 @@ from log_cases import (
     write,
 )
 
+from forecasting.cli.ingest import _source
+from forecasting.cli.progress import progress
 from infra.errors import GraphtideError, InputError, UsageError
+from infra.settings import Settings
 from stream.decoders.builder import DecodeOptions
 from stream.events import Event, EventRules
 from stream.sources.files import FileSource
@@ -353,3 +356,19 @@ def test_public_logs_are_read_without_a_flag(data_dir: Path, name: str, events: 
         assert (ts_us[1:] >= ts_us[:-1]).all()
         last_us = int(ts_us[-1])
     assert (found, len(names)) == (events, nodes)
+
+
+def test_as_many_rejects_of_a_file_are_kept_as_the_settings_say(tmp_path: Path) -> None:
+    path = write(tmp_path, "log", "1 2 3\n" + "x\n" * 300)
+    settings = Settings.model_validate({"ingest": {"keep_rejects": 250}})
+    with progress("test") as report:
+        for follow in (False, True):
+            batch = next(_source(path, DecodeOptions(), settings, report, follow=follow).batches(None))
+            assert (batch.rejected, len(batch.rejects)) == (300, 250)
+
+
+def test_the_rejects_of_a_folder_are_no_more_than_those_of_a_file(tmp_path: Path) -> None:
+    for name in ("a.log", "b.log"):
+        write(tmp_path, name, "1 2 3\n" + "x\n" * 20)
+    batch = next(FileSource(tmp_path, DecodeOptions(reject_sample=30)).batches(None))
+    assert (batch.rejected, len(batch.rejects)) == (40, 30)

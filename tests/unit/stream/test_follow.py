@@ -124,6 +124,31 @@ def test_only_complete_lines_are_read_and_the_rest_is_said(tmp_path: Path) -> No
     assert any("edge list" in note for note in source.notes)
 
 
+def test_an_open_quote_holds_nothing_back_for_long(tmp_path: Path) -> None:
+    path = write(tmp_path, "log", 'src,dst,ts\na,"b,1\n')
+    growing = Growing([append(path, b"c,d,%d\n" % ts) for ts in range(50)])
+    source = growing.source(path)
+    batches = list(source.batches(None))
+    assert [event.ts_us for event in events_of(batches)] == [ts * 1_000_000 for ts in range(50)]
+    assert [reject.place for batch in batches for reject in batch.rejects] == [f"{path}:2"]
+    assert len(batches) > 35  # from the tenth record on each comes as it is written
+    assert not any("left" in note for note in source.notes)
+
+
+def test_what_an_open_quote_holds_back_is_said_when_reading_is_broken_off(tmp_path: Path) -> None:
+    path = write(tmp_path, "log", 'src,dst,ts\na,b,1\n"c,d,2\ne,f,3\n')
+
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    source = Growing([interrupt]).source(path)
+    batches = source.batches(None)
+    assert len(next(batches).events) == 1
+    with pytest.raises(KeyboardInterrupt):
+        next(batches)
+    assert source.notes[-1] == f"{path}:3: a record whose quote is not closed yet was left, 13 bytes"
+
+
 def test_rejects_come_once_with_their_lines(tmp_path: Path) -> None:
     path = write(tmp_path, "log", "1 2 3\nx\n")
     steps = [append(path, b"y\n4 5 6\n"), append(path, b"z\n")]
@@ -148,6 +173,42 @@ def test_the_unit_is_kept_over_a_resume(tmp_path: Path) -> None:
     (rest,) = follow(path, [], first.position)
     assert [event.ts_us for event in rest.events] == [1289241911729000]
     assert rest.rejected == 1
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_number_too_small_to_tell_settles_no_unit(tmp_path: Path, resumed: bool) -> None:
+    path = write(tmp_path, "log", '{"src":"a","dst":"b","ts":0}\n')
+    line = b'{"src":"a","dst":"b","ts":%d}\n'
+    more = [append(path, line % (1289241911728 + at)) for at in range(3)]
+    position = None
+    if resumed:
+        (first,) = follow(path, [])
+        position = first.position
+        assert position["time_unit"] == "auto"
+    source = Growing(more).source(path)
+    batches = list(source.batches(position))
+    times = [event.ts_us for event in events_of(batches)]
+    assert times[-3:] == [(1289241911728 + at) * 1000 for at in range(3)]
+    assert sum(batch.rejected for batch in batches) == 0
+    assert batches[-1].position["time_unit"] == "ms"
+    assert any("times are in milliseconds" in note for note in source.notes)
+
+
+def test_a_log_that_counts_from_its_own_start_stays_in_seconds(tmp_path: Path) -> None:
+    path = write(tmp_path, "log", "1 2 0\n")
+    steps = [append(path, b"1 2 %d\n" % ts) for ts in (*range(30), 1289241911728, 69_000_000)]
+    batches = list(follow(path, steps))
+    assert [event.ts_us for event in events_of(batches)][-1] == 69_000_000_000_000
+    assert [reject.record for batch in batches for reject in batch.rejects] == ["1 2 1289241911728"]
+    assert batches[-1].position["time_unit"] == "s"
+
+
+def test_a_log_of_dates_stays_one_over_a_resume(tmp_path: Path) -> None:
+    path = write(tmp_path, "log", "1 2 2024-01-31\n")
+    (first,) = follow(path, [])
+    append(path, b"1 2 20240201\n")()
+    (rest,) = follow(path, [], first.position)
+    assert [event.ts_us for event in rest.events] == [1_706_745_600_000_000]
 
 
 def rotated(path: Path, data: bytes) -> Step:

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from infra.errors import InputError, StoreError
 from infra.steps import HOUR_US
-from stream.events import Interner
+from stream.closing import Limits
+from stream.events import Event, Interner
 from stream.sources.base import Position
 from stream.spool.file import KeyReusedError, Receipt, Spool, SpoolFullError
 from stream.spool.records import Request, SpoolDecoder, split_records
 from stream.spool.source import SpoolSource
 from stream.store import open_dead_letters, open_reader
-from tests.unit.stream.ingest_cases import ingest_list, query
+from tests.unit.stream.ingest_cases import ListSource, ingest_list, query
 
 
 @pytest.fixture
@@ -172,6 +173,25 @@ def test_it_is_drained_with_its_dead_letters_and_goes_on(spool: Spool, tmp_path:
         found = letters.letters(limit=10)
     places = [(one.record.topic, one.record.partition, one.record.offset, one.record.value) for one in found]
     assert places == [("g", 1, 1, b"no json"), ("g", 2, 0, event(3, graph="h"))]
+    assert spool.waiting(0, 100) == []
+
+
+def test_a_graph_of_others_and_a_stray_time_hold_up_nobody(spool: Spool, tmp_path: Path) -> None:
+    store = tmp_path / "store.db"
+    town = [Event("a", "b", int(9 * HOUR_US), graph="town")]
+    ingest_list(ListSource([("", town)], name="follow:town", bounded=False), store)
+    put(spool, event(0), event(9), event(10))
+    put(spool, event(9), graph="town")
+    put(spool, event(11))
+    drain(spool, store, max_ahead_us=HOUR_US, limits=Limits(max_empty_steps=5))
+    with open_dead_letters(f"sqlite:///{store}") as letters:
+        found = letters.letters(limit=10)
+    assert sorted((one.record.topic, one.record.value, one.reason.split(":")[0]) for one in found) == [
+        ("g", event(0), "stray"),
+        ("town", event(9), "foreign"),
+    ]
+    with open_reader(f"sqlite:///{store}") as reader:
+        assert reader.snapshots("g", metrics=("events",)).values[:, 0].tolist() == [1]
     assert spool.waiting(0, 100) == []
 
 
