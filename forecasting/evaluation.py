@@ -12,14 +12,12 @@ from forecasting.backtests.plan import Plan, default_horizons, make_plan, origin
 from forecasting.backtests.ratios import Ratio, ratios
 from forecasting.backtests.scores import BacktestResult, json_fields, summarise
 from forecasting.backtests.workers import Entrant, Task
-from forecasting.training import forecaster_config, forecaster_of, start_of, was_made_by
+from forecasting.training import forecaster_config, forecaster_of, kept_training, start_of
 from infra.errors import ModelError, UsageError
 from infra.settings import Settings
 from models import checkpoint, floor_libraries
 from models.contract import History
 from models.floor_names import named_floors
-from models.forecaster import ForecasterConfig
-from models.optimisation import TrainingConfig
 from models.seasons import season_steps
 from models.training import MIN_SEASONS
 
@@ -171,7 +169,7 @@ def _forecasters(
     found, missing = {}, []
     for graph, history in histories.items():
         past = history.part(0, plans[graph].first_origin)
-        kept = _fitting(_folder(graph, settings), past, graph, forecaster, config, start)
+        kept = kept_training(_folder(graph, settings), past, graph, forecaster, config, start)
         if kept is None:
             missing.append(Training(graph, past, _folder(graph, settings)))
         else:
@@ -204,22 +202,3 @@ def _paths(
         ]
         for entrant in entrants
     }
-
-
-def _fitting(
-    folder: Path,
-    past: History,
-    graph: str,
-    forecaster: ForecasterConfig,
-    config: TrainingConfig,
-    start: checkpoint.Checkpoint | None,
-) -> checkpoint.Checkpoint | None:
-    """Return the kept model if the same training on the same steps made it."""
-    try:
-        found = checkpoint.load(folder)
-    except ModelError:
-        # It is only kept to save time; damaged, or from another version, it is made anew.
-        return None
-    if found is None:
-        return None
-    return found if was_made_by(found, past, graph, forecaster, config, start) else None

@@ -8,7 +8,7 @@ from typing import Any
 
 from forecasting.forms import use_new
 from forecasting.general import DevelopmentLog, NamedSeries, development_logs, log_series, simulated_series
-from infra.errors import UsageError
+from infra.errors import ModelError, UsageError
 from infra.settings import Settings
 from infra.steps import HOUR_US, format_duration, format_time
 from models import checkpoint, general_folder
@@ -76,6 +76,23 @@ def start_of(settings: Settings, *, from_scratch: bool = False) -> tuple[checkpo
     """
     start = None if from_scratch else general_start(forecaster_config(settings))
     return start, training_config(settings) if start is None else tuning_config(settings)
+
+
+def kept_training(
+    folder: Path,
+    history: History,
+    graph: str,
+    forecaster: ForecasterConfig,
+    config: TrainingConfig,
+    start: checkpoint.Checkpoint | None,
+) -> checkpoint.Checkpoint | None:
+    """Return the checkpoint in `folder` if the same training on the same steps made it."""
+    try:
+        found = checkpoint.load(folder)
+    except ModelError:
+        # Damaged, or from another version: it is made anew.
+        return None
+    return found if found is not None and was_made_by(found, history, graph, forecaster, config, start) else None
 
 
 def was_made_by(

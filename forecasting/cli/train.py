@@ -83,8 +83,9 @@ def train(
     """Train a model on the history of each graph and keep it as the graph's checkpoint.
 
     Training goes on from the general model that comes with graphtide, and stops early when the latest part of the
-    history, kept aside, is not forecast better any more. Killed, it goes on where it was. Graphs that are too young to
-    learn from are left out, with a note, where none is named.
+    history, kept aside, is not forecast better any more. Killed, it goes on where it was, if no further step has closed
+    since; a model that the same training made of the same steps is left as it is. Graphs that are too young to learn
+    from are left out, with a note, where none is named.
 
     Example: graphtide train mathoverflow --budget 120
     """
@@ -177,6 +178,7 @@ def _graphs(
     from forecasting.training import (  # noqa: PLC0415
         checkpoint_folder,
         forecaster_config,
+        kept_training,
         start_of,
         train_graph,
     )
@@ -190,9 +192,17 @@ def _graphs(
         Training(name, history, checkpoint_folder(settings.models.directory, name))
         for name, history in histories.items()
     ]
-    if engine is Engine.RAY:
-        return _on_ray(settings, trainings, Recipe(architecture, config, start))
+    waiting = []
     for one in trainings:
+        kept = kept_training(one.folder, one.past, one.graph, architecture, config, start)
+        if kept is None:
+            waiting.append(one)
+        else:
+            _say(f"{one.graph}: up to date: the same training on these {len(one.past):,} steps made {one.folder}")
+            cards.append(kept.card)
+    if engine is Engine.RAY and waiting:
+        return cards + _on_ray(settings, waiting, Recipe(architecture, config, start))
+    for one in waiting:
         with ExitStack() as shown:
             saved = train_graph(
                 one.past,

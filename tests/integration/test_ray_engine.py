@@ -5,6 +5,7 @@ The commands are those of docs/scale-out.md.
 
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -221,6 +222,7 @@ def test_the_command_line_trains_and_reports_as_it_does_here(
     ray = ("--engine", "ray", "--ray-address", two_nodes.address)
     here = graphtide("train", "ash", "elm", "--json")
     assert here.code == 0, here.err
+    shutil.rmtree(".graphtide/models")
     there = graphtide("train", "ash", "elm", "--json", *ray)
     assert there.code == 0, there.err
     cards = [json.loads(ran.out) for ran in (here, there)]
@@ -252,6 +254,7 @@ def test_young_graphs_are_left_out_as_they_are_here(
         assert ran.code == 0, ran.err
         assert "asp: left out: a history of" in ran.err
         cards.append(json.loads(ran.out))
+        shutil.rmtree(".graphtide/models")
     assert [card["data"][0]["graph"] for card in cards[0]] == ["ash", "elm"]
     assert [card["digest"] for card in cards[0]] == [card["digest"] for card in cards[1]]
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -83,6 +84,13 @@ def test_young_graphs_hold_up_no_other(graphtide: Cli) -> None:
     assert "aanew: left out: it has no closed step yet" in ran.err
     assert "aayoung: left out: a history of 96 steps is too short to train on; wait for 672 steps" in ran.err
     assert sorted(path.name for path in Path(".graphtide/models").iterdir()) == ["aaa", "bbb"]
+    # Killed before the last: those that are finished are not trained again.
+    shutil.rmtree(".graphtide/models/bbb")
+    again = graphtide("train", "--iterations", 1, "--json")
+    assert [card["digest"] for card in json.loads(again.out)] == [card["digest"] for card in json.loads(ran.out)]
+    assert "aaa: up to date" in again.err
+    assert "bbb: up to date" not in again.err
+    assert "aaa: up to date" not in graphtide("train", "aaa", "--iterations", 1, "--seed", 3).err
 
 
 @pytest.mark.usefixtures("at_the_young")
