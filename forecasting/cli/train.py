@@ -125,9 +125,17 @@ def train(
             cards = [_general(settings, general, simulated, _excluded(exclude), taught_by)]
         else:
             cards = _graphs(settings, graphs, engine, from_scratch=from_scratch)
-    if as_json:
-        import msgspec  # noqa: PLC0415
+        if as_json:
+            _print(cards)
 
+
+def _print(cards: list[dict[str, Any]]) -> None:
+    """Print the cards once, and not in each of the processes that train together."""
+    import msgspec  # noqa: PLC0415
+
+    from models.distributed import worker_number  # noqa: PLC0415 - imports torch
+
+    if not worker_number():
         sys.stdout.write(msgspec.json.encode(cards).decode() + "\n")
 
 
