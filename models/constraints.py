@@ -19,15 +19,17 @@ _TINY = 1e-12
 _SHARES = [index for index, metric in enumerate(METRICS) if metric.kind is Kind.SHARE]
 _TOTALS = [METRIC_INDEX[total] for total, _ in RUNNING_TOTALS]
 _NEWS = [METRIC_INDEX[new] for _, new in RUNNING_TOTALS]
+# What follows from the meaning of the metrics beside the rules of the schema.
+_ORDERED = (*ORDER_CONSTRAINTS, ("self_loops", "events"), ("unique_edges", "total_edges"))
 
 
 def _from_larger_to_smaller() -> tuple[tuple[int, int], ...]:
-    """Return ORDER_CONSTRAINTS as indices (smaller, larger), each after those that can still lower its larger one."""
+    """Return all ordered pairs as indices (smaller, larger), each after those that can still lower its larger one."""
     graph: dict[str, set[str]] = {}
-    for smaller, larger in ORDER_CONSTRAINTS:
+    for smaller, larger in _ORDERED:
         graph.setdefault(smaller, set()).add(larger)
     rank = {name: position for position, name in enumerate(TopologicalSorter(graph).static_order())}
-    ordered = sorted(ORDER_CONSTRAINTS, key=lambda pair: rank[pair[1]])
+    ordered = sorted(_ORDERED, key=lambda pair: rank[pair[1]])
     return tuple((METRIC_INDEX[smaller], METRIC_INDEX[larger]) for smaller, larger in ordered)
 
 
@@ -168,7 +170,7 @@ def violations(
             first = values_HK[:1] if before is None else np.append(before[1][index], before[0][index])[None]
             require(f"{metric.name} never falls", -np.diff(np.concatenate([first, values_HK]), axis=0))
         require(f"quantiles of {metric.name} never cross", -np.diff(quantiles_HMQ[:, index], axis=-1))
-    for smaller, larger in ORDER_CONSTRAINTS:
+    for smaller, larger in _ORDERED:
         require(f"{smaller} <= {larger}", values_HMK[:, METRIC_INDEX[smaller]] - values_HMK[:, METRIC_INDEX[larger]])
     return found
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from infra.steps import MONDAY_US
+from models.outliers import Heights
 from models.profiles import LEVEL_PRIOR_COUNT, mean, shapes, towards
 from models.seasons import season_steps
 from models.tokens import IS_COUNT, N_CALENDAR, N_MODELLED, Tokens, calendar_features, transform
@@ -162,6 +163,7 @@ class CausalStatistics:
         square_sum: [M] decayed sum of squared errors around the anchor, `spread_sum` [N_SPREAD, M] of what `_spread`
             says of the residuals, `square_weight` the weight of both.
         memory_sum: [K, M] decayed sums of residuals, `memory_weight` [K] their weights.
+        heights: how high steps have been, which bounds what enters the sums of values.
     """
 
     step_us: int
@@ -181,6 +183,7 @@ class CausalStatistics:
     square_weight: float
     memory_sum: FloatArray
     memory_weight: FloatArray
+    heights: Heights
 
     @classmethod
     def start(cls, step_us: int, start_us: int) -> "CausalStatistics":
@@ -205,6 +208,7 @@ class CausalStatistics:
             square_weight=0.0,
             memory_sum=np.zeros((len(MEMORY_SEASONS), N_MODELLED)),
             memory_weight=np.zeros(len(MEMORY_SEASONS)),
+            heights=Heights.start(season),
         )
 
     @property
@@ -334,9 +338,11 @@ class CausalStatistics:
         both = np.stack([sums[:-1].reshape(len(rows), -1)[:n], sums[1:].reshape(len(rows), -1)[:n]])
         return both[..., :-1], both[..., -1]
 
-    def _observe_block(self, values: FloatArray) -> tuple["CausalStatistics", Tokens]:
-        n = len(values)
+    def _observe_block(self, observed: FloatArray) -> tuple["CausalStatistics", Tokens]:
+        n = len(observed)
         starts_us = self.next_us + np.arange(n) * self.step_us
+        position = self._position(starts_us)
+        values, heights = self.heights.hold(self.observed, position, observed)
         decays = [float(np.exp(-1.0 / (seasons * self.season))) for seasons in LEVEL_SEASONS]
         one = np.ones((n, 1))
         level_sum = np.stack([_decayed_sums(self.level_sum[r], values, d) for r, d in enumerate(decays)])
@@ -346,7 +352,6 @@ class CausalStatistics:
             daily_sums[0], daily_weights[0], mean(level_sum[ANCHOR_LEVEL, :-1], level_weight[ANCHOR_LEVEL, :-1])
         )
         profiles = np.concatenate([self._profiles(starts_us, daily), daily[None]])
-        position = self._position(starts_us)
         profile_sum, profile_weight = self._profiles_after(position, values)
         level_expected = np.stack(
             [
@@ -355,13 +360,13 @@ class CausalStatistics:
             ]
         )
         anchor, rivals = _anchor(profiles, level_sum[:, :-1], level_expected[:, :-1], level_weight[:, :-1])
-        error = transform(values) - anchor
+        error = transform(observed) - anchor
         decay = float(np.exp(-1.0 / (SCALE_SEASONS * self.season)))
         squares = _decayed_sums(self.square_sum, error**2, decay)
         square_weights = _decayed_sums(np.array([self.square_weight]), one, decay)
         scale = _scale(squares[:-1], square_weights[:-1])
         residual = np.clip(error / scale, -RESIDUAL_LIMIT, RESIDUAL_LIMIT)
-        spreads = _decayed_sums(self.spread_sum, _spread(residual, values), decay)
+        spreads = _decayed_sums(self.spread_sum, _spread(residual, observed), decay)
         spread = _against_usual(spreads[:-1], square_weights[:-1, :, None]).transpose(1, 0, 2)
         decays = [float(np.exp(-1.0 / _memory_steps(seasons, self.season))) for seasons in MEMORY_SEASONS]
         memory = np.stack([_decayed_sums(self.memory_sum[k], residual, d) for k, d in enumerate(decays)])
@@ -400,5 +405,6 @@ class CausalStatistics:
             square_weight=float(square_weights[-1, 0]),
             memory_sum=memory[:, -1],
             memory_weight=memory_weight[:, -1, 0],
+            heights=heights,
         )
         return after, tokens

@@ -10,8 +10,10 @@ is so forecast by its own anchor.
 
 Then each quantile level is moved by that quantile of its own errors: split conformal prediction with weights for data
 that drift (Barber, Candès, Ramdas and Tibshirani 2023, "Conformal prediction beyond exchangeability"), one-sided at
-each level. All of it is a function of the observed steps alone, so any process that observed the same steps holds the
-same, and no forecast knows more than its origin.
+each level. Last, what hardly ever happened is held to as little (`models.rarity`).
+
+All of it is a function of the observed steps alone, so any process that observed the same steps holds the same, and no
+forecast knows more than its origin.
 
 Shape suffixes: D noted distances, M modelled metrics, Q quantile levels, K horizon buckets, N errors, L steps ahead.
 """
@@ -25,6 +27,7 @@ import numpy.typing as npt
 from infra.schema import QUANTILE_LEVELS
 from models.calibration import Calibration, between_buckets
 from models.contract import FloatArray
+from models.rarity import Rarity
 from models.tokens import IS_COUNT, N_MODELLED
 
 # Chosen on the validation parts of the development logs: notes a season, how many halve the weight of a note, how many
@@ -85,12 +88,16 @@ class RecentErrors:
         notes: oldest first, at most `MAX_NOTES`.
         doubts_KM: by bucket, what share of the residual median is taken back; `settled` brings both up to date.
         moved: by how much residual quantiles are moved then.
+        rarity: how often each metric was seen, which bounds what is expected of rare ones.
+        unit_M: the unit of residuals when corrections were last brought up to date.
     """
 
     season: int
     notes: tuple[Note, ...] = ()
     doubts_KM: FloatArray = field(default_factory=lambda: np.zeros((0, N_MODELLED)))
     moved: Calibration = field(default_factory=Calibration.none)
+    rarity: Rarity = field(default_factory=Rarity)
+    unit_M: FloatArray = field(default_factory=lambda: np.zeros(N_MODELLED))
 
     @property
     def reach(self) -> int:
@@ -124,7 +131,8 @@ class RecentErrors:
 
     def observe(self, observed: int, transformed_LM: FloatArray) -> "RecentErrors":
         """Return the errors after further steps with transformed values [L, M], of which `observed` came before."""
-        return replace(self, notes=tuple(self._seen(note, observed, transformed_LM) for note in self.notes))
+        notes = tuple(self._seen(note, observed, transformed_LM) for note in self.notes)
+        return replace(self, notes=notes, rarity=self.rarity.observe(observed, transformed_LM, self.season))
 
     def _seen(self, note: Note, observed: int, transformed_LM: FloatArray) -> Note:
         row_D = note.observed + _grid(self.reach).distance_D - 1 - observed
@@ -146,7 +154,7 @@ class RecentErrors:
         grid = _grid(self.reach)
         notes = [note for note in self.notes if observed - note.observed <= MAX_NOTES * self.stride]
         if not notes:
-            return RecentErrors(self.season)
+            return RecentErrors(self.season, rarity=self.rarity, unit_M=scale_M)
         weight_N = np.array([0.5 ** ((observed - note.observed) / (self.stride * HALF_LIFE_NOTES)) for note in notes])
         error_NDMQ = np.stack([note.error_DMQ for note in notes])
         said_NDM = np.stack([note.quantiles_DMQ[..., _MEDIAN] for note in notes])
@@ -163,10 +171,14 @@ class RecentErrors:
             left = error + (doubt_M.astype(np.float32) * said)[..., None]
             offsets.append(_offsets(left * change_NDM[:, rows, :, None], weight_N))
         moved = Calibration(grid.buckets, np.stack(offsets), 0, 0)
-        return replace(self, notes=tuple(notes), doubts_KM=np.stack(doubts), moved=moved)
+        return replace(self, notes=tuple(notes), doubts_KM=np.stack(doubts), moved=moved, unit_M=scale_M)
 
     def corrected(self, residuals_LMQ: FloatArray, distance_L: FloatArray) -> FloatArray:
-        """Return residual quantiles [L, M, Q] at distances ahead [L] corrected; far beyond a season as they are."""
+        """Return residual quantiles [L, M, Q] at distances ahead [L] corrected; what is rare is held at all of them."""
+        return self.rarity.held(self._followed(residuals_LMQ, distance_L), self.unit_M)
+
+    def _followed(self, residuals_LMQ: FloatArray, distance_L: FloatArray) -> FloatArray:
+        """Return residual quantiles moved by the errors of the notes; far beyond a season as they are."""
         if not self.notes:
             return residuals_LMQ
         beyond_L = np.log(np.maximum(distance_L / self.reach, 1.0)) / np.log(_FADE_FACTOR)

@@ -58,7 +58,7 @@ def test_constrain_lowers_along_the_whole_chain():
     mean[0, METRIC_INDEX["events"]] = 4
     mean, quantiles = constrain(mean, quantiles)
     expected = np.minimum(np.arange(Q), 9)
-    for name in ("events", "unique_edges", "new_edges"):
+    for name in ("events", "unique_edges", "new_edges", "self_loops"):
         np.testing.assert_array_equal(quantiles[0, METRIC_INDEX[name]], np.arange(Q) if name == "events" else expected)
         assert mean[0, METRIC_INDEX[name]] == 4
     assert quantiles[0, METRIC_INDEX["reciprocity"]].max() == 1
@@ -96,6 +96,8 @@ def breaking(name, value, *, step=1, level=3):
         ("active_nodes", 1e6, "active_nodes <= total_nodes"),
         ("new_edges", 1e6, "new_edges <= unique_edges"),
         ("unique_edges", 1e6, "unique_edges <= events"),
+        ("unique_edges", 1e6, "unique_edges <= total_edges"),
+        ("self_loops", 1e6, "self_loops <= events"),
         ("total_edges", 0, "total_edges never falls"),
         ("events", np.nan, "events is finite"),
     ],

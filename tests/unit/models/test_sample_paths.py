@@ -64,6 +64,17 @@ def test_every_path_keeps_every_invariant(raw: np.ndarray, n_paths: int) -> None
         assert_paths_keep_every_invariant(chunk)
 
 
+def test_no_path_has_more_loops_than_events_or_more_edges_than_there_ever_were() -> None:
+    quantiles = np.tile(np.linspace(0, 20, Q), (50, M, 1))
+    quantiles[:, METRIC_INDEX["new_edges"]] = 0.0
+    mean, quantiles = constrain(quantiles.mean(axis=-1), quantiles)
+    independent = RankStructure((RankDynamics(0, 0, 0),) * K, (0.0,) * K)
+    drawn_HMP = paths(ForecastChunk(0, mean, quantiles), 20, independent)
+    (few,) = sample_paths([ForecastChunk(0, mean, quantiles)], (9.0, 3.0), independent, key=(0,), n_paths=20)
+    assert np.all(drawn_HMP[:, METRIC_INDEX["self_loops"]] <= drawn_HMP[:, METRIC_INDEX["events"]])
+    assert few.values[:, METRIC_INDEX["unique_edges"]].max() == 3
+
+
 def test_paths_spread_as_the_quantiles_say() -> None:
     whole = forecast(3)
     drawn_HMP = paths(whole, 4000)
@@ -97,6 +108,8 @@ def test_a_high_path_is_high_in_every_metric_and_stays_so() -> None:
 
 def test_what_is_rarer_than_every_level_happens_now_and_then() -> None:
     mean, quantiles = np.full((500, M), 0.01), np.zeros((500, M, Q))
+    # A loop is an event, so there are some.
+    mean[:, METRIC_INDEX["events"]] = quantiles[:, METRIC_INDEX["events"]] = 5.0
     drawn_HMP = paths(ForecastChunk(0, mean, quantiles), 200)
     assert drawn_HMP[:, METRIC_INDEX["self_loops"]].mean() == pytest.approx(0.01, rel=0.2)
 
