@@ -277,7 +277,8 @@ class FedGraphs:
                 f"graph {graph.name!r} is closed up to {format_time(graph.next_step_us)}, and this source begins"
                 f" before that, in the step of {format_time(first_us)}; it was filled from {short(others[-1].source)}",
                 fix="give another --graph, ingest all files of the graph together, as a folder, into a new store, or,"
-                " if its events are missing in the graph, add them with --backfill",
+                " if none of its events is in the graph yet (a file that grew holds those of before), add them with"
+                " --backfill",
             )
         return graph
 
