@@ -15,8 +15,8 @@ from models.tokens import IS_COUNT, N_MODELLED, transform
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
-# So many steps make a height known, and so many times it is not yet extreme: on the development logs, bursts and
-# wake-ups after their first season reach it in 10 of 100,000 steps.
+# So many steps make a height known, and so many times it is not yet extreme: in the 100,000 steps of the development
+# logs before their test parts, 11 values after a first season are held.
 CONFIRMING_STEPS, ORDINARY_RISE = 3, 4.0
 # A height is forgotten as the long profile forgets.
 _HEIGHT_SEASONS = 26.0

@@ -61,7 +61,7 @@ def assert_same(one: ForecastChunk, other: ForecastChunk) -> None:
     np.testing.assert_allclose(one.quantiles, other.quantiles, rtol=2e-4, atol=2e-4)
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(cuts=st.lists(st.integers(0, 200), max_size=5))
 def test_a_history_in_any_pieces_gives_one_forecast(cuts: list[int]) -> None:
     history = weekly_history(200)
@@ -73,7 +73,7 @@ def test_step_by_step_is_the_same_too() -> None:
     assert_same(roll_out(encode(history, list(range(91))), 30), roll_out(encode(history, []), 30))
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(chunk=st.integers(1, 120))
 def test_the_length_of_chunks_changes_nothing(chunk: int) -> None:
     state = encode(weekly_history(100), [])
