@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 from functools import cache
 
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional
 
 from models.mamba2.config import Mamba2Config
 from models.mamba2.core import Mamba2Core
-from models.mamba2.kernels.contract import StackWeights
+from models.mamba2.kernels.contract import KernelInputError, StackWeights
 from models.mamba2.kernels.torch_backend import ReferenceBackend
 from models.mamba2.state import Mamba2State
 
@@ -150,3 +151,13 @@ def assert_same_bits(ours, theirs):
     assert ours.keys() == theirs.keys()
     for name in theirs:
         assert torch.equal(ours[name], theirs[name]), f"{name} differs"
+
+
+def assert_call_refused(backend, spoil, message):
+    """Assert that neither call takes the inputs and the state that `spoil` makes of good ones, and what both say."""
+    weights = make_weights(PLAIN)
+    stack = backend.pack(weights)
+    inputs, state = spoil(make_inputs(weights, 2, 4), make_state(PLAIN, 2))
+    for method in (stack.prefill, stack.rollout):
+        with pytest.raises(KernelInputError, match=message):
+            method(inputs, state)

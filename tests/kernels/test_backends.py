@@ -12,6 +12,7 @@ from stacks import (
     ODD,
     PLAIN,
     Case,
+    assert_call_refused,
     assert_same_bits,
     expected,
     make_inputs,
@@ -355,12 +356,7 @@ BAD_CALLS = {
 
 @pytest.mark.parametrize(("spoil", "message"), BAD_CALLS.values(), ids=BAD_CALLS)
 def test_a_bad_call_is_refused_before_any_kernel_runs(backend, spoil, message):
-    weights = make_weights(PLAIN)
-    stack = backend.pack(weights)
-    inputs, state = spoil(make_inputs(weights, 2, 4), make_state(PLAIN, 2))
-    for method in (stack.prefill, stack.rollout):
-        with pytest.raises(KernelInputError, match=message):
-            method(inputs, state)
+    assert_call_refused(backend, spoil, message)
 
 
 def test_large_values_are_finite_though_their_sum_is_not(backend):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from cuda_emulation import EmulatedDevice
-from stacks import PLAIN, make_inputs, make_state, make_weights
+from stacks import PLAIN, assert_call_refused, make_inputs, make_state, make_weights
 
 from models.mamba2.kernels.contract import Backend, KernelInputError
 from models.mamba2.kernels.cpu.backend import CpuBackend
@@ -68,12 +68,7 @@ BAD_CALLS: dict[str, tuple[Callable[[Any, Any], tuple[Any, Any]], str]] = {
 def test_what_is_no_tensor_is_refused(
     backend: Backend, spoil: Callable[[Any, Any], tuple[Any, Any]], message: str
 ) -> None:
-    weights = make_weights(PLAIN)
-    stack = backend.pack(weights)
-    inputs, state = spoil(make_inputs(weights, 2, 4), make_state(PLAIN, 2))
-    for method in (stack.prefill, stack.rollout):
-        with pytest.raises(KernelInputError, match=message):
-            method(inputs, state)
+    assert_call_refused(backend, spoil, message)
 
 
 @pytest.mark.parametrize(
