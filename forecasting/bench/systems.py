@@ -207,7 +207,7 @@ class HuggingFace(Stepwise):
 
 
 class MambaSsm(Stepwise):
-    """`mamba_ssm`'s own modules and steps, captured into a CUDA graph. No GPU has run it yet."""
+    """`mamba_ssm`'s own modules and steps, captured into a CUDA graph."""
 
     def __init__(self, spec: StackSpec, task: str) -> None:
         super().__init__(spec, task)
@@ -241,8 +241,12 @@ class MambaSsm(Stepwise):
         """See `Stepwise`."""
         self._known_BLF.copy_(known_BF[:, None])
         self._fed_BLR.copy_(last_BR[:, None])
-        self._graph.replay()
+        self.replay()
         return self._fed_BLR[:, 0]
+
+    def replay(self) -> None:
+        """Run the captured step on the inputs of the last one, and on what it gave."""
+        self._graph.replay()
 
     def prefill(self, inputs_BLF: Tensor) -> Tensor:
         """See `Stepwise`."""

@@ -2,20 +2,24 @@
 // after the other. It looks for what a GPU would not report:
 //   - barriers that not all threads reach, or reach at different places; shuffles that not all lanes join
 //   - shared memory that is read before it is written (it starts as NaN), or touched outside its bounds
-//   - two threads that touch one word of shared memory, one of them writing, with no barrier between
+//   - two threads that touch one word of shared memory, one of them writing, with no barrier or counted store between
+//   - counted stores whose phases do not end, are counted wrongly, or are not waited for
 // It does not see races on global memory, the order of memory within a barrier phase, or anything of time.
 #pragma once
 
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <deque>
 #include <map>
 #include <string>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 #include <vector>
 #if !defined(__x86_64__)
@@ -40,6 +44,7 @@ namespace emulator {
 
 constexpr size_t kStackBytes = 256 << 10;
 constexpr int kWarpLanes = 32;
+constexpr unsigned kClusterBlocks = 16, kBlockCounters = 4;
 
 // ---- fibers -------------------------------------------------------------------------------------------------------
 
@@ -77,18 +82,40 @@ inline void switch_to(Context& from, Context& to) { swapcontext(&from, &to); }
 
 // ---- what runs ----------------------------------------------------------------------------------------------------
 
+// What lies behind a thread: of block b, all that it did in its first epochs[b] epochs, each ended by a block barrier, and
+// the ends of the first ended[b][c] phases of its counter c.
+struct Clock {
+    std::array<unsigned, kClusterBlocks> epochs{};
+    std::array<std::array<unsigned, kBlockCounters>, kClusterBlocks> ended{};
+};
+
 struct Barrier {
     int expected = 0, arrived = 0, line = 0;
     unsigned generation = 0;
+    Clock gathered{}, passed{};
 };
 
-// Who touched two bytes last, and what barriers that thread had passed.
+// Who touched two bytes last, and in which epoch of its block.
 struct Access {
     int fiber = -1, block = -1, line = 0;
-    unsigned warp_epoch = 0, block_epoch = 0, cluster_epoch = 0;
+    unsigned block_epoch = 0, warp_epoch = 0;
 };
+// The counter and the phase of the counted store that wrote a word; or one of these.
+constexpr int kPlainStore = -1, kHoldsCounter = -2;
 struct Word {
     Access write, reads[2];
+    int counter = kPlainStore;
+    unsigned phase = 0;
+};
+
+// Arrivals that were prepared.
+struct Counter {
+    int byte = 0, expected = 0, arrived = 0, ended_bytes = 0;
+    bool armed = false;
+    unsigned phase = 0;
+    Access prepared;
+    Clock gathered{}, passed{};
+    unsigned waited = 0;  // phases that some thread waited for
 };
 
 struct Block;
@@ -98,9 +125,14 @@ struct Fiber {
     int id = 0, thread = 0;
     bool done = false;
     Barrier* waits = nullptr;
-    unsigned generation = 0, shuffles = 0;
+    const Counter* awaits = nullptr;
+    unsigned generation = 0, shuffles = 0, parity = 0;
     Access now;
+    Clock known{};
     int lane() const { return thread % kWarpLanes; }
+    bool asleep() const {
+        return (waits && waits->generation == generation) || (awaits && awaits->phase % 2 == parity);
+    }
 };
 struct Warp {
     Barrier barrier;
@@ -112,6 +144,7 @@ struct Block {
     std::vector<char> shared;
     std::vector<Word> words;
     std::vector<Warp> warps;
+    std::deque<Counter> counters;  // at most kBlockCounters
     Barrier barrier;
 };
 struct Machine {
@@ -143,6 +176,14 @@ void report(const char* format, Values... values) {
 
 inline Fiber& self() { return *machine->current; }
 
+inline void merge(Clock& into, const Clock& from) {
+    for (size_t block = 0; block < machine->blocks.size(); ++block) {
+        into.epochs[block] = std::max(into.epochs[block], from.epochs[block]);
+        for (size_t counter = 0; counter < kBlockCounters; ++counter)
+            into.ended[block][counter] = std::max(into.ended[block][counter], from.ended[block][counter]);
+    }
+}
+
 inline void wait(Barrier& barrier, int line, const char* kind) {
     Fiber& fiber = self();
     if (barrier.arrived == 0) barrier.line = line;
@@ -151,6 +192,7 @@ inline void wait(Barrier& barrier, int line, const char* kind) {
     const unsigned generation = barrier.generation;
     if (++barrier.arrived == barrier.expected) {
         barrier.arrived = 0;
+        barrier.passed = barrier.gathered;
         ++barrier.generation;
         return;
     }
@@ -160,11 +202,26 @@ inline void wait(Barrier& barrier, int line, const char* kind) {
     fiber.waits = nullptr;
 }
 
+// A barrier that ends an epoch: behind it, every thread knows what any of them knew before.
+inline void end_epoch(Barrier& barrier, int line, const char* kind) {
+    Fiber& fiber = self();
+    fiber.known.epochs[fiber.now.block] = ++fiber.now.block_epoch;
+    merge(barrier.gathered, fiber.known);
+    wait(barrier, line, kind);
+    fiber.known = barrier.passed;
+    fiber.now.line = line;
+}
+
 inline void enter_fiber() {
     machine->body(machine->argument);
     self().done = true;
     for (;;) switch_to(self().context, machine->scheduler);
 }
+
+// Of counted stores, in cuda_emulator_arrivals.h.
+inline void report_awaited(const Fiber& fiber);
+inline void report_open_exchanges(const Block& block);
+inline bool knows_ended(const Fiber& fiber, const Block& block, int index, unsigned phase);
 
 inline void report_deadlock() {
     for (const Fiber& fiber : machine->fibers)
@@ -172,6 +229,8 @@ inline void report_deadlock() {
             const Barrier& barrier = *fiber.waits;
             report("deadlock: %d of %d threads wait at the barrier of line %d, the others never come", barrier.arrived,
                    barrier.expected, barrier.line);
+        } else if (!fiber.done && fiber.awaits) {
+            report_awaited(fiber);
         }
 }
 
@@ -189,7 +248,7 @@ inline bool run_cluster() {
         for (Fiber* fiber : order) {
             if (fiber->done) continue;
             left = true;
-            if (fiber->waits && fiber->waits->generation == fiber->generation) continue;
+            if (fiber->asleep()) continue;
             ran = true;
             machine->current = fiber;
             switch_to(machine->scheduler, fiber->context);
@@ -219,8 +278,9 @@ inline std::string run(const Launch& launch, void (*body)(void*), void* argument
     char* stacks = static_cast<char*>(
         mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
     if (stacks == MAP_FAILED) return "no memory for the stacks of the emulated threads";
-    bool going = launch.grid_x % launch.cluster == 0;
-    if (!going) report("a grid of %u blocks does not divide into clusters of %u", launch.grid_x, launch.cluster);
+    bool going = launch.grid_x % launch.cluster == 0 && launch.cluster <= kClusterBlocks;
+    if (launch.cluster > kClusterBlocks) report("a cluster of %u blocks is too large", launch.cluster);
+    else if (!going) report("a grid of %u blocks does not divide into clusters of %u", launch.grid_x, launch.cluster);
     for (unsigned first = 0; going && first < launch.grid_x * launch.grid_y; first += launch.cluster) {
         here.blocks.assign(launch.cluster, Block());
         here.fibers.assign(count, Fiber());
@@ -249,6 +309,7 @@ inline std::string run(const Launch& launch, void (*body)(void*), void* argument
             }
         }
         going = run_cluster();
+        for (size_t rank = 0; going && rank < launch.cluster; ++rank) report_open_exchanges(here.blocks[rank]);
     }
     munmap(stacks, bytes);
     std::string all;
@@ -259,20 +320,32 @@ inline std::string run(const Launch& launch, void (*body)(void*), void* argument
 
 // ---- shared memory ------------------------------------------------------------------------------------------------
 
-// Whether a barrier lies between what `before` did and what this thread does now.
+// Whether a barrier, or one and a counted store, lies between what `before` did and what this thread does now.
 inline bool ordered(const Access& before, const Fiber& fiber) {
-    const Access& now = fiber.now;
     if (before.fiber < 0 || before.fiber == fiber.id) return true;
-    if (before.block != now.block) return before.cluster_epoch < now.cluster_epoch;
-    return before.block_epoch < now.block_epoch;
+    if (before.warp_epoch < fiber.now.warp_epoch && before.fiber / kWarpLanes == fiber.id / kWarpLanes) return true;
+    return before.block_epoch < fiber.known.epochs[before.block];
 }
 
-inline void check_order(const char* what, const Access& before, const Fiber& fiber, size_t byte) {
+inline void check_order(const char* what, const Access& before, const Block& block, const Fiber& fiber, size_t byte) {
     if (!ordered(before, fiber))
         report("race: %s of shared byte %zu of block %d by thread %d of block %d and thread %d of block %d, both "
-               "after the barriers of lines %d and %d",
-               what, byte, fiber.block->rank, before.fiber % static_cast<int>(fiber.block->barrier.expected),
+               "after the barriers or waits of lines %d and %d",
+               what, byte, block.rank, before.fiber % block.barrier.expected,
                before.block, fiber.thread, fiber.now.block, before.line, fiber.now.line);
+}
+
+// As check_order, for what was written last: a counted store is there when its phase has ended.
+inline void check_written(const char* what, const Word& word, const Block& block, const Fiber& fiber, size_t byte) {
+    if (word.counter == kHoldsCounter)
+        report("shared byte %zu of block %d holds arrivals, and is touched as data", byte, block.rank);
+    else if (word.counter == kPlainStore)
+        check_order(what, word.write, block, fiber, byte);
+    else if (!knows_ended(fiber, block, word.counter, word.phase))
+        report("race: %s of shared byte %zu of block %d by thread %d of block %d, after line %d, with no wait for the "
+               "counted store of phase %u at byte %d",
+               what, byte, block.rank, fiber.thread, fiber.now.block, fiber.now.line, word.phase,
+               block.counters[static_cast<size_t>(word.counter)].byte);
 }
 
 inline bool inside(const Block& block, size_t byte, size_t size) {
@@ -285,17 +358,19 @@ inline void note_read(Block& block, size_t byte) {
     Word& word = block.words[byte / 2];
     const Fiber& fiber = self();
     if (word.write.fiber < 0) report("shared byte %zu is read before it is written", byte);
-    check_order("write and read", word.write, fiber, byte);
+    check_written("write and read", word, block, fiber, byte);
     if (word.reads[0].fiber != fiber.id) word.reads[1] = word.reads[0];
     word.reads[0] = fiber.now;
 }
 
-inline void note_write(Block& block, size_t byte) {
+inline void note_write(Block& block, size_t byte, int counter) {
     Word& word = block.words[byte / 2];
     const Fiber& fiber = self();
-    check_order("writes", word.write, fiber, byte);
-    for (const Access& read : word.reads) check_order("read and write", read, fiber, byte);
+    check_written("writes", word, block, fiber, byte);
+    for (const Access& read : word.reads) check_order("read and write", read, block, fiber, byte);
     word.write = fiber.now;
+    word.counter = counter;
+    word.phase = counter < 0 ? 0 : block.counters[static_cast<size_t>(counter)].phase;
 }
 
 template <class T>
@@ -309,9 +384,9 @@ T read_shared(Block& block, size_t byte) {
 }
 
 template <class T>
-void write_shared(Block& block, size_t byte, T value) {
+void write_shared(Block& block, size_t byte, T value, int counter = kPlainStore) {
     if (inside(block, byte, sizeof(T))) {
-        note_write(block, byte);
+        note_write(block, byte, counter);
         std::memcpy(block.shared.data() + byte, &value, sizeof(T));
     }
 }
@@ -347,25 +422,26 @@ Shared<T> shared_memory(int offset) {
 #define blockIdx (emulator::self().block->index)
 
 inline void block_barrier(int line = __builtin_LINE()) {
+    emulator::end_epoch(emulator::self().block->barrier, line, "block barrier");
+}
+
+inline void warp_barrier(int line = __builtin_LINE()) {
     emulator::Fiber& fiber = emulator::self();
-    emulator::wait(fiber.block->barrier, line, "block barrier");
-    ++fiber.now.block_epoch;
-    fiber.now.line = line;
+    emulator::wait(fiber.block->warps[fiber.thread / emulator::kWarpLanes].barrier, line, "warp barrier");
+    ++fiber.now.warp_epoch;
 }
 
 inline int cluster_rank() { return emulator::self().block->rank; }
 
 inline void cluster_barrier(int line = __builtin_LINE()) {
-    emulator::Fiber& fiber = emulator::self();
-    emulator::wait(emulator::machine->cluster, line, "cluster barrier");
-    ++fiber.now.block_epoch;
-    ++fiber.now.cluster_epoch;
-    fiber.now.line = line;
+    emulator::end_epoch(emulator::machine->cluster, line, "cluster barrier");
 }
 
 inline void store_remote(Shared<float> words, int index, int rank, float value) {
     emulator::write_shared<float>(emulator::machine->blocks[rank], words.byte + index * sizeof(float), value);
 }
+
+#include "cuda_emulator_arrivals.h"
 
 // Two slots by turns: a lane can be one shuffle ahead of another, never two.
 inline float shuffle(float value, int lane, int line = __builtin_LINE()) {
@@ -393,17 +469,20 @@ inline float bits_to_float(unsigned bits) {
     std::memcpy(&value, &bits, sizeof value);
     return value;
 }
-template <class Halves>
-float4 load_halves(Halves words, int index) {
-    const auto wide = [&](int i) { return bits_to_float(static_cast<unsigned>(words[index + i]) << 16); };
-    return {wide(0), wide(1), wide(2), wide(3)};
+template <class Floats>
+void load16(float (&to)[4], Floats words, int index) {
+    const float4 four = load4(words, index);
+    to[0] = four.x, to[1] = four.y, to[2] = four.z, to[3] = four.w;
 }
-inline float4 load4(const unsigned short* words, int index) { return load_halves(words, index); }
-inline float4 load4(Shared<unsigned short> words, int index) {
-    if ((words.byte + index * 2) % 8) emulator::report("misaligned load of 8 bytes at byte %zu", words.byte);
-    return load_halves(words, index);
+template <class Halves>
+void load16(float (&to)[8], Halves words, int index) {
+    if constexpr (!std::is_pointer_v<Halves>)
+        if ((words.byte + index * 2) % 16) emulator::report("misaligned load of 16 bytes at byte %zu", words.byte);
+    for (int i = 0; i < 8; ++i) to[i] = bits_to_float(static_cast<unsigned>(words[index + i]) << 16);
 }
 
+inline float exp_fast(float x) { return std::exp(x); }
+inline float divide_fast(float a, float b) { return a / b; }
 inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
 inline int read_host(const int* word) { return *static_cast<const volatile int*>(word); }
 inline void write_host(int* word, int value) { *static_cast<volatile int*>(word) = value; }

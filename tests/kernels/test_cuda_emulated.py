@@ -106,14 +106,18 @@ class Case:
         return torch.randn(batch, self.weights.sizes.n_outputs, generator=torch.Generator().manual_seed(5))
 
 
-# Between them: one and several blocks a series, groups across and within blocks, heads across and within blocks, sizes
-# that fill no lane, no known inputs, weights that stream, state that streams, every storage of weights.
+# Between them: one and several blocks a series, rows of the stream that do not divide, groups and heads across and
+# within blocks, sizes that fill no lane, no known inputs, weights that stream, state that streams, every storage.
 GROUPED = Mamba2Config(d_model=24, n_layers=2, d_state=8, headdim=8, n_groups=2)
 HALF_HEADS = Mamba2Config(d_model=36, n_layers=3, d_state=16, headdim=36, dt_limit=(0.002, 0.05))
+UNEVEN_ROWS = Mamba2Config(d_model=22, n_layers=2, d_state=8, headdim=44)
 ONE_LAYER = Mamba2Config(d_model=16, n_layers=1, d_state=8, headdim=16)
 CASES = {
     "groups-across-blocks": Case(
         make_weights(GROUPED, n_inputs=3, n_outputs=5, feeds_back=True), cluster=2, resident_layers=2, series=2
+    ),
+    "rows-of-several-lanes": Case(
+        make_weights(UNEVEN_ROWS, n_inputs=2, n_outputs=7, feeds_back=True), cluster=4, resident_layers=2, series=4
     ),
     "odd": Case(make_weights(ODD, feeds_back=True), cluster=1, resident_layers=3, chunk=4, series=4),
     "smallest": Case(

@@ -8,6 +8,7 @@ import pytest
 import torch
 from cuda_emulation import KERNELS, EmulatedDevice, EmulationError, build, run_kernel
 from test_cuda_emulated import CASES
+from torch import Tensor
 
 from models.mamba2.kernels.cuda import nvrtc
 
@@ -100,29 +101,133 @@ def test_sound_kernels_pass(faults: object) -> None:
     assert torch.equal(both, torch.tensor([1.0] * 64 + [0.0] * 64))
 
 
-# A barrier of the real kernels, by the line that it follows, and what its loss is found as.
+# Four blocks exchange values, step by step: each thread stores into one block, and reads what came from every block.
+# Two buffers and two counters by turns: between two uses of one lie a whole exchange on the other, and a block barrier.
+EXCHANGES = r"""
+#include "portability.cuh"
+
+enum Fault { FAULTS };
+
+KERNEL(64) exchange(float* out, int fault) {
+    const Shared<float> received[2] = {shared_memory<float>(0), shared_memory<float>(fault == one_buffer ? 0 : 256)};
+    const int place = fault == misaligned ? 516 : fault == outside ? 528 : 520;
+    const Arrivals arrivals[2] = {{512}, {fault == one_counter ? 512 : place}};
+    const int thread = threadIdx.x, lane = fault == two_to_a_word ? thread % 16 / 2 * 2 : thread % 16;
+    const int bytes = fault == too_few_bytes ? 128 : fault == too_many_bytes ? 260 : 256;
+    if (thread == 0)
+        for (int slot = 0; slot < (fault == one_counter ? 1 : 2); ++slot) {
+            if (fault != unprepared || slot == 0) prepare_arrivals(arrivals[slot]);
+            if (fault != unexpected) expect_arrivals(arrivals[slot], bytes);
+            if (fault == prepared_twice) prepare_arrivals(arrivals[slot]);
+            if (fault == expected_twice) expect_arrivals(arrivals[slot], bytes);
+        }
+    if (fault == prepared_late)
+        block_barrier();
+    else
+        cluster_barrier();
+    float value = out[cluster_rank() * 64 + thread];
+    for (int step = 0; step < 6; ++step) {
+        const int slot = step % 2, parity = fault == one_counter ? step % 2 : step / 2 % 2;
+        store_remote(received[slot], cluster_rank() * 16 + lane, thread / 16, value, arrivals[slot]);
+        if (fault == one_thread_waits || fault == barrier_behind_the_wait) {
+            if (thread == 0) wait_arrivals(arrivals[slot], parity);
+            if (fault == barrier_behind_the_wait) block_barrier();
+        } else if (fault != no_wait || step != 4) {
+            wait_arrivals(arrivals[slot], fault == wrong_parity ? 1 - parity : parity);
+        }
+        value = 0.0f;
+        for (int block = 0; block < 4; ++block) value += received[slot][block * 16 + lane];
+        if (fault == data_on_a_counter && thread == 0) shared_memory<float>(512)[0] = 1.0f;
+        if (thread == 0 && fault != unexpected) expect_arrivals(arrivals[slot], bytes);
+        if (fault != no_barrier) block_barrier();
+    }
+    if (fault == left_open || (fault == left_half_open && cluster_rank() < 2))
+        store_remote(received[0], cluster_rank() * 16 + lane, thread / 16, value, arrivals[0]);
+    out[cluster_rank() * 64 + thread] = value;
+}
+"""
+
+SOUND = ("sound", "barrier_behind_the_wait")
+FOUND_IN_EXCHANGES = {
+    "no_wait": "race: ",
+    "wrong_parity": "race: |deadlock: |read before it is written",
+    "unexpected": r"deadlock: phase 0 at byte 512 of block \d was not expected, 256 bytes have arrived, line \d+ waits",
+    "too_many_bytes": r"deadlock: 256 of 260 expected bytes have arrived in phase 0 at byte 512 of block \d, line \d+",
+    "too_few_bytes": "stores for phase .* with nothing that tells it that the phase before has ended",
+    "one_buffer": "race: writes",
+    "one_counter": "stores for phase .* with nothing that tells it that the phase before has ended",
+    "one_thread_waits": "race: write and read",
+    "no_barrier": "race: ",
+    "two_to_a_word": "race: writes",
+    "unprepared": r"arrivals at byte 520 of block \d are used and were not prepared",
+    "prepared_late": "no barrier behind their preparation|were not prepared",
+    "prepared_twice": "are prepared twice",
+    "expected_twice": "is expected twice",
+    "misaligned": "arrivals at byte 516 are misaligned or outside",
+    "outside": "arrivals at byte 528 are misaligned or outside",
+    "data_on_a_counter": "holds arrivals",
+    "left_open": "exchange left open: nobody waited for the 256 bytes",
+    "left_half_open": "exchange left open: 128 of 256 expected bytes have arrived in phase 3",
+}
+
+
+@pytest.fixture(scope="module")
+def exchanges(tmp_path_factory: pytest.TempPathFactory, compiler: str) -> object:
+    source = tmp_path_factory.mktemp("exchanges") / "exchanges.cu"
+    source.write_text(EXCHANGES)
+    return build(source.parent, compiler, source, {"FAULTS": ", ".join((*SOUND, *FOUND_IN_EXCHANGES))}, ["exchange"])
+
+
+def exchange(library: object, fault: str, order: int) -> Tensor:
+    values = torch.arange(256.0)
+    number = (*SOUND, *FOUND_IN_EXCHANGES).index(fault)
+    run_kernel(library, "exchange", (4, 1), 64, 528, [values, number], cluster=4, order=order)
+    return values
+
+
+@pytest.mark.parametrize("fault", FOUND_IN_EXCHANGES)
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_a_fault_of_counted_stores_is_found(exchanges: object, fault: str, order: int) -> None:
+    with pytest.raises(EmulationError, match=FOUND_IN_EXCHANGES[fault]):
+        exchange(exchanges, fault, order)
+
+
+@pytest.mark.parametrize("name", SOUND)
+@pytest.mark.parametrize("order", range(8))
+def test_sound_exchanges_pass(exchanges: object, name: str, order: int) -> None:
+    values = torch.arange(256.0).view(4, 4, 16)
+    for _ in range(6):
+        values = values.sum(0).unsqueeze(1).expand(4, 4, 16)
+    assert torch.equal(exchange(exchanges, name, order).view(4, 4, 16), values)
+
+
+# What holds the real kernels together, and what stands in its place when it is lost.
 LOST = {
-    "in_proj read before it is written": ("rollout.cu", "project_in(memory, slice.weights + offset);\n", "block"),
-    "B and C read before they come": ("rollout.cu", "convolve(memory, slice, layer);\n", "cluster"),
-    "product read before its tile is there": ("gemm.cuh", "w_next[load];\n            }\n", "block"),
+    "x, dt and z read before they are there": ("rollout.cu", "            if (CLUSTER > 1) block_barrier();\n", ""),
+    "B and C read before they come": ("rollout.cu", "            exchanges.maps.wait();\n", ""),
+    "partial sums read before they come": ("rollout_steps.cuh", "    exchanges.partials.wait();\n", ""),
+    "stream read before it comes": ("rollout_steps.cuh", "turn ^= 1;\n    exchanges.stream.wait();\n", "turn ^= 1;\n"),
+    "window moved on before all have read it": ("rollout_steps.cuh", "        warp_barrier();\n", ""),
+    "product read before its tile is there": (
+        "gemm.cuh",
+        "w_next[load];\n            }\n            block_barrier();\n",
+        "w_next[load];\n            }\n",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", LOST)
-def test_a_barrier_taken_from_the_real_kernels_is_missed(
+def test_what_is_taken_from_the_real_kernels_is_missed(
     name: str, tmp_path: Path, compiler: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file, before, kind = LOST[name]
+    file, held, instead = LOST[name]
     sources = tmp_path / "cuda"
     shutil.copytree(nvrtc.SOURCES, sources, ignore=shutil.ignore_patterns("*.py", "__pycache__"))
     text = (sources / file).read_text()
-    at = text.index(f"{kind}_barrier();", text.index(before))
-    assert text[text.index(before) + len(before) : at].strip() == ""
-    # A cluster barrier also holds the block together: leave that part, so that only the exchange is unguarded.
-    other = "block_barrier();" if kind == "cluster" else ""
-    (sources / file).write_text(text[:at] + other + text[at + len(f"{kind}_barrier();") :])
+    assert text.count(held) == 1
+    (sources / file).write_text(text.replace(held, instead))
     monkeypatch.setattr("cuda_emulation.SOURCES", sources)
-    case = CASES["groups-across-blocks"]
+    case = CASES["rows-of-several-lanes"]
     stack = case.on(EmulatedDevice(tmp_path, compiler))
     run: Callable[..., object] = stack.prefill if file == "gemm.cuh" else stack.rollout
     with pytest.raises(EmulationError, match="race"):

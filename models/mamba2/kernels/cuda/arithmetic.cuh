@@ -6,7 +6,7 @@
 
 constexpr int kWarp = 32;
 
-DEVICE float silu(float x) { return x / (1.0f + expf(-x)); }
+DEVICE float silu(float x) { return divide_fast(x, 1.0f + exp_fast(-x)); }
 
 // As torch computes it: the identity above 20.
 DEVICE float softplus(float x) { return x > 20.0f ? x : log1pf(expf(x)); }
@@ -37,16 +37,13 @@ DEVICE float sum_over_lanes(float value) {
 }
 
 // Sum COUNT values over 2 * OFFSET lanes and leave the sums spread over the lanes: each lane keeps half of its values and
-// gives the other half away until one is left. Returns the index of the first value kept in sums[0]. The pairs that are
-// added do not depend on COUNT, nor do the bits of a sum.
+// gives the other half away until one is left. The pairs that are added do not depend on COUNT, nor do the bits of a sum.
 template <int COUNT, int OFFSET>
-DEVICE int scatter_sums(float* sums, int lane) {
-    if constexpr (OFFSET == 0) {
-        return 0;
-    } else if constexpr (COUNT == 1) {
+DEVICE void scatter_sums(float* sums, int lane) {
+    if constexpr (OFFSET > 0 && COUNT == 1) {
         sums[0] += shuffle_xor(sums[0], OFFSET);
-        return scatter_sums<1, OFFSET / 2>(sums, lane);
-    } else {
+        scatter_sums<1, OFFSET / 2>(sums, lane);
+    } else if constexpr (OFFSET > 0) {
         constexpr int half = COUNT / 2;
         const bool upper = (lane & OFFSET) != 0;
 #pragma unroll
@@ -55,14 +52,24 @@ DEVICE int scatter_sums(float* sums, int lane) {
             const float given = upper ? sums[value] : sums[value + half];
             sums[value] = kept + shuffle_xor(given, OFFSET);
         }
-        return (upper ? half : 0) + scatter_sums<half, OFFSET / 2>(sums, lane);
+        scatter_sums<half, OFFSET / 2>(sums, lane);
     }
 }
 
-// How many sums a lane keeps, and whether it is the one of several equal lanes that speaks for them.
+// Which of COUNT sums a lane then keeps in sums[0].
+template <int COUNT, int OFFSET>
+DEVICE int first_kept(int lane) {
+    if constexpr (OFFSET == 0 || COUNT == 1) {
+        return 0;
+    } else {
+        return ((lane & OFFSET) != 0 ? COUNT / 2 : 0) + first_kept<COUNT / 2, OFFSET / 2>(lane);
+    }
+}
+
+// How many sums a lane keeps, and which of several lanes with the same sums it is.
 template <int COUNT, int LANES>
 struct Scattered {
     static constexpr int kept = COUNT > LANES ? COUNT / LANES : 1;
     static constexpr int copies = LANES > COUNT ? LANES / COUNT : 1;
-    DEVICE static bool speaks(int lane) { return (lane & (copies - 1)) == 0; }
+    DEVICE static int copy(int lane) { return lane & (copies - 1); }
 };

@@ -3,76 +3,90 @@
 
 #include "arithmetic.cuh"
 
-// Lanes that share a row of `inner` columns, 4 columns a lane and load; models.mamba2.kernels.cuda.plan has the same rule.
-DEVICE constexpr int row_lanes(int inner) {
+#if WEIGHT_BF16
+using Weight = unsigned short;
+#else
+using Weight = float;
+#endif
+
+DEVICE constexpr int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+// Weights of one load.
+constexpr int kVector = 16 / static_cast<int>(sizeof(Weight));
+
+// Lanes that share a row: as many as find a load each, as long as a block goes over all rows at most twice;
+// models.mamba2.kernels.cuda.plan has the same rule.
+DEVICE constexpr int row_lanes(int rows, int columns) {
     int lanes = 1;
-    while (lanes < kWarp && lanes * 8 <= inner) lanes *= 2;
+    while (lanes < kWarp && 2 * lanes * kVector <= columns && rows * lanes <= THREADS) lanes *= 2;
     return lanes;
 }
 
-// The length of a row in memory; the columns beyond `inner` are zero, in matrix and vectors.
-DEVICE constexpr int row_length(int inner) {
-    const int unit = 4 * row_lanes(inner);
-    return (inner + unit - 1) / unit * unit;
-}
+// Matrices lie as [pieces][kRows][lanes][kVector], so that a warp loads neighbouring words; lane l of a row has columns
+// 4 l ... 4 l + 3 of every 4 * lanes of a piece, so that vectors are loaded likewise. Columns beyond the last are zero,
+// in matrix and vectors.
+template <int kRows, int kColumns, int kSeries>
+struct RowProduct {
+    static constexpr int lanes = row_lanes(kRows, kColumns);
+    static constexpr int pieces = ceil_div(kColumns, lanes * kVector);
+    static constexpr int length = pieces * lanes * kVector;
+    static constexpr int weights = kRows * length;
+    static constexpr int rows_at_once = THREADS / lanes;
+    static constexpr int passes = ceil_div(kRows, rows_at_once);
+    using Place = Scattered<kSeries, lanes>;
+    static constexpr int kept = Place::kept;      // sums of a lane, of neighbouring series
+    static constexpr int copies = Place::copies;  // lanes with the same sums
 
-// Rows that a lane sums at a time: as many as the registers hold and leave every warp some.
-DEVICE constexpr int rows_at_once(int rows, int inner, int series, int warps) {
-    int tile = 1;
-    const int most = series < 4 ? 8 : 2;
-    const int groups = kWarp / row_lanes(inner);
-    while (tile < most && groups * tile * 2 * warps <= rows) tile *= 2;
-    return tile;
-}
+    int lane = threadIdx.x % lanes;
 
-// emit(row, series, sum over k of matrix[row][k] * vectors[series][k]), once per row and series, by some thread.
-// Vectors lie `stride` floats apart. Weights are global or shared, float or bfloat16. All threads must come.
-template <int kRows, int kColumns, int kSeries, int kWarpCount, class Weights, class Emit>
-DEVICE void multiply_rows(Weights matrix, Shared<float> vectors, int stride, Emit emit) {
-    constexpr int lanes = row_lanes(kColumns);
-    constexpr int length = row_length(kColumns);
-    constexpr int pieces = length / (4 * lanes);
-    constexpr int groups = kWarp / lanes;
-    constexpr int tile = rows_at_once(kRows, kColumns, kSeries, kWarpCount);
-    constexpr int count = tile * kSeries;
-    const int warp = threadIdx.x / kWarp;
-    const int group = threadIdx.x % kWarp / lanes;
-    const int lane = threadIdx.x % lanes;
+    DEVICE int row(int pass) const { return pass * rows_at_once + threadIdx.x / lanes; }
+    DEVICE int series() const { return first_kept<kSeries, lanes / 2>(lane); }
+    DEVICE int copy() const { return Place::copy(lane); }
+    // Whether a whole warp has no row left.
+    DEVICE bool idle(int pass) const {
+        return pass * rows_at_once + static_cast<int>(threadIdx.x) / kWarp * (kWarp / lanes) >= kRows;
+    }
 
-    float4 vector[kSeries][pieces];
-#pragma unroll
-    for (int series = 0; series < kSeries; ++series)
-#pragma unroll
-        for (int piece = 0; piece < pieces; ++piece)
-            vector[series][piece] = load4(vectors, series * stride + (piece * lanes + lane) * 4);
+    // sums[i] of row(pass) and series() + i; whole warps must come. Vectors lie `stride` floats apart.
+    template <class Weights>
+    DEVICE void multiply(int pass, Weights matrix, Shared<float> vectors, int stride, float (&sums)[kSeries]) const {
+        float none[kSeries];
+        accumulate<false>(pass, matrix, vectors, stride, sums, none);
+        scatter_sums<kSeries, lanes / 2>(sums, lane);
+    }
 
-    for (int first = warp * groups * tile; first < kRows; first += kWarpCount * groups * tile) {
-        float sums[count] = {};
+    // The same, and the sum of squares of those vectors.
+    template <class Weights>
+    DEVICE void multiply(int pass, Weights matrix, Shared<float> vectors, int stride, float (&sums)[kSeries],
+                         float (&squares)[kSeries]) const {
+        accumulate<true>(pass, matrix, vectors, stride, sums, squares);
+        scatter_sums<kSeries, lanes / 2>(sums, lane);
+        scatter_sums<kSeries, lanes / 2>(squares, lane);
+    }
+
+   private:
+    template <bool kSquared, class Weights>
+    DEVICE void accumulate(int pass, Weights matrix, Shared<float> vectors, int stride, float (&sums)[kSeries],
+                           float (&squares)[kSeries]) const {
+        const int clamped = min(row(pass), kRows - 1);
 #pragma unroll
-        for (int slot = 0; slot < tile; ++slot) {
-            const int row = min(first + slot * groups + group, kRows - 1);
+        for (int series = 0; series < kSeries; ++series) sums[series] = squares[series] = 0.0f;
 #pragma unroll
-            for (int piece = 0; piece < pieces; ++piece) {
-                const float4 weight = load4(matrix, row * length + (piece * lanes + lane) * 4);
+        for (int piece = 0; piece < pieces; ++piece) {
+            float weight[kVector];
+            load16(weight, matrix, ((piece * kRows + clamped) * lanes + lane) * kVector);
 #pragma unroll
-                for (int series = 0; series < kSeries; ++series) {
-                    const float4 value = vector[series][piece];
-                    float& sum = sums[slot * kSeries + series];
-                    sum = fmaf(weight.x, value.x, sum);
-                    sum = fmaf(weight.y, value.y, sum);
-                    sum = fmaf(weight.z, value.z, sum);
-                    sum = fmaf(weight.w, value.w, sum);
+            for (int series = 0; series < kSeries; ++series)
+#pragma unroll
+                for (int four = 0; four < kVector; four += 4) {
+                    float value[4];
+                    load_run<4>(value, vectors, series * stride + (piece * kVector + four) * lanes + 4 * lane);
+#pragma unroll
+                    for (int i = 0; i < 4; ++i) {
+                        sums[series] = fmaf(weight[four + i], value[i], sums[series]);
+                        if (kSquared) squares[series] = fmaf(value[i], value[i], squares[series]);
+                    }
                 }
-            }
-        }
-        using Place = Scattered<count, lanes>;
-        const int index = scatter_sums<count, lanes / 2>(sums, lane);
-        if (Place::speaks(lane)) {
-#pragma unroll
-            for (int kept = 0; kept < Place::kept; ++kept) {
-                const int row = first + (index + kept) / kSeries * groups + group;
-                if (row < kRows) emit(row, (index + kept) % kSeries, sums[kept]);
-            }
         }
     }
-}
+};

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from models.mamba2.kernels.contract import StackWeights
-from models.mamba2.kernels.cuda.plan import KernelSizes, RolloutPlan, row_length
+from models.mamba2.kernels.cuda.plan import KernelSizes, MatrixLayout, RolloutPlan
 from models.mamba2.kernels.precision import fold_norms, round_weights
 from models.mamba2.state import LayerState, Mamba2State
 
@@ -158,7 +158,8 @@ def _stack_block(weights: StackWeights, plan: RolloutPlan, rank: int) -> tuple[l
     if weights.feedback_weight_DR is not None:
         fed.insert(0, _share(weights.feedback_weight_DR.T, rank, plan.outputs))
     head_bias = _share(weights.head_bias_R[:, None], rank, plan.outputs)
-    return [_rows(head_rows), _rows(torch.cat(fed).T)], [weights.input_bias_D, head_bias]
+    matrices = [_laid_out(head_rows, plan.head_matrix), _laid_out(torch.cat(fed).T, plan.fed_matrix)]
+    return matrices, [weights.input_bias_D, head_bias]
 
 
 def _layer_block(mixer: _Mixer, plan: RolloutPlan, rank: int) -> tuple[list[Tensor], list[Tensor]]:
@@ -166,19 +167,19 @@ def _layer_block(mixer: _Mixer, plan: RolloutPlan, rank: int) -> tuple[list[Tens
     first_head = rank * channels // plan.sizes.head_channels
     heads = slice(first_head, first_head + plan.heads)
     in_z, in_x = _share(mixer.in_z, rank, channels), _share(mixer.in_x, rank, channels)
-    in_rows = torch.cat([in_z, in_x, _share(mixer.in_maps, rank, maps), mixer.in_dt[heads]])
+    in_rows = torch.cat([_share(mixer.in_maps, rank, maps), in_x, mixer.in_dt[heads], in_z])
     columns = mixer.out[:, rank * channels : (rank + 1) * channels]
-    parts = [_rows(part) for part in columns.split(channels // plan.local_parts, dim=1)]
+    parts = [_laid_out(part, plan.out_matrix) for part in columns.split(channels // plan.local_parts, dim=1)]
     numbers = [
-        _share(mixer.taps_x, rank, channels),
         _share(mixer.taps_maps, rank, maps),
-        _share(mixer.bias_x, rank, channels),
+        _share(mixer.taps_x, rank, channels),
         _share(mixer.bias_maps, rank, maps),
+        _share(mixer.bias_x, rank, channels),
         mixer.step_bias[heads],
         mixer.rates[heads],
         mixer.skips[heads],
     ]
-    return [_rows(in_rows), *parts], numbers
+    return [_laid_out(in_rows, plan.in_matrix), *parts], numbers
 
 
 def _fill_heads(tensor: Tensor, sizes: KernelSizes, dim: int = 0) -> Tensor:
@@ -204,9 +205,11 @@ def _share(rows: Tensor, rank: int, count: int) -> Tensor:
     return functional.pad(mine, (0, 0, 0, count - len(mine)))
 
 
-def _rows(matrix: Tensor) -> Tensor:
-    """Return the matrix with its rows filled up with zeros to the kernels' length."""
-    return functional.pad(matrix, (0, row_length(matrix.shape[1]) - matrix.shape[1]))
+def _laid_out(matrix: Tensor, layout: MatrixLayout) -> Tensor:
+    """Return the matrix as [pieces, rows, lanes, vector]; see `matvec.cuh`."""
+    filled = functional.pad(matrix, (0, layout.row_length - matrix.shape[1]))
+    fours = filled.reshape(layout.rows, layout.pieces, layout.vector // 4, layout.lanes, 4)
+    return fours.permute(1, 0, 3, 2, 4)
 
 
 def _stored(matrix: Tensor, weight_bytes: int) -> Tensor:

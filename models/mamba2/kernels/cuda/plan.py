@@ -20,6 +20,8 @@ _PORTABLE_CLUSTERS = (1, 2, 4, 8)
 _LARGEST_CLUSTER = 16
 _SERIES_AT_ONCE = (1, 2, 4)
 _CHUNKS = (64, 32, 16)
+# Four counters of 8 bytes.
+_ARRIVAL_FLOATS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +125,42 @@ class KernelSizes:
 
 
 @dataclass(frozen=True, slots=True)
+class MatrixLayout:
+    """How a matrix of a rollout lies in memory; `matvec.cuh` has the same rule.
+
+    Attributes:
+        rows, columns: of the matrix.
+        lanes: lanes of a warp that share a row.
+        pieces: loads of a lane for a row.
+        vector: weights of a load.
+    """
+
+    rows: int
+    columns: int
+    lanes: int
+    pieces: int
+    vector: int
+
+    @classmethod
+    def of(cls, rows: int, columns: int, threads: int, weight_bytes: int) -> Self:
+        """Return the layout: as many lanes as find a load each, as long as a block goes over all rows at most twice."""
+        vector, lanes = 16 // weight_bytes, 1
+        while lanes < _WARP and 2 * lanes * vector <= columns and rows * lanes <= threads:
+            lanes *= 2
+        return cls(rows, columns, lanes, -(-columns // (lanes * vector)), vector)
+
+    @property
+    def row_length(self) -> int:
+        """Columns with padding."""
+        return self.pieces * self.lanes * self.vector
+
+    @property
+    def weights(self) -> int:
+        """Weights with padding."""
+        return self.rows * self.row_length
+
+
+@dataclass(frozen=True, slots=True)
 class RolloutPlan:
     """One compiled shape of the rollout kernel.
 
@@ -184,18 +222,44 @@ class RolloutPlan:
         """Numbers that a block adds to the next embedding."""
         return (self.outputs if self.sizes.stack.feeds_back else 0) + self.known
 
+    def matrix(self, rows: int, columns: int) -> MatrixLayout:
+        """Return how a matrix of a block lies."""
+        return MatrixLayout.of(rows, columns, self.threads, self.weight_bytes)
+
+    @property
+    def in_matrix(self) -> MatrixLayout:
+        """The layout of a block's rows of in_proj."""
+        return self.matrix(self.in_rows, self.sizes.width)
+
+    @property
+    def out_matrix(self) -> MatrixLayout:
+        """The layout of a block's columns of out_proj, those of one norm group."""
+        return self.matrix(self.sizes.width, self.channels // self.local_parts)
+
+    @property
+    def head_matrix(self) -> MatrixLayout:
+        """The layout of a block's rows of the head."""
+        return self.matrix(self.outputs, self.sizes.width)
+
+    @property
+    def fed_matrix(self) -> MatrixLayout:
+        """The layout of what makes the next embedding of a block's outputs and known inputs."""
+        return self.matrix(self.sizes.width, self.fed)
+
+    @property
+    def own_rows(self) -> int:
+        """Rows of the residual stream that a block adds up for all."""
+        return -(-self.sizes.width // self.cluster)
+
     @property
     def stack_weights(self) -> int:
         """Weights of a block outside its layers."""
-        width = self.sizes.width
-        return self.outputs * row_length(width) + width * row_length(self.fed)
+        return self.head_matrix.weights + self.fed_matrix.weights
 
     @property
     def layer_weights(self) -> int:
         """Weights of a block in one layer."""
-        width = self.sizes.width
-        part = row_length(self.channels // self.local_parts)
-        return self.in_rows * row_length(width) + self.local_parts * width * part
+        return self.in_matrix.weights + self.local_parts * self.out_matrix.weights
 
     @property
     def block_weights(self) -> int:
@@ -211,24 +275,22 @@ class RolloutPlan:
     @property
     def shared_bytes(self) -> int:
         """Dynamic shared memory of a block."""
-        sizes, width = self.sizes, self.sizes.width
+        sizes = self.sizes
         parts = self.cluster * self.local_parts
         floats_per_series = (
-            row_length(width)
-            + self.local_parts * row_length(self.channels // self.local_parts)
-            + row_length(self.fed)
+            max(self.in_matrix.row_length, self.head_matrix.row_length)
+            + self.local_parts * self.out_matrix.row_length
+            + self.fed_matrix.row_length
             + sizes.maps
-            + 1
-            + self.in_rows
-            + self.channels
+            + 2 * self.channels
             + 2 * self.heads
-            + parts * (width + 1)
-            + self.cluster * width
+            + 2 * parts * (self.own_rows + 1)
+            + (self.cluster + 1) * self.own_rows
             + sizes.layers * (self.channels + self.maps) * (sizes.taps - 1)
         )
         resident = self.stack_weights + self.resident_layers * self.layer_weights
         weight_floats = -(-resident * self.weight_bytes // 4)
-        return 4 * (self.series * floats_per_series + weight_floats + self.block_constants + 1)
+        return 4 * (_ARRIVAL_FLOATS + self.series * floats_per_series + weight_floats + self.block_constants + 1)
 
     @property
     def threads_per_channel(self) -> int:
@@ -330,17 +392,6 @@ class PrefillPlan:
         }
 
 
-def row_lanes(columns: int) -> int:
-    """Return how many lanes share a row of a matrix in a rollout; `matvec.cuh` has the same rule."""
-    return min(_WARP, _power_of_two(max(1, columns // 4)))
-
-
-def row_length(columns: int) -> int:
-    """Return the length of such a row in memory, padding included."""
-    unit = 4 * row_lanes(columns)
-    return -(-columns // unit) * unit
-
-
 def plan_prefill(stack: StackSizes, weight_bytes: int, limits: DeviceLimits) -> PrefillPlan:
     """Return the prefill with the longest chunk that fits; `config.chunk_size` is for backends with a choice.
 
@@ -393,7 +444,7 @@ def widen(plan: RolloutPlan, limits: DeviceLimits) -> list[RolloutPlan]:
 def _plan_cluster(sizes: KernelSizes, weight_bytes: int, limits: DeviceLimits, cluster: int) -> RolloutPlan | None:
     """Return the plan for clusters of this size, or None if the stack cannot be cut so or does not fit."""
     channels = sizes.inner // cluster
-    if sizes.inner % cluster or sizes.maps % cluster:
+    if sizes.inner % cluster or sizes.maps % cluster or sizes.width < cluster:
         return None
     if channels % sizes.head_channels and sizes.head_channels % channels:
         return None

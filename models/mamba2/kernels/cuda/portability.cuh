@@ -23,6 +23,11 @@ DEVICE Shared<T> shared_memory(int offset) {
 }
 
 DEVICE void block_barrier() { __syncthreads(); }
+DEVICE void warp_barrier() { __syncwarp(); }
+
+// Within a few units in the last place; both may be off by more where results are far below 1.
+DEVICE float exp_fast(float x) { return __expf(x); }
+DEVICE float divide_fast(float a, float b) { return __fdividef(a, b); }
 
 DEVICE float shuffle(float value, int lane) { return __shfl_sync(0xffffffffu, value, lane); }
 DEVICE float shuffle_xor(float value, int mask) { return __shfl_xor_sync(0xffffffffu, value, mask); }
@@ -37,7 +42,39 @@ DEVICE void write_host(int* word, int value) {
     asm volatile("st.relaxed.sys.global.s32 [%0], %1;" ::"l"(word), "r"(value) : "memory");
 }
 
+// A word of shared memory, at byte `byte`, that counts the bytes which blocks of the cluster store here, phase by phase.
+struct Arrivals {
+    int byte;
+};
+
 #if __CUDA_ARCH__ >= 900
+
+DEVICE unsigned shared_address(Arrivals arrivals) {
+    return static_cast<unsigned>(__cvta_generic_to_shared(shared_memory<char>(arrivals.byte)));
+}
+
+// By one thread of a block, before a cluster barrier.
+DEVICE void prepare_arrivals(Arrivals arrivals) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;\nfence.mbarrier_init.release.cluster;" ::"r"(
+                     shared_address(arrivals))
+                 : "memory");
+}
+
+// By one thread, once a phase, which ends when this was called and as many bytes have come.
+DEVICE void expect_arrivals(Arrivals arrivals, int bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(arrivals)), "r"(bytes)
+                 : "memory");
+}
+
+// Until the phase of this parity has ended: 0 for the first one, then by turns.
+DEVICE void wait_arrivals(Arrivals arrivals, int parity) {
+    asm volatile(
+        "{\n.reg .pred ended;\n"
+        "again_%=:\nmbarrier.try_wait.parity.shared::cta.b64 ended, [%0], %1;\n@!ended bra again_%=;\n}" ::"r"(
+            shared_address(arrivals)),
+        "r"(parity)
+        : "memory");
+}
 
 DEVICE int cluster_rank() {
     int rank;
@@ -59,11 +96,27 @@ DEVICE void store_remote(Shared<float> words, int index, int rank, float value) 
     asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(there), "f"(value) : "memory");
 }
 
-#else  // no clusters before sm_90: a cluster is one block
+// The same, counted at `arrivals` of that block: who waits there sees the value. It costs a third of a store with a
+// cluster barrier, which has to order all of a thread's memory.
+DEVICE void store_remote(Shared<float> words, int index, int rank, float value, Arrivals arrivals) {
+    const unsigned here = static_cast<unsigned>(__cvta_generic_to_shared(words + index));
+    unsigned there, counter;
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(there) : "r"(here), "r"(rank));
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(counter) : "r"(shared_address(arrivals)), "r"(rank));
+    asm volatile("st.async.shared::cluster.mbarrier::complete_tx::bytes.f32 [%0], %1, [%2];" ::"r"(there), "f"(value),
+                 "r"(counter)
+                 : "memory");
+}
+
+#else  // no clusters before sm_90: a cluster is one block, and nothing has to be counted
 
 DEVICE int cluster_rank() { return 0; }
 DEVICE void cluster_barrier() { __syncthreads(); }
 DEVICE void store_remote(Shared<float> words, int index, int, float value) { words[index] = value; }
+DEVICE void store_remote(Shared<float> words, int index, int, float value, Arrivals) { words[index] = value; }
+DEVICE void prepare_arrivals(Arrivals) {}
+DEVICE void expect_arrivals(Arrivals, int) {}
+DEVICE void wait_arrivals(Arrivals, int) {}
 
 #endif
 
@@ -73,11 +126,17 @@ DEVICE void store4(float* words, float4 value) { *reinterpret_cast<float4*>(word
 
 DEVICE float bits_to_float(unsigned bits) { return __uint_as_float(bits); }
 
-// Four bfloat16 numbers, which are the upper halves of floats; `index` is a multiple of 4.
-DEVICE float4 load4(const unsigned short* words, int index) {
-    const uint2 pairs = *reinterpret_cast<const uint2*>(words + index);
-    return {__uint_as_float(pairs.x << 16), __uint_as_float(pairs.x & 0xffff0000u), __uint_as_float(pairs.y << 16),
-            __uint_as_float(pairs.y & 0xffff0000u)};
+// What one load of 16 bytes brings: 4 floats, or 8 bfloat16 numbers, which are the upper halves of floats.
+DEVICE void load16(float (&to)[4], const float* words, int index) {
+    const float4 four = load4(words, index);
+    to[0] = four.x, to[1] = four.y, to[2] = four.z, to[3] = four.w;
+}
+DEVICE void load16(float (&to)[8], const unsigned short* words, int index) {
+    const uint4 pairs = *reinterpret_cast<const uint4*>(words + index);
+    to[0] = __uint_as_float(pairs.x << 16), to[1] = __uint_as_float(pairs.x & 0xffff0000u);
+    to[2] = __uint_as_float(pairs.y << 16), to[3] = __uint_as_float(pairs.y & 0xffff0000u);
+    to[4] = __uint_as_float(pairs.z << 16), to[5] = __uint_as_float(pairs.z & 0xffff0000u);
+    to[6] = __uint_as_float(pairs.w << 16), to[7] = __uint_as_float(pairs.w & 0xffff0000u);
 }
 
 #endif

@@ -1,0 +1,61 @@
+"""The script for the first run on a GPU, as far as it goes without one: its comparisons, on the emulator."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from cuda_emulation import EmulatedDevice, build, run_kernel
+
+from models.mamba2.kernels.cuda.nvrtc import source_texts
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+sys.path.insert(0, str(BENCHMARKS))
+
+import cuda_checks  # noqa: E402
+import cuda_first_run  # noqa: E402
+
+
+def test_right_kernels_are_found_right(tmp_path: Path, compiler: str) -> None:
+    device = EmulatedDevice(tmp_path, compiler)
+    rows = [
+        *cuda_checks.check_rollout(device, "odd", "bf16", 3, closed=True),
+        *cuda_checks.check_prefill(device, "odd", "fp32", 5),
+    ]
+    assert len(rows) == 4
+    assert all(row["right"] for row in rows)
+
+
+def test_wrong_kernels_are_found_wrong(tmp_path: Path, compiler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = cuda_checks.ReferenceBackend.pack
+    monkeypatch.setattr(
+        cuda_checks.ReferenceBackend, "pack", lambda self, weights, _precision: reference(self, weights, "int8")
+    )
+    rows = cuda_checks.check_rollout(EmulatedDevice(tmp_path, compiler), "odd", "fp32", 3, closed=False)
+    assert [row["right"] for row in rows] == [False, True]
+
+
+@pytest.mark.parametrize("kernel", ["barrier_exchanges", "counted_exchanges"])
+def test_exchanges_give_the_mean_of_the_blocks(kernel: str, tmp_path: Path, compiler: str) -> None:
+    for name, text in source_texts().items():
+        (tmp_path / name).write_text(text)
+    source = tmp_path / "costs.cu"
+    source.write_text((BENCHMARKS / "cuda_costs.cu").read_text())
+    library = build(tmp_path, compiler, source, {"CLUSTER": "2", "WORDS": "16"}, [kernel])
+    values = torch.arange(512.0)
+    run_kernel(library, kernel, (2, 1), 512, 32 + 16 * 2 * 16, [values, 6], cluster=2)
+    # The first sixteen threads send to block 0, the next to block 1; from the second time on both hold the mean.
+    assert torch.equal(values, (torch.arange(16.0) + 8).repeat(32))
+
+
+def test_a_ratio_is_of_the_fastest_peer() -> None:
+    rows = [
+        {"case": "scan-b1-8", "system": "cuda", "value": 2.0},
+        {"case": "scan-b1-8", "system": "mamba-ssm", "value": 5.0},
+        {"case": "scan-b1-8", "system": "mamba-ssm", "value": 4.0},
+        {"case": "b1-d128l4-bf16", "system": "cuda", "value": 10.0},
+    ]
+    assert cuda_first_run.compare(rows) == [
+        {"case": "b1-d128l4-bf16", "peer": "asked: 5.0 us/step", "ratio": 0.5, "target": 1, "met": False},
+        {"case": "scan-b1-8", "peer": "mamba-ssm", "ratio": 2.0, "target": 1.5, "met": True},
+    ]
