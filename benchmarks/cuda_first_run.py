@@ -37,7 +37,8 @@ from models.mamba2.kernels.cuda.cache import CubinCache
 from models.mamba2.kernels.cuda.device import CudaDevice, why_unavailable
 from models.mamba2.kernels.cuda.nvrtc import KernelBuildError, Nvrtc, compile_cached
 from models.mamba2.kernels.cuda.packing import load_state
-from models.mamba2.kernels.cuda.plan import KernelSizes, RolloutPlan, plan_rollouts
+from models.mamba2.kernels.cuda.plan import KernelSizes
+from models.mamba2.kernels.cuda.rollout_plan import RolloutPlan, plan_rollouts
 from models.mamba2.kernels.cuda.stack import CudaStack
 from models.mamba2.state import Mamba2State
 

@@ -126,7 +126,7 @@ struct Fiber {
     bool done = false;
     Barrier* waits = nullptr;
     const Counter* awaits = nullptr;
-    unsigned generation = 0, shuffles = 0, parity = 0;
+    unsigned generation = 0, shuffles = 0, tiles = 0, parity = 0;
     Access now;
     Clock known{};
     int lane() const { return thread % kWarpLanes; }
@@ -134,9 +134,13 @@ struct Fiber {
         return (waits && waits->generation == generation) || (awaits && awaits->phase % 2 == parity);
     }
 };
+struct TileOperands {
+    unsigned a[4], b[2];
+};
 struct Warp {
     Barrier barrier;
     float values[2][kWarpLanes];
+    TileOperands operands[2][kWarpLanes];
 };
 struct Block {
     int rank = 0;
@@ -393,99 +397,7 @@ void write_shared(Block& block, size_t byte, T value, int counter = kPlainStore)
 
 }  // namespace emulator
 
-// ---- the names that portability.cuh promises ------------------------------------------------------------------------
-
-template <class T>
-struct SharedPlace {
-    size_t byte;
-    operator T() const { return emulator::read_shared<T>(*emulator::self().block, byte); }
-    const SharedPlace& operator=(T value) const {
-        emulator::write_shared<T>(*emulator::self().block, byte, value);
-        return *this;
-    }
-    const SharedPlace& operator=(const SharedPlace& other) const { return *this = static_cast<T>(other); }
-};
-
-template <class T>
-struct Shared {
-    size_t byte = 0;
-    SharedPlace<T> operator[](int index) const { return {byte + index * sizeof(T)}; }
-    Shared operator+(int index) const { return {byte + index * sizeof(T)}; }
-};
-
-template <class T>
-Shared<T> shared_memory(int offset) {
-    return {static_cast<size_t>(offset)};
-}
-
-#define threadIdx (Index3{static_cast<unsigned>(emulator::self().thread), 0, 0})
-#define blockIdx (emulator::self().block->index)
-
-inline void block_barrier(int line = __builtin_LINE()) {
-    emulator::end_epoch(emulator::self().block->barrier, line, "block barrier");
-}
-
-inline void warp_barrier(int line = __builtin_LINE()) {
-    emulator::Fiber& fiber = emulator::self();
-    emulator::wait(fiber.block->warps[fiber.thread / emulator::kWarpLanes].barrier, line, "warp barrier");
-    ++fiber.now.warp_epoch;
-}
-
-inline int cluster_rank() { return emulator::self().block->rank; }
-
-inline void cluster_barrier(int line = __builtin_LINE()) {
-    emulator::end_epoch(emulator::machine->cluster, line, "cluster barrier");
-}
-
-inline void store_remote(Shared<float> words, int index, int rank, float value) {
-    emulator::write_shared<float>(emulator::machine->blocks[rank], words.byte + index * sizeof(float), value);
-}
-
-#include "cuda_emulator_arrivals.h"
-
-// Two slots by turns: a lane can be one shuffle ahead of another, never two.
-inline float shuffle(float value, int lane, int line = __builtin_LINE()) {
-    emulator::Fiber& fiber = emulator::self();
-    emulator::Warp& warp = fiber.block->warps[fiber.thread / emulator::kWarpLanes];
-    float* values = warp.values[fiber.shuffles++ % 2];
-    values[fiber.lane()] = value;
-    emulator::wait(warp.barrier, line, "shuffle");
-    return values[lane % emulator::kWarpLanes];
-}
-inline float shuffle_xor(float value, int mask, int line = __builtin_LINE()) {
-    return shuffle(value, emulator::self().lane() ^ mask, line);
-}
-
-inline float4 load4(const float* words, int index) {
-    return {words[index], words[index + 1], words[index + 2], words[index + 3]};
-}
-inline float4 load4(Shared<float> words, int index) {
-    if ((words.byte + index * sizeof(float)) % 16) emulator::report("misaligned load of 16 bytes at byte %zu", words.byte);
-    return {words[index], words[index + 1], words[index + 2], words[index + 3]};
-}
-inline void store4(float* words, float4 value) { std::memcpy(words, &value, sizeof value); }
-inline float bits_to_float(unsigned bits) {
-    float value;
-    std::memcpy(&value, &bits, sizeof value);
-    return value;
-}
-template <class Floats>
-void load16(float (&to)[4], Floats words, int index) {
-    const float4 four = load4(words, index);
-    to[0] = four.x, to[1] = four.y, to[2] = four.z, to[3] = four.w;
-}
-template <class Halves>
-void load16(float (&to)[8], Halves words, int index) {
-    if constexpr (!std::is_pointer_v<Halves>)
-        if ((words.byte + index * 2) % 16) emulator::report("misaligned load of 16 bytes at byte %zu", words.byte);
-    for (int i = 0; i < 8; ++i) to[i] = bits_to_float(static_cast<unsigned>(words[index + i]) << 16);
-}
-
-inline float exp_fast(float x) { return std::exp(x); }
-inline float divide_fast(float a, float b) { return a / b; }
-inline float rsqrtf(float x) { return 1.0f / std::sqrt(x); }
-inline int read_host(const int* word) { return *static_cast<const volatile int*>(word); }
-inline void write_host(int* word, int value) { *static_cast<volatile int*>(word) = value; }
+#include "cuda_emulator_names.h"
 
 // ---- launches from outside ------------------------------------------------------------------------------------------
 

@@ -16,15 +16,8 @@ from torch import Tensor
 
 from models.mamba2.config import Mamba2Config
 from models.mamba2.kernels.contract import KernelInputError, RolloutCancelled, StackSizes, StackWeights
-from models.mamba2.kernels.cuda.plan import (
-    DeviceLimits,
-    KernelSizes,
-    PrefillPlan,
-    RolloutPlan,
-    plan_prefill,
-    plan_rollouts,
-    widen,
-)
+from models.mamba2.kernels.cuda.plan import DeviceLimits, KernelSizes, PrefillPlan, plan_prefill
+from models.mamba2.kernels.cuda.rollout_plan import RolloutPlan, plan_rollouts, widen
 from models.mamba2.kernels.cuda.stack import CudaStack
 from models.mamba2.kernels.torch_backend import ReferenceBackend, ReferenceStack
 from models.mamba2.state import Mamba2State

@@ -13,7 +13,8 @@ from models.mamba2.kernels.cuda import driver, nvrtc
 from models.mamba2.kernels.cuda.backend import CudaBackend
 from models.mamba2.kernels.cuda.cache import CubinCache, default_folder
 from models.mamba2.kernels.cuda.device import why_unavailable
-from models.mamba2.kernels.cuda.plan import DeviceLimits, plan_prefill, plan_rollouts, widen
+from models.mamba2.kernels.cuda.plan import DeviceLimits, plan_prefill
+from models.mamba2.kernels.cuda.rollout_plan import plan_rollouts, widen
 
 SIZES = StackSizes(Mamba2Config(d_model=128, n_layers=4), 12, 1, True)
 LIMITS = {

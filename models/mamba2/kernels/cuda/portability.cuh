@@ -139,4 +139,27 @@ DEVICE void load16(float (&to)[8], const unsigned short* words, int index) {
     to[6] = __uint_as_float(pairs.w << 16), to[7] = __uint_as_float(pairs.w & 0xffff0000u);
 }
 
+// 8 bfloat16 numbers in pairs.
+DEVICE void load_pairs(unsigned (&to)[4], const unsigned short* words, int index) {
+    const uint4 pairs = *reinterpret_cast<const uint4*>(words + index);
+    to[0] = pairs.x, to[1] = pairs.y, to[2] = pairs.z, to[3] = pairs.w;
+}
+
+// Two floats rounded to bfloat16, to nearest even; the first in the lower half.
+DEVICE unsigned round_pair(float low, float high) {
+    unsigned pair;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+}
+
+// sums += a b by a warp: a 16 x 16 and b 16 x 8 of bfloat16, sums 16 x 8 of float, spread over the lanes as the PTX manual
+// says for mma.m16n8k16.
+DEVICE void multiply_tile(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
 #endif

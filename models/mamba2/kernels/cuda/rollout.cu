@@ -102,9 +102,9 @@ ROLLOUT_KERNEL rollout(const Weight* weights, const float* constants, const floa
             const int offset = kStackWeights + layer * kLayerWeights;
             const bool resident = RESIDENT_LAYERS == LAYERS || (RESIDENT_LAYERS > 0 && layer < RESIDENT_LAYERS);
             if (resident)
-                project_in(memory, exchanges, layer, memory.weights + offset);
+                project_in(memory, slice, exchanges, layer, memory.weights + offset);
             else
-                project_in(memory, exchanges, layer, slice.weights + offset);
+                project_in(memory, slice, exchanges, layer, slice.weights + offset);
             if (CLUSTER > 1) block_barrier();
             exchanges.maps.wait();
 #if STATE_IN_REGISTERS

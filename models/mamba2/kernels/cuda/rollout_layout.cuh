@@ -60,8 +60,8 @@ static_assert(INNER % CLUSTER == 0 && kAllMaps % CLUSTER == 0, "a cluster shares
 static_assert(kChannels % HEAD_CHANNELS == 0 || HEAD_CHANNELS % kChannels == 0, "a block's channels start at a head");
 static_assert(GROUPS % CLUSTER == 0 || CLUSTER % GROUPS == 0, "a part lies in one group");
 
-using InProduct = RowProduct<kInRows, WIDTH, SERIES>;
-using OutProduct = RowProduct<WIDTH, kPartChannels, SERIES>;
+using InProduct = LayerProduct<kInRows, WIDTH, SERIES>;
+using OutProduct = LayerProduct<WIDTH, kPartChannels, SERIES>;
 using HeadProduct = RowProduct<kOutputs, WIDTH, SERIES>;
 using FedProduct = RowProduct<WIDTH, kFed, SERIES>;
 

@@ -92,67 +92,44 @@ struct Exchanges {
     }
 };
 
-// One row of in_proj of one series, as far as this block goes on with it alone: B, C and x are convolved and activated, B
-// and C sent to all blocks; dt becomes a step size and a decay; z the gate. `seen` is what the convolution saw.
-template <int copies>
-DEVICE void go_on(const Memory& memory, const Exchanges& exchanges, Shared<float> constants, int row, int slot, int copy,
-                  float newest, const float (&seen)[TAPS - 1]) {
-    if (row < kConvChannels) {
-        float sum = constants[kConvBias + row];
-#pragma unroll
-        for (int tap = 0; tap < TAPS - 1; ++tap) sum = fmaf(constants[row * TAPS + tap], seen[tap], sum);
-        const float activated = silu(fmaf(constants[row * TAPS + TAPS - 1], newest, sum));
-        const int channel = row - kMaps;
-        if (channel >= 0) {
-            if (copy == 0) memory.channels[slot * kChannels + channel] = activated;
-            return;
-        }
-        const int map = slot * kAllMaps + cluster_rank() * kMaps + row;
-        send_to_all<copies>(memory.maps, map, activated, exchanges.maps, copy);
-    } else if (copy == 0 && row < kConvChannels + kHeads) {
-        const int head = row - kConvChannels;
-        const float dt = step_size(newest, constants[kStepBias + head], STEP_LOW, STEP_HIGH);
-        memory.steps[slot * kHeads + head] = dt;
-        memory.decays[slot * kHeads + head] = expf(dt * constants[kRate + head]);
-    } else if (copy == 0 && row < kInRows) {
-        memory.gates[slot * kChannels + row - kConvChannels - kHeads] = silu(newest);
-    }
-}
-
-// in_proj of the normed stream, and what follows of each row.
+// in_proj of the normed stream, and what follows of each row as far as this block goes on with it alone: B, C and x are
+// convolved and activated, B and C sent to all blocks; dt becomes a step size and a decay; z the gate.
 template <class Weights>
-DEVICE void project_in(const Memory& memory, const Exchanges& exchanges, int layer, Weights matrix) {
-    const InProduct rows;
+DEVICE void project_in(const Memory& memory, const Slice& slice, const Exchanges& exchanges, int layer, Weights matrix) {
     const Shared<float> constants = memory.constants + kLayerConstants * layer + kStackConstants;
-    const int first = rows.series(), copy = rows.copy();
-#pragma unroll 1
-    for (int pass = 0; pass < InProduct::passes && !rows.idle(pass); ++pass) {
-        const int row = rows.row(pass);
-        float seen[InProduct::kept][TAPS - 1];
+    const auto go_on = [&](int row, int slot, int copy, float sum, float squares) {
+        const float newest = sum * rsqrtf(squares / WIDTH + NORM_EPS);
+        const Shared<float> window = memory.windows + ((layer * SERIES + slot) * kConvChannels + row) * (TAPS - 1);
+        const bool convolved = row < kConvChannels;
+        float seen[TAPS];
+        seen[TAPS - 1] = newest;
 #pragma unroll
-        for (int kept = 0; kept < InProduct::kept; ++kept) {
-            const int window = ((layer * SERIES + first + kept) * kConvChannels + row) * (TAPS - 1);
-#pragma unroll
-            for (int tap = 0; tap < TAPS - 1; ++tap)
-                seen[kept][tap] = row < kConvChannels ? static_cast<float>(memory.windows[window + tap]) : 0.0f;
-        }
-        float sums[SERIES], squares[SERIES];
-        rows.multiply(pass, matrix, memory.stream, kStreamLength, sums, squares);
-        // All lanes of a row have read its window.
+        for (int tap = 0; tap < TAPS - 1; ++tap) seen[tap] = convolved ? static_cast<float>(window[tap]) : 0.0f;
+        // All copies have read the window.
         warp_barrier();
+        if (convolved) {
+            float mixed = constants[kConvBias + row];
 #pragma unroll
-        for (int kept = 0; kept < InProduct::kept; ++kept) {
-            const int slot = first + kept;
-            const float newest = sums[kept] * rsqrtf(squares[kept] / WIDTH + NORM_EPS);
-            if (copy == 0 && row < kConvChannels) {
-                const int window = ((layer * SERIES + slot) * kConvChannels + row) * (TAPS - 1);
-#pragma unroll
-                for (int tap = 0; tap < TAPS - 1; ++tap)
-                    memory.windows[window + tap] = tap < TAPS - 2 ? seen[kept][min(tap + 1, TAPS - 2)] : newest;
+            for (int tap = 0; tap < TAPS; ++tap) {
+                if (copy == 0 && tap > 0) window[tap - 1] = seen[tap];
+                mixed = fmaf(constants[row * TAPS + tap], seen[tap], mixed);
             }
-            go_on<InProduct::copies>(memory, exchanges, constants, row, slot, copy, newest, seen[kept]);
+            const float activated = silu(mixed);
+            if (row < kMaps)
+                send_to_all<InProduct::copies>(memory.maps, slot * kAllMaps + slice.rank * kMaps + row, activated,
+                                               exchanges.maps, copy);
+            else if (copy == 0)
+                memory.channels[slot * kChannels + row - kMaps] = activated;
+        } else if (copy == 0 && row < kConvChannels + kHeads) {
+            const int head = row - kConvChannels;
+            const float dt = step_size(newest, constants[kStepBias + head], STEP_LOW, STEP_HIGH);
+            memory.steps[slot * kHeads + head] = dt;
+            memory.decays[slot * kHeads + head] = expf(dt * constants[kRate + head]);
+        } else if (copy == 0 && row < kInRows) {
+            memory.gates[slot * kChannels + row - kConvChannels - kHeads] = silu(newest);
         }
-    }
+    };
+    InProduct::go<true>(matrix, memory.stream, kStreamLength, go_on);
 }
 
 // Advance the states of one round of channels by one step; gated[c] = (C s + D x) silu(z).
@@ -205,33 +182,16 @@ DEVICE void advance(const Memory& memory, const Slice& slice, const StatePlace& 
 // the norm of the group needs, to all.
 template <class Weights>
 DEVICE void project_out(const Memory& memory, const Slice& slice, const Exchanges& exchanges, Weights matrix) {
-    const OutProduct rows;
-    const int first = rows.series(), copy = rows.copy();
 #pragma unroll
     for (int part = 0; part < kLocalParts; ++part) {
-        const Shared<float> gated = memory.gated + part * kPartLength;
-        const Weights weights = matrix + part * OutProduct::weights;
         const int place = exchanges.turn * SERIES * kParts + slice.rank * kLocalParts + part;
-#pragma unroll 1
-        for (int pass = 0; pass < OutProduct::passes && !rows.idle(pass); ++pass) {
-            const int row = rows.row(pass), owner = row_owner(row);
-            float sums[SERIES], squares[SERIES];
-            // One row's lanes are enough for the squares.
-            const bool squared = pass == 0 && threadIdx.x < kWarp;
-            if (squared)
-                rows.multiply(pass, weights, gated, kLocalParts * kPartLength, sums, squares);
-            else
-                rows.multiply(pass, weights, gated, kLocalParts * kPartLength, sums);
-            if (row >= WIDTH) continue;
-#pragma unroll
-            for (int kept = 0; kept < OutProduct::kept; ++kept) {
-                const int from = (place + (first + kept) * kParts) * (kOwnRows + 1);
-                if (copy == 0) exchanges.partials.send(memory.partials, from + row - first_row(owner), owner, sums[kept]);
-                if (squared && row == 0)
-                    send_to_all<OutProduct::copies>(memory.partials, from + kOwnRows, squares[kept], exchanges.partials,
-                                                    copy);
-            }
-        }
+        const auto send = [&](int row, int slot, int copy, float sum, float squares) {
+            const int to = (place + slot * kParts) * (kOwnRows + 1), owner = row_owner(row);
+            if (copy == 0 && row < WIDTH) exchanges.partials.send(memory.partials, to + row - first_row(owner), owner, sum);
+            if (row == 0) send_to_all<OutProduct::copies>(memory.partials, to + kOwnRows, squares, exchanges.partials, copy);
+        };
+        OutProduct::go<true>(matrix + part * OutProduct::weights, memory.gated + part * kPartLength,
+                             kLocalParts * kPartLength, send);
     }
 }
 
@@ -274,19 +234,12 @@ DEVICE void close_layer(const Memory& memory, const Slice& slice, Exchanges& exc
 template <class Weights>
 DEVICE void embed(const Memory& memory, const Slice& slice, Exchanges& exchanges, Weights matrix) {
     block_barrier();
-    const FedProduct rows;
-#pragma unroll 1
-    for (int pass = 0; pass < FedProduct::passes && !rows.idle(pass); ++pass) {
-        float sums[SERIES];
-        rows.multiply(pass, matrix, memory.fed, kFedLength, sums);
-        const int row = rows.row(pass), owner = row_owner(row);
-        if (rows.copy() != 0 || row >= WIDTH) continue;
-#pragma unroll
-        for (int kept = 0; kept < FedProduct::kept; ++kept) {
-            const int to = ((rows.series() + kept) * CLUSTER + slice.rank) * kOwnRows + row - first_row(owner);
-            exchanges.embedded.send(memory.embedded, to, owner, sums[kept]);
-        }
-    }
+    FedProduct::go<false>(matrix, memory.fed, kFedLength, [&](int row, int slot, int copy, float sum, float) {
+        if (copy != 0 || row >= WIDTH) return;
+        const int owner = row_owner(row);
+        const int to = (slot * CLUSTER + slice.rank) * kOwnRows + row - first_row(owner);
+        exchanges.embedded.send(memory.embedded, to, owner, sum);
+    });
     exchanges.embedded.wait();
     share_stream(memory, slice, exchanges, [&](int slot, int row) {
         float x = memory.constants[kInputBias + first_row(slice.rank) + row];
@@ -300,20 +253,12 @@ DEVICE void embed(const Memory& memory, const Slice& slice, Exchanges& exchanges
 // This block's outputs of the step, into global memory and into what is fed back.
 template <class Weights>
 DEVICE void read_out(const Memory& memory, const Slice& slice, Weights matrix, float* outputs, int steps, int step) {
-    const HeadProduct rows;
-#pragma unroll 1
-    for (int pass = 0; pass < HeadProduct::passes && !rows.idle(pass); ++pass) {
-        float sums[SERIES], squares[SERIES];
-        rows.multiply(pass, matrix, memory.stream, kStreamLength, sums, squares);
-        const int row = rows.row(pass), output = slice.rank * kOutputs + row;
-        if (rows.copy() != 0 || row >= kOutputs) continue;
-#pragma unroll
-        for (int kept = 0; kept < HeadProduct::kept; ++kept) {
-            const int slot = rows.series() + kept;
-            const float y = fmaf(sums[kept], rsqrtf(squares[kept] / WIDTH + NORM_EPS), memory.constants[kHeadBias + row]);
-            if (FEEDBACK) memory.fed[slot * kFedLength + row] = y;
-            if (output < OUTPUTS && slice.valid(slot))
-                outputs[(static_cast<size_t>(slice.series(slot)) * steps + step) * OUTPUTS + output] = y;
-        }
-    }
+    HeadProduct::go<true>(matrix, memory.stream, kStreamLength, [&](int row, int slot, int copy, float sum, float squares) {
+        if (copy != 0 || row >= kOutputs) return;
+        const int output = slice.rank * kOutputs + row;
+        const float y = fmaf(sum, rsqrtf(squares / WIDTH + NORM_EPS), memory.constants[kHeadBias + row]);
+        if (FEEDBACK) memory.fed[slot * kFedLength + row] = y;
+        if (output < OUTPUTS && slice.valid(slot))
+            outputs[(static_cast<size_t>(slice.series(slot)) * steps + step) * OUTPUTS + output] = y;
+    });
 }

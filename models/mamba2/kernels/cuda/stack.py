@@ -29,7 +29,8 @@ from models.mamba2.kernels.cuda.packing import (
     stored_bytes,
     unload_state,
 )
-from models.mamba2.kernels.cuda.plan import KernelSizes, PrefillPlan, RolloutPlan, plan_prefill, plan_rollouts, widen
+from models.mamba2.kernels.cuda.plan import KernelSizes, PrefillPlan, plan_prefill
+from models.mamba2.kernels.cuda.rollout_plan import RolloutPlan, plan_rollouts, widen
 from models.mamba2.state import Mamba2State
 
 # Between two looks at a running rollout.
