@@ -29,6 +29,7 @@
 #define DEVICE inline
 #define __global__
 #define KERNEL(threads) static void
+#define PAIRED_KERNEL(threads) static void
 #define CLUSTER_KERNEL(threads, blocks) static void
 
 struct float4 {

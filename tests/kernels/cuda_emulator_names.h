@@ -104,14 +104,41 @@ inline unsigned round_half(float value) {
 }
 inline unsigned round_pair(float low, float high) { return round_half(low) | round_half(high) << 16; }
 
-// Two slots by turns, as of shuffles.
-inline void multiply_tile(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1,
-                          int line = __builtin_LINE()) {
+inline unsigned float_to_bits(float value) {
+    unsigned bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+// What every lane of the warp hands to a tile product; two slots by turns, as of shuffles.
+inline const emulator::TileOperands* gather_operands(const emulator::TileOperands& own, int line) {
     emulator::Fiber& fiber = emulator::self();
     emulator::Warp& warp = fiber.block->warps[fiber.thread / emulator::kWarpLanes];
     emulator::TileOperands* all = warp.operands[fiber.tiles++ % 2];
-    all[fiber.lane()] = {{a[0], a[1], a[2], a[3]}, {b0, b1}};
+    all[fiber.lane()] = own;
     emulator::wait(warp.barrier, line, "tile product");
+    return all;
+}
+
+inline void multiply_tile(float (&sums)[4], const float (&a)[4], float b0, float b1, int line = __builtin_LINE()) {
+    const emulator::Fiber& fiber = emulator::self();
+    const emulator::TileOperands* all = gather_operands(
+        {{float_to_bits(a[0]), float_to_bits(a[1]), float_to_bits(a[2]), float_to_bits(a[3])},
+         {float_to_bits(b0), float_to_bits(b1)}},
+        line);
+    const auto seen = [](unsigned bits) { return bits_to_float(bits & 0xffffe000u); };
+    for (int i = 0; i < 4; ++i) {
+        const int row = fiber.lane() / 4 + 8 * (i / 2), column = fiber.lane() % 4 * 2 + i % 2;
+        for (int k = 0; k < 8; ++k)
+            sums[i] = std::fma(seen(all[row % 8 * 4 + k % 4].a[row / 8 + 2 * (k / 4)]),
+                               seen(all[column * 4 + k % 4].b[k / 4]), sums[i]);
+    }
+}
+
+inline void multiply_tile(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1,
+                          int line = __builtin_LINE()) {
+    const emulator::Fiber& fiber = emulator::self();
+    const emulator::TileOperands* all = gather_operands({{a[0], a[1], a[2], a[3]}, {b0, b1}}, line);
     const auto half = [](unsigned pair, int k) { return bits_to_float(k % 2 ? pair & 0xffff0000u : pair << 16); };
     for (int i = 0; i < 4; ++i) {
         const int row = fiber.lane() / 4 + 8 * (i / 2), column = fiber.lane() % 4 * 2 + i % 2;

@@ -47,8 +47,8 @@ def small_prefill(weights: StackWeights, weight_bytes: int = 4, chunk: int = 8) 
         gemm_rows=32,
         gemm_columns=16,
         gemm_depth=8,
-        gemm_thread_rows=4,
-        gemm_thread_columns=4,
+        gemm_warp_rows=32,
+        gemm_warp_columns=16,
     )
 
 

@@ -10,6 +10,7 @@ from models.mamba2.kernels.contract import KernelInputError, StackSizes
 
 Defines = dict[str, str]
 
+_WARP = 32
 _CHUNKS = (64, 32, 16)
 
 
@@ -125,7 +126,7 @@ class PrefillPlan:
         conv_run: steps that a block convolves.
         gemm_rows, gemm_columns: tile of a block of a product.
         gemm_depth: columns of the left matrix in shared memory at a time.
-        gemm_thread_rows, gemm_thread_columns: tile of a thread.
+        gemm_warp_rows, gemm_warp_columns: tile of a warp.
     """
 
     sizes: KernelSizes
@@ -137,29 +138,29 @@ class PrefillPlan:
     gemm_rows: int = 128
     gemm_columns: int = 64
     gemm_depth: int = 16
-    gemm_thread_rows: int = 8
-    gemm_thread_columns: int = 4
+    gemm_warp_rows: int = 32
+    gemm_warp_columns: int = 32
 
     @property
     def gemm_threads(self) -> int:
         """Threads of a block of a product."""
-        return self.gemm_rows // self.gemm_thread_rows * (self.gemm_columns // self.gemm_thread_columns)
+        return _WARP * (self.gemm_rows // self.gemm_warp_rows) * (self.gemm_columns // self.gemm_warp_columns)
 
     @property
     def gemm_shared_bytes(self) -> int:
         """Shared memory of a product."""
-        return 4 * (self.gemm_depth * (self.gemm_rows + self.gemm_columns + 8) + self.gemm_rows)
+        return 4 * ((self.gemm_depth + 4) * (self.gemm_rows + self.gemm_columns) + self.gemm_rows)
 
     @property
     def add_shared_bytes(self) -> int:
         """Shared memory of `add_chunks`."""
-        return 4 * self.chunk * (self.sizes.states + self.sizes.head_channels + 11)
+        return 4 * self.chunk * (_spread(self.sizes.states) + _spread(self.sizes.head_channels) + 3)
 
     @property
     def read_shared_bytes(self) -> int:
         """Shared memory of `read_chunks`."""
-        states, chunk, head = self.sizes.states, self.chunk, self.sizes.head_channels + 4
-        return 4 * (2 * states * (chunk + 4) + states * head + chunk * (chunk + 4 + head + 3))
+        steps, head = _spread(self.chunk), _spread(self.sizes.head_channels)
+        return 4 * (self.sizes.states * (2 * steps + head) + self.chunk * (steps + head + 3))
 
     def defines(self) -> Defines:
         """Return the macros that the kernels are compiled with."""
@@ -171,8 +172,8 @@ class PrefillPlan:
             "GEMM_ROWS": self.gemm_rows,
             "GEMM_COLUMNS": self.gemm_columns,
             "GEMM_DEPTH": self.gemm_depth,
-            "GEMM_THREAD_ROWS": self.gemm_thread_rows,
-            "GEMM_THREAD_COLUMNS": self.gemm_thread_columns,
+            "GEMM_WARP_ROWS": self.gemm_warp_rows,
+            "GEMM_WARP_COLUMNS": self.gemm_warp_columns,
             "GEMM_THREADS": self.gemm_threads,
             "GEMM_SHARED_BYTES": self.gemm_shared_bytes,
             "ADD_SHARED_BYTES": self.add_shared_bytes,
@@ -202,3 +203,8 @@ def plan_prefill(stack: StackSizes, weight_bytes: int, limits: DeviceLimits) -> 
 
 def _float(value: float) -> str:
     return f"{value!r}f" if "." in repr(value) or "e" in repr(value) else f"{value!r}.0f"
+
+
+def _spread(length: int) -> int:
+    """Return the stride of rows of this length in shared memory; `scan.cuh` has the same rule."""
+    return (length + 23) // 32 * 32 + 8

@@ -8,6 +8,8 @@
 
 #define DEVICE __device__ __forceinline__
 #define KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads, 1)
+// With registers for two blocks of a multiprocessor.
+#define PAIRED_KERNEL(threads) extern "C" __global__ void __launch_bounds__(threads, 2)
 #define CLUSTER_KERNEL(threads, blocks) \
     extern "C" __global__ void __cluster_dims__(blocks, 1, 1) __launch_bounds__(threads, 1)
 
@@ -125,6 +127,7 @@ DEVICE float4 load4(const float* words, int index) { return *reinterpret_cast<co
 DEVICE void store4(float* words, float4 value) { *reinterpret_cast<float4*>(words) = value; }
 
 DEVICE float bits_to_float(unsigned bits) { return __uint_as_float(bits); }
+DEVICE unsigned float_to_bits(float value) { return __float_as_uint(value); }
 
 // What one load of 16 bytes brings: 4 floats, or 8 bfloat16 numbers, which are the upper halves of floats.
 DEVICE void load16(float (&to)[4], const float* words, int index) {
@@ -152,8 +155,19 @@ DEVICE unsigned round_pair(float low, float high) {
     return pair;
 }
 
-// sums += a b by a warp: a 16 x 16 and b 16 x 8 of bfloat16, sums 16 x 8 of float, spread over the lanes as the PTX manual
-// says for mma.m16n8k16.
+// sums += a b by a warp: a 16 x 8 and b 8 x 8, floats of which the upper 19 bits count, sums 16 x 8. Lane l has rows
+// l / 4 and l / 4 + 8 of a in columns l % 4 (first two) and l % 4 + 4, column l / 4 of b in the same, and of each of its
+// rows columns 2 (l % 4) and the next of sums; mma.m16n8k8 of the PTX manual.
+DEVICE void multiply_tile(float (&sums)[4], const float (&a)[4], float b0, float b1) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+        "{%0, %1, %2, %3};"
+        : "+f"(sums[0]), "+f"(sums[1]), "+f"(sums[2]), "+f"(sums[3])
+        : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])),
+          "r"(__float_as_uint(a[3])), "r"(__float_as_uint(b0)), "r"(__float_as_uint(b1)));
+}
+
+// The same for a 16 x 16 and b 16 x 8 of bfloat16 in pairs, spread as for mma.m16n8k16.
 DEVICE void multiply_tile(float (&sums)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
     asm volatile(
         "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "

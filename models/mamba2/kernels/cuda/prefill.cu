@@ -23,13 +23,13 @@ constexpr int kProjectedWidth = INNER + kConvWidth + kHeadsOfLayer;  // z, x, B,
 
 // stream[row] = weights inputs[row] + bias
 #if INPUTS > 0
-KERNEL(GEMM_THREADS) embed(const float* inputs, const Weight* weights, const float* bias, float* stream, long long rows) {
+PAIRED_KERNEL(GEMM_THREADS) embed(const float* inputs, const Weight* weights, const float* bias, float* stream, long long rows) {
     multiply_tall<INPUTS, WIDTH, 1, 0>(
         rows, [&](size_t row, int k) { return inputs[row * INPUTS + k]; }, weights, 0.0f,
         [&](size_t row, int d, float sum) { stream[row * WIDTH + d] = sum + bias[d]; });
 }
 #else
-KERNEL(GEMM_THREADS) embed(const float*, const Weight*, const float* bias, float* stream, long long rows) {
+PAIRED_KERNEL(GEMM_THREADS) embed(const float*, const Weight*, const float* bias, float* stream, long long rows) {
     for (int item = threadIdx.x; item < GEMM_ROWS * GEMM_COLUMNS; item += GEMM_THREADS) {
         const long long row = static_cast<long long>(blockIdx.x) * GEMM_ROWS + item / GEMM_COLUMNS;
         const int d = blockIdx.y * GEMM_COLUMNS + item % GEMM_COLUMNS;
@@ -39,7 +39,7 @@ KERNEL(GEMM_THREADS) embed(const float*, const Weight*, const float* bias, float
 #endif
 
 // projected[row] = weights norm(stream[row])
-KERNEL(GEMM_THREADS) project_in(const float* stream, const Weight* weights, float* projected, long long rows) {
+PAIRED_KERNEL(GEMM_THREADS) project_in(const float* stream, const Weight* weights, float* projected, long long rows) {
     multiply_tall<WIDTH, kProjectedWidth, 1, WIDTH>(
         rows, [&](size_t row, int k) { return stream[row * WIDTH + k]; }, weights, NORM_EPS,
         [&](size_t row, int n, float sum) { projected[row * kProjectedWidth + n] = sum; });
@@ -55,7 +55,7 @@ KERNEL(GEMM_THREADS) project_out(const float* outputs, const float* projected, c
 }
 
 // outputs[row] = weights norm(stream[row]) + bias
-KERNEL(GEMM_THREADS) read_out(const float* stream, const Weight* weights, const float* bias, float* outputs,
+PAIRED_KERNEL(GEMM_THREADS) read_out(const float* stream, const Weight* weights, const float* bias, float* outputs,
                               long long rows) {
     multiply_tall<WIDTH, OUTPUTS, 1, WIDTH>(
         rows, [&](size_t row, int k) { return stream[row * WIDTH + k]; }, weights, NORM_EPS,
@@ -104,7 +104,7 @@ KERNEL(CONV_THREADS) convolve(const float* projected, const float* taps, const f
     }
 }
 
-KERNEL(SCAN_THREADS) add_chunks(const float* channels, const float* steps, const float* rates, float* added, float* kept,
+PAIRED_KERNEL(SCAN_THREADS) add_chunks(const float* channels, const float* steps, const float* rates, float* added, float* kept,
                                 int length) {
     add_chunk(channels, steps, rates, added, kept, length);
 }
@@ -114,7 +114,7 @@ KERNEL(SCAN_THREADS) pass_states(float* states, const float* kept, const float* 
     pass_state(states, kept, first, last, chunks, batch);
 }
 
-KERNEL(SCAN_THREADS) read_chunks(const float* channels, const float* steps, const float* rates, const float* skips,
+PAIRED_KERNEL(SCAN_THREADS) read_chunks(const float* channels, const float* steps, const float* rates, const float* skips,
                                  const float* states, float* outputs, int length) {
     read_chunk(channels, steps, rates, skips, states, outputs, length);
 }

@@ -7,60 +7,55 @@
 // The first and the last run all chunks of all heads and series at once. Chunks start at the first step of the call.
 #pragma once
 
-#include "arithmetic.cuh"
+#include "tiles.cuh"
 
 // Given by plan.py: CHUNK, SCAN_THREADS and the sizes of the layer.
-constexpr int kChunkStride = CHUNK + 4;
-constexpr int kHeadStride = HEAD_CHANNELS + 4;
-constexpr int kStateStride = STATES + 4;
+// What the lanes of a fragment read should lie in as many banks: strides of 8 more than a multiple of 32.
+DEVICE constexpr int spread(int length) { return (length + 23) / 32 * 32 + 8; }
+constexpr int kChunkStride = spread(CHUNK);
+constexpr int kHeadStride = spread(HEAD_CHANNELS);
+constexpr int kStateStride = spread(STATES);
 constexpr int kHeadsOfLayer = INNER / HEAD_CHANNELS;
 constexpr int kConvWidth = INNER + 2 * GROUPS * STATES;
 static_assert(CHUNK % 4 == 0 && HEAD_CHANNELS % 4 == 0 && STATES % 4 == 0, "tiles are four wide");
 static_assert(SCAN_THREADS % kWarp == 0, "whole warps");
 
-DEVICE constexpr int tile_rows(int rows) { return rows % 8 == 0 ? 8 : 4; }
+constexpr int kScanWarps = SCAN_THREADS / kWarp;
 
-// sums[i][j] += sum over k < depth of a[k][i] b[k][j]; a and b lie in shared memory, k-th rows a stride apart.
-template <int DOWN>
-DEVICE void add_products(float (&sums)[DOWN][4], Shared<float> a, int a_stride, Shared<float> b, int b_stride,
-                         int depth) {
-    for (int k = 0; k < depth; ++k) {
-        float left[DOWN], right[4];
-        load_run<DOWN>(left, a, k * a_stride);
-        load_run<4>(right, b, k * b_stride);
-#pragma unroll
-        for (int i = 0; i < DOWN; ++i)
-#pragma unroll
-            for (int j = 0; j < 4; ++j) sums[i][j] = fmaf(left[i], right[j], sums[i][j]);
+// What a warp has of a product of ROWS x COLUMNS in shared memory: 16 rows at a time.
+template <int ROWS, int COLUMNS>
+struct ScanTile {
+    static constexpr int tiles = (ROWS + 15) / 16;
+    WarpTile<1, (COLUMNS + 7) / 8> warp;
+    int row0;
+
+    DEVICE explicit ScanTile(int tile) : row0(16 * tile) { warp.clear(); }
+
+    // Add sum over k < DEPTH of a[k][row] b[k][column]; k-th rows lie a stride apart. Only k < `until` and the first
+    // `columns` can be more than 0.
+    template <int DEPTH>
+    DEVICE void add(Shared<float> a, int a_stride, Shared<float> b, int b_stride, int until, int columns) {
+        for (int k0 = 0; k0 < until; k0 += 8)
+            warp.template add<false>(
+                (columns + 7) / 8,
+                [&](int row, int k) {
+                    return row0 + row < ROWS && k0 + k < DEPTH ? static_cast<float>(a[(k0 + k) * a_stride + row0 + row])
+                                                              : 0.0f;
+                },
+                [&](int k, int column) {
+                    return column < COLUMNS && k0 + k < DEPTH ? static_cast<float>(b[(k0 + k) * b_stride + column])
+                                                             : 0.0f;
+                });
     }
-}
 
-// out(row, column, value) for value = sum over k < depth(row0, column0) of a[k][row] b[k][column], added to what
-// start(sums, row0, column0) put into the tile at (row0, column0).
-template <int ROWS, int COLUMNS, class Depth, class Start, class Out>
-DEVICE void multiply_shared(Shared<float> a, int a_stride, Shared<float> b, int b_stride, Depth depth, Start start,
-                            Out out) {
-    constexpr int down = tile_rows(ROWS);
-    constexpr int tiles_down = ROWS / down;
-    for (int tile = threadIdx.x; tile < tiles_down * (COLUMNS / 4); tile += SCAN_THREADS) {
-        const int row0 = tile % tiles_down * down, column0 = tile / tiles_down * 4;
-        float sums[down][4];
-        start(sums, row0, column0);
-        add_products(sums, a + row0, a_stride, b + column0, b_stride, depth(row0, column0));
-#pragma unroll
-        for (int i = 0; i < down; ++i)
-#pragma unroll
-            for (int j = 0; j < 4; ++j) out(row0 + i, column0 + j, sums[i][j]);
+    // each(row, column, sum) within bounds.
+    template <class Each>
+    DEVICE void go(Each each) {
+        warp.go([&](int row, int column, float& sum) {
+            if (row0 + row < ROWS && column < COLUMNS) each(row0 + row, column, sum);
+        });
     }
-}
-
-template <int DOWN>
-DEVICE void clear(float (&sums)[DOWN][4]) {
-#pragma unroll
-    for (int i = 0; i < DOWN; ++i)
-#pragma unroll
-        for (int j = 0; j < 4; ++j) sums[i][j] = 0.0f;
-}
+};
 
 // Running sums of dt A kept as high + low floats: differences of them then lose no digits to a huge step far back.
 struct Pair {
@@ -164,10 +159,12 @@ DEVICE void add_chunk(const float* channels, const float* steps, const float* ra
     }
     block_barrier();
     const size_t state = place.state();
-    multiply_shared<HEAD_CHANNELS, STATES>(
-        inputs, kHeadStride, maps, kStateStride, [](int, int) { return CHUNK; },
-        [](auto& sums, int, int) { clear(sums); },
-        [&](int p, int n, float sum) { added[state + p * STATES + n] = sum; });
+    using Tile = ScanTile<HEAD_CHANNELS, STATES>;
+    for (int at = threadIdx.x / kWarp; at < Tile::tiles; at += kScanWarps) {
+        Tile tile(at);
+        tile.add<CHUNK>(inputs, kHeadStride, maps, kStateStride, CHUNK, STATES);
+        tile.go([&](int p, int n, float sum) { added[state + p * STATES + n] = sum; });
+    }
     if (threadIdx.x == 0)
         kept[(static_cast<size_t>(place.series) * place.chunks + place.chunk) * kHeadsOfLayer + place.head] =
             expf(high[CHUNK - 1] + low[CHUNK - 1]);
@@ -229,32 +226,27 @@ DEVICE void read_chunk(const float* channels, const float* steps, const float* r
             step < place.steps() ? channels[place.row(step) * kConvWidth + place.head * HEAD_CHANNELS + p] * dt[step]
                                  : 0.0f;
     }
-    // Rows are the later steps; a tile wholly before its columns is never read.
-    multiply_shared<CHUNK, CHUNK>(
-        c, kChunkStride, b, kChunkStride,
-        [](int to, int from) { return from < to + tile_rows(CHUNK) ? STATES : 0; },
-        [](auto& sums, int, int) { clear(sums); },
-        [&](int to, int from, float sum) {
+    // Rows are the later steps: what is wholly later than them is not multiplied.
+    using Scores = ScanTile<CHUNK, CHUNK>;
+    for (int at = threadIdx.x / kWarp; at < Scores::tiles; at += kScanWarps) {
+        Scores tile(at);
+        tile.add<STATES>(c, kChunkStride, b, kChunkStride, STATES, min(tile.row0 + 16, CHUNK));
+        tile.go([&](int to, int from, float sum) {
             scores[from * kChunkStride + to] = from <= to ? sum * expf(log_decay(high, low, from, to)) : 0.0f;
         });
+    }
     block_barrier();
-    multiply_shared<CHUNK, HEAD_CHANNELS>(
-        scores, kChunkStride, inputs, kHeadStride, [](int to, int) { return min(to + tile_rows(CHUNK), CHUNK); },
-        [&](auto& sums, int to, int p) {
-            constexpr int down = tile_rows(CHUNK);
-            clear(sums);
-            add_products(sums, c + to, kChunkStride, start + p, kHeadStride, STATES);
-#pragma unroll
-            for (int i = 0; i < down; ++i) {
-                const float decay = expf(high[to + i] + low[to + i]);
-#pragma unroll
-                for (int j = 0; j < 4; ++j) sums[i][j] *= decay;
-            }
-        },
-        [&](int to, int p, float sum) {
+    using Outputs = ScanTile<CHUNK, HEAD_CHANNELS>;
+    for (int at = threadIdx.x / kWarp; at < Outputs::tiles; at += kScanWarps) {
+        Outputs tile(at);
+        tile.add<STATES>(c, kChunkStride, start, kHeadStride, STATES, HEAD_CHANNELS);
+        tile.go([&](int to, int, float& sum) { sum *= expf(high[to] + low[to]); });
+        tile.add<CHUNK>(scores, kChunkStride, inputs, kHeadStride, min(tile.row0 + 16, CHUNK), HEAD_CHANNELS);
+        tile.go([&](int to, int p, float sum) {
             if (to >= place.steps()) return;
             const int channel = place.head * HEAD_CHANNELS + p;
             const float x = channels[place.row(to) * kConvWidth + channel];
             outputs[place.row(to) * INNER + channel] = fmaf(skips[place.head], x, sum);
         });
+    }
 }
