@@ -123,6 +123,10 @@ def _kernels() -> Iterator[Finding]:
             # No other backend is taken in its place: `serve` and every forecast refuse.
             status = Status.FAIL
         yield Finding("kernels", status, f"{backend.name}: {backend.reason}")
+        if backend.name == "cpu" and backend.chosen:
+            from models.mamba2.kernels.cpu.backend import CpuBackend  # noqa: PLC0415 - imports torch
+
+            yield Finding("threads", Status.OK, CpuBackend().threads())
     if not any(backend.chosen or backend.is_set_wrongly for backend in backends):
         named = os.environ.get("GRAPHTIDE_BACKEND")
         yield Finding("kernels", Status.FAIL, f"GRAPHTIDE_BACKEND={named} cannot be used", "unset it, or name another")

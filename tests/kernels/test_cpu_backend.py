@@ -251,6 +251,24 @@ def test_every_cut_gives_the_same_bits(precision, feeds_back, cuts, chunk_steps)
         assert_same_bits(stack.prefill(inputs, state), whole)
 
 
+def test_a_session_that_gets_more_threads_between_steps_gives_the_same_bits():
+    config = Mamba2Config(d_model=24, n_layers=2, d_state=5, headdim=12)
+    weights = make_weights(config, 2, 4, True)
+    native, inputs, results = pack(weights)._native, make_inputs(weights, 5, 12).numpy(), []
+    for threads in ((1, 1, 1), (1, 3, 2), (2, 100, 1)):
+        session, outputs = cpu_backend._native.Session(native, 5, threads[0]), torch.zeros(5, 12, 4)
+        assert session.threads == threads[0]
+        for begin, count in zip((0, 4, 8), threads, strict=True):
+            session.threads = count
+            assert session.threads == count
+            session.advance(inputs, outputs.numpy(), begin, begin + 4, True)
+        results.append(outputs)
+    assert all(torch.equal(result, results[0]) for result in results)
+    for bad in (0, -1):
+        with pytest.raises(ValueError, match="threads"):
+            session.threads = bad
+
+
 def test_padding_and_tiny_numbers_change_nothing():
     """A state that faded below the normal range is worth nothing, and NaN does not come out of it."""
     config = Mamba2Config(d_model=16, n_layers=1, d_state=4, headdim=16)

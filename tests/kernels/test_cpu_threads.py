@@ -330,24 +330,6 @@ class TestStacks:
         stack.rollout(inputs, Mamba2State.zeros(self.config, 16))
         assert told == [1, 1, 2, 1, 2, 1, 2, 2]
 
-    def test_a_session_that_gets_more_threads_between_steps_gives_the_same_bits(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        native = self.pack(monkeypatch, 1, True)._native
-        inputs, results = make_inputs(make_weights(self.config, n_inputs=3), 5, 12).numpy(), []
-        for threads in ((1, 1, 1), (1, 3, 2), (2, 100, 1)):
-            session, outputs = cpu_backend._native.Session(native, 5, threads[0]), torch.zeros(5, 12, 3)
-            assert session.threads == threads[0]
-            for begin, count in zip((0, 4, 8), threads, strict=True):
-                session.threads = count
-                assert session.threads == count
-                session.advance(inputs, outputs.numpy(), begin, begin + 4, True)
-            results.append(outputs)
-        assert all(torch.equal(result, results[0]) for result in results)
-        for bad in (0, -1):
-            with pytest.raises(ValueError, match="threads"):
-                session.threads = bad
-
     @pytest.mark.parametrize(
         ("forced", "count", "said"),
         [("3", 2, "3 for every batch"), (None, 1, "1, for"), (None, 5, "up to 5 for a batch")],

@@ -79,8 +79,13 @@ class Stack:
     ) -> None: ...
 
 class Session:
-    """The states of a batch of series."""
+    """The states of a batch of series.
 
+    Attributes:
+        threads: that share the next calls of `advance`, at first as many as given; ValueError below 1.
+    """
+
+    threads: int
     def __init__(self, stack: Stack, batch: int, threads: int) -> None: ...
     def load(self, layer: int, conv: Floats, ssm: Floats) -> None: ...
     def save(self, layer: int, conv: Floats, ssm: Floats) -> None: ...

@@ -3,7 +3,8 @@
 Environment variables:
     GRAPHTIDE_CPU_ISA: kernels to use (avx512_bf16, avx512_vnni, avx512, avx2, portable) instead of the best that the
         processor has; avx512_amx, which no processor has run yet, is used only when it is named here.
-    GRAPHTIDE_CPU_THREADS: threads that share a batch of series, 1 by default; a single series always runs on one.
+    GRAPHTIDE_CPU_THREADS: threads that share every batch of series, instead of as many as prove faster (see `threads`);
+        a single series always runs on one.
 """
 
 import os
@@ -23,6 +24,8 @@ from models.mamba2.kernels.contract import (
     check_call,
     check_precision,
 )
+from models.mamba2.kernels.cpu.cores import usable_cores
+from models.mamba2.kernels.cpu.threads import Advance, FixedCall, Threads, TriedCall, describe
 from models.mamba2.state import Mamba2State
 
 try:
@@ -64,7 +67,7 @@ class CpuBackend:
                 "name one of these, or unset it"
             )
         try:
-            _thread_count()
+            _forced_threads()
         except ValueError as error:
             return str(error)
         return None
@@ -76,8 +79,14 @@ class CpuBackend:
         check_precision(precision)
         weights.validate()
         return CpuStack(
-            weights.sizes, packing.native_stack(weights, precision, os.environ.get(ISA_VARIABLE, "")), _thread_count()
+            weights.sizes,
+            packing.native_stack(weights, precision, os.environ.get(ISA_VARIABLE, "")),
+            Threads(_forced_threads(), usable_cores()),
         )
+
+    def threads(self) -> str:
+        """Say how many threads calls run on, or how that is found; `wrong_setting` must be None."""
+        return describe(_forced_threads(), usable_cores())
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +109,7 @@ class CpuStack:
     Prefill and rollout give the same bits, whatever the chunks, the batch and the threads.
     """
 
-    def __init__(self, sizes: StackSizes, native: "_native.Stack", threads: int) -> None:
+    def __init__(self, sizes: StackSizes, native: "_native.Stack", threads: Threads) -> None:
         self.sizes = sizes
         self._native = native
         self._threads = threads
@@ -119,10 +128,11 @@ class CpuStack:
     def prefill(self, inputs_BLF: Tensor, state: Mamba2State) -> tuple[Tensor, Mamba2State]:
         """See `contract.PackedStack.prefill`."""
         check_call(self.sizes, inputs_BLF, state)
-        session = self._session(inputs_BLF, state)
         batch, steps, _ = inputs_BLF.shape
+        call = self._threads.call(batch, False)
+        session = self._session(call, inputs_BLF, state)
         outputs_BLR = _outputs(batch, steps, self.sizes.n_outputs)
-        session.advance(_array(inputs_BLF), outputs_BLR.numpy(), 0, steps, False)
+        call.run(0, steps, _advance(session, _array(inputs_BLF), outputs_BLR.numpy(), False))
         return outputs_BLR, self._state_of(session, batch)
 
     def rollout(
@@ -137,23 +147,24 @@ class CpuStack:
     ) -> tuple[Tensor, Mamba2State]:
         """See `contract.PackedStack.rollout`."""
         check_call(self.sizes, inputs_BTF, state, previous_BR=previous_BR, chunk_steps=chunk_steps)
-        session = self._session(inputs_BTF, state)
+        batch, steps, _ = inputs_BTF.shape
+        call = self._threads.call(batch, self.sizes.feeds_back)
+        session = self._session(call, inputs_BTF, state)
         if previous_BR is not None:
             session.set_previous(_array(previous_BR))
-        batch, steps, _ = inputs_BTF.shape
         outputs_BTR = _outputs(batch, steps, self.sizes.n_outputs)
-        inputs, outputs = _array(inputs_BTF), outputs_BTR.numpy()
+        advance = _advance(session, _array(inputs_BTF), outputs_BTR.numpy(), self.sizes.feeds_back)
         for first in range(0, steps, chunk_steps):
             if cancelled is not None and cancelled():
                 raise RolloutCancelled
             done = min(first + chunk_steps, steps)
-            session.advance(inputs, outputs, first, done, self.sizes.feeds_back)
+            call.run(first, done, advance)
             if on_chunk is not None:
                 on_chunk(done)
         return outputs_BTR, self._state_of(session, batch)
 
-    def _session(self, inputs: Tensor, state: Mamba2State) -> "_native.Session":
-        session = _native.Session(self._native, len(inputs), self._threads)
+    def _session(self, call: FixedCall | TriedCall, inputs: Tensor, state: Mamba2State) -> "_native.Session":
+        session = _native.Session(self._native, len(inputs), call.first_threads)
         for index, layer in enumerate(state.layers):
             session.load(index, _array(layer.conv_BCK), _array(layer.ssm_BHPN))
         return session
@@ -163,6 +174,16 @@ class CpuStack:
         for index, layer in enumerate(state.layers):
             session.save(index, layer.conv_BCK.numpy(), layer.ssm_BHPN.numpy())
         return state
+
+
+def _advance(
+    session: "_native.Session", inputs: npt.NDArray[np.float32], outputs: npt.NDArray[np.float32], feed_back: bool
+) -> Advance:
+    def advance(begin: int, end: int, threads: int) -> None:
+        session.threads = threads
+        session.advance(inputs, outputs, begin, end, feed_back)
+
+    return advance
 
 
 def _outputs(batch: int, steps: int, width: int) -> Tensor:
@@ -175,8 +196,10 @@ def _array(tensor: Tensor) -> npt.NDArray[np.float32]:
     return array
 
 
-def _thread_count() -> int:
-    text = os.environ.get(THREADS_VARIABLE, "1")
+def _forced_threads() -> int | None:
+    text = os.environ.get(THREADS_VARIABLE)
+    if text is None:
+        return None
     # A long row of digits is refused by its length: Python reads no number of thousands of them.
     if not text.isdecimal() or len(text) > _MOST_DIGITS or not 1 <= int(text) <= MAX_THREADS:
         raise ValueError(

@@ -166,6 +166,7 @@ NB_MODULE(_native, module) {
 
     nb::class_<Session>(module, "Session")
         .def(nb::init<const Stack&, long, int>(), "stack"_a, "batch"_a, "threads"_a, nb::keep_alive<1, 2>())
+        .def_prop_rw("threads", &Session::threads, &Session::set_threads)
         .def(
             "load",
             [](Session& self, int layer, Vector conv, Vector ssm) {

@@ -226,6 +226,7 @@ const float* Stack::copy(const std::vector<float>& source, const std::string& na
 Session::Session(const Stack& stack, long batch, int threads)
     : stack_(stack),
       batch_(batch),
+      threads_(threads),
       group_(group_series(stack)),
       arena_((require(batch >= 1 && threads >= 1, "a session needs series and threads"),
               session_bytes(stack.model().sizes, batch, threads))) {
@@ -234,6 +235,16 @@ Session::Session(const Stack& stack, long batch, int threads)
     previous_ = arena_.take<float>(static_cast<std::size_t>(batch) * sizes.outputs);
     slots_.assign(static_cast<std::size_t>(batch), 0);
     for (int i = 0; i < threads; ++i) workspaces_.push_back(take_workspace(arena_, sizes, kChunkRows));
+}
+
+void Session::set_threads(int threads) {
+    require(threads >= 1, "a session needs threads");
+    const Sizes& sizes = stack_.model().sizes;
+    while (static_cast<long>(workspaces_.size()) < std::min<long>(threads, batch_)) {
+        later_.emplace_back(workspace_bytes(sizes, kChunkRows) + kAlignment);
+        workspaces_.push_back(take_workspace(later_.back(), sizes, kChunkRows));
+    }
+    threads_ = threads;
 }
 
 template <class Visit>
@@ -313,7 +324,7 @@ void Session::advance(const float* inputs, float* outputs, long steps, long begi
     const Model& model = stack_.model();
     const Sizes& sizes = model.sizes;
     require(!feed_back || model.feeds_back, "the stack has no feedback");
-    const long workers = std::min<long>(static_cast<long>(workspaces_.size()), batch_);
+    const long workers = std::min<long>(threads_, batch_);
     const auto work = [&](long worker) {
         const long first = batch_ * worker / workers, last = batch_ * (worker + 1) / workers;
         Call call{};

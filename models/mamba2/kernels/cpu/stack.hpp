@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstddef>
+#include <list>
 #include <string>
 #include <vector>
 
@@ -60,6 +61,10 @@ class Session {
     // `threads` workers share the batch; the results do not depend on their number.
     Session(const Stack& stack, long batch, int threads);
 
+    // How many share the next steps; those beyond the first ones get memory of their own.
+    void set_threads(int threads);
+    int threads() const { return threads_; }
+
     // conv [batch][channels][d_conv - 1], oldest first, and ssm [batch][heads][headdim][d_state] of one layer.
     void load(int layer, const float* conv, const float* ssm);
     void save(int layer, float* conv, float* ssm) const;
@@ -78,12 +83,14 @@ class Session {
 
     const Stack& stack_;
     long batch_;
+    int threads_;
     long group_;
     Arena arena_;
     float* states_;
     float* previous_;
     std::vector<int> slots_;
     std::vector<Workspace> workspaces_;
+    std::list<Arena> later_;        // of the workspaces of threads that came later
 };
 
 // The kernels to use: GRAPHTIDE_CPU_ISA's (`forced`, empty for none), else the best this processor has.
