@@ -30,6 +30,7 @@ _EXCEPTION_CLASS = "graphtide.RejectedEvent"
 _LETTERS = 500
 # How the names of sources begin whose letters have a topic; those of others only name a graph or a request.
 _KAFKA_SOURCE = "kafka:"
+_FILE_SOURCES = ("file:", "follow:")
 
 
 class Sender(Protocol):
@@ -208,7 +209,12 @@ def check_topics(letters: Sequence[DeadLetter]) -> None:
     """
     for letter in letters:
         if not has_topic(letter):
-            raise UsageError(f"dead letter {letter.number} came from {letter.source}, which has no topic to send it to")
+            raise UsageError(
+                f"dead letter {letter.number} came from {letter.source}, which has no topic to send it to",
+                fix="write its value, mended, to a file of its own and ingest that with --backfill"
+                if letter.source.startswith(_FILE_SOURCES)
+                else None,
+            )
 
 
 def resend(letters: Sequence[DeadLetter], sender: Sender) -> list[int]:

@@ -13,6 +13,7 @@ from infra.steps import format_time
 
 if TYPE_CHECKING:
     from stream.decoders.records.base import Record
+    from stream.lines import Lines
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
@@ -161,7 +162,7 @@ class Reject:
         record: what it was, cut to a few hundred characters.
         reason: why, in one line.
         stage: where it failed, in the words of `stream.decoders.records.base`; "" for logs.
-        record_of: the whole record where it came from a broker, so that it can be sent again.
+        record_of: the whole record where it is kept: it becomes a dead letter.
     """
 
     place: str
@@ -212,6 +213,8 @@ class EventBatch:
     ts_us: IntArray
     weight: FloatArray
     ids: list[str | None] | None = field(default=None)
+    # Where the rows stood in a file; None where nobody can tell.
+    lines: "Lines | None" = field(default=None, compare=False)
 
     def __len__(self) -> int:
         return len(self.ts_us)

@@ -25,6 +25,10 @@ logger = logging.getLogger(__name__)
 TYPE_MARK = ":"
 
 
+class BeginsBeforeError(StoreError):
+    """A source begins before the end of the closed steps of a graph that another one filled."""
+
+
 @dataclass(frozen=True, slots=True)
 class Members:
     """The rows of a batch that belong to one graph, ascending; `whole` unless it is a part of another by type."""
@@ -63,6 +67,7 @@ class FedGraphs:
         backfill: events may belong to closed steps, and to graphs that other sources feed.
 
     Attributes:
+        backfill: see above.
         was_alone: split graphs were last taken alone, so that nobody else changed them meanwhile.
     """
 
@@ -73,7 +78,7 @@ class FedGraphs:
         self._split = split
         self._source = source
         self._step_us = step_us
-        self._backfill = backfill
+        self.backfill = backfill
         self.was_alone = True
         self._graphs: dict[str, GraphState] = {}
         self._links: set[tuple[str, str]] = set()
@@ -199,7 +204,7 @@ class FedGraphs:
             step_us: [n] the step of each of its rows.
             late: [n] whether they are late.
         """
-        if self._backfill:
+        if self.backfill:
             return 0
         feeders = self._writer.feeders(graph)
         others = self._others(feeders)
@@ -260,7 +265,7 @@ class FedGraphs:
             return self._writer.add_graph(name, self._step_us)
         self.check_step(graph)
         feeders = self._writer.feeders(graph)
-        if self._backfill:
+        if self.backfill:
             return graph
         others = self._others(feeders)
         for feeder in others:
@@ -273,7 +278,7 @@ class FedGraphs:
                 )
         begins = bool(others) and not self._is_fed(feeders)
         if begins and graph.next_step_us is not None and first_us < graph.next_step_us and not is_late:
-            raise StoreError(
+            raise BeginsBeforeError(
                 f"graph {graph.name!r} is closed up to {format_time(graph.next_step_us)}, and this source begins"
                 f" before that, in the step of {format_time(first_us)}; it was filled from {short(others[-1].source)}",
                 fix="give another --graph, ingest all files of the graph together, as a folder, into a new store, or,"
@@ -296,7 +301,7 @@ class FedGraphs:
                 raise _two_processes(graph, feeder, is_split=is_split)
         if is_split and not is_noted_so:
             note_split(self._writer, graph)
-        if self._backfill and any(not f.ended and f.source not in (self._source.name, SPLIT) for f in feeders):
+        if self.backfill and any(not f.ended and f.source not in (self._source.name, SPLIT) for f in feeders):
             self._guests.add(graph.name)
         if is_split:
             return  # it waits for all partitions
@@ -328,6 +333,21 @@ class FedGraphs:
                 fix=f"use --step {format_duration(graph.step_us)}, or another --graph or --store for the other step"
                 " size",
             )
+
+
+def check_split(source: SourceState, *, split_by_type: bool) -> None:
+    """Make sure that a source is read as it was before.
+
+    Raises:
+        StoreError: it was read with a graph for each type, and now is without, or the other way round.
+    """
+    if source.split_by_type == split_by_type:
+        return
+    done, fix = ("with", "add") if source.split_by_type else ("without", "leave out")
+    raise StoreError(
+        f"{short(source.name)} was ingested {done} --split-by-type before",
+        fix=f"{fix} --split-by-type, or give another --graph or --store",
+    )
 
 
 def _two_processes(graph: GraphState, feeder: Feeder, *, is_split: bool) -> StoreError:

@@ -7,16 +7,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from infra.errors import StoreError
 from infra.steps import DAY_US, HOUR_US, SECOND_US
 from stream.closing import Limits
 from stream.companion import Companion
 from stream.events import EventBatch, IntArray, Interner
-from stream.graphs import FedGraphs, Members, memberships, short
+from stream.graphs import FedGraphs, Members, check_split, memberships, short
 from stream.intake import TimeRules, Verdict, count_verdicts, is_too_late, judge, rows_with_ids, turned_away
 from stream.progress import IngestProgress, IngestResult, Meter, summary
 from stream.revision import can_revise, revise
-from stream.sources.base import PartitionedBatch, PartitionedSource, Position, Source
+from stream.sources.base import PartitionedBatch, PartitionedSource, Position, ReadBefore, Source
 from stream.sources.single import SinglePartition
 from stream.store import open_writer
 from stream.store.records import PAIR_BITS, EdgeRows, GraphState, PartitionState, SourceState
@@ -115,6 +114,8 @@ class Ingest:
         self._writer = writer
         self._options = options
         self._rules = options.time_rules
+        self._backfill = options.backfill
+        self._after = ""
         self._on_progress = on_progress
         self._unchanged = False
         # Steps may have become due because other partitions are waited for now, without any event.
@@ -134,13 +135,14 @@ class Ingest:
             StoreError: the store cannot be written, or contradicts the call.
         """
         self._meter.begin()
-        self._check_split()
+        check_split(self._state, split_by_type=self._options.split_by_type)
         if self._state.ended:
             self._unchanged = True
             for graph in self._writer.graphs_of(self._state):
                 self._graphs.check_step(graph)
             return
         for batch in self._source.batches(self):
+            self._go_on_after(batch.after)
             changes = self._changes(batch)
             if not changes and not any(companion.has_news() for companion in self._companions):
                 continue
@@ -198,6 +200,10 @@ class Ingest:
         self._waits_for_others = True
         return {name: self._state.partitions[name].position for name in partitions}
 
+    def read_before(self, prefix: str) -> list[ReadBefore]:
+        """See `stream.sources.base.Claims`."""
+        return self._writer.read_before(prefix)
+
     def release(self, partitions: Sequence[str]) -> None:
         """See `stream.sources.base.Claims`."""
         for name in partitions:
@@ -214,24 +220,27 @@ class Ingest:
             self._state,
             step_us=options.step_us,
             split=options.split_graphs,
-            backfill=options.backfill,
+            backfill=self._backfill,
         )
 
     def _add_source(self) -> None:
         before = self._state
         self._state = self._writer.add_source(self._source.name, split_by_type=self._options.split_by_type)
         self._state.partitions, self._state.announced = before.partitions, before.announced
-        self._check_split()
+        check_split(self._state, split_by_type=self._options.split_by_type)
         self._graphs = self._fed_graphs()
 
-    def _check_split(self) -> None:
-        if self._state.split_by_type == self._options.split_by_type:
+    def _go_on_after(self, name: str) -> None:
+        """Let the events of a source that goes on with the one of this name revise its steps, which are closed."""
+        if name == self._after:
             return
-        done, fix = ("with", "add") if self._state.split_by_type else ("without", "leave out")
-        raise StoreError(
-            f"{short(self._state.name)} was ingested {done} --split-by-type before",
-            fix=f"{fix} --split-by-type, or give another --graph or --store",
-        )
+        self._after = name
+        before = self._writer.source(name)
+        if before is not None:
+            check_split(before, split_by_type=self._options.split_by_type)
+        self._backfill = self._graphs.backfill = True
+        if self._state.id:
+            self._graphs.reload()
 
     def _changes(self, batch: PartitionedBatch) -> bool:
         return (
@@ -357,7 +366,7 @@ class Ingest:
         closed = np.flatnonzero((verdict == Verdict.COUNTS) & (step_us < next_us))
         if len(closed):
             steps = step_us[closed]
-            if graph.final_us is not None and not self._options.backfill:
+            if graph.final_us is not None and not self._backfill:
                 final = steps < graph.final_us
                 verdict[closed[final]] = Verdict.FINAL
                 closed, steps = closed[~final], steps[~final]

@@ -80,7 +80,10 @@ class Turns:
         self._everyone = graphs.take_split(
             split,
             batch.parts,
-            alone=batch.end or options.backfill or self._asks_for_turn(split, batch.events, verdict),
+            alone=batch.end
+            or options.backfill
+            or batch.after != ""
+            or self._asks_for_turn(split, batch.events, verdict),
             is_due=lambda graph, hands: self._reached(hands).is_due(graph, earliest_us.get(graph.name)),
         )
 

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 SHOWN_LETTERS = 50
 PAGE_LETTERS = 500
 
-TopicOption = Annotated[str | None, typer.Option("--topic", metavar="NAME", help="Only letters of this topic.")]
+TopicOption = Annotated[
+    str | None, typer.Option("--topic", metavar="NAME", help="Only letters of this topic, or file.")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -44,7 +46,7 @@ def show(
     store: StoreOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object a line, with the record.")] = False,
 ) -> None:
-    """List dead letters with their topic, partition, offset, stage and reason.
+    """List dead letters with their topic, partition, offset, stage and reason; of a file, its name and the line.
 
     Example: graphtide deadletters list --topic events --json
     """

@@ -17,10 +17,11 @@ from forecasting.cli.progress import Report, progress
 from forecasting.cli.reject_files import reject_folder
 from forecasting.cli.spool import is_spool, run_spool
 from forecasting.cli.store import StoreOption
-from infra.errors import UsageError
+from infra.errors import InputError, UsageError
 from infra.steps import format_time
 
 if TYPE_CHECKING:
+    from infra.errors import GraphtideError
     from infra.settings import Settings
     from stream.decoders.builder import DecodeOptions
     from stream.ingest import IngestOptions
@@ -204,6 +205,8 @@ def _run_log(
     live: bool,
     follow: bool,
 ) -> Ran:
+    from stream.graphs import BeginsBeforeError  # noqa: PLC0415
+    from stream.sources.files import FileSource  # noqa: PLC0415
     from stream.sources.single import SinglePartition  # noqa: PLC0415
 
     with interruptible(f"Nothing of {source.name} was ingested yet."), progress(f"Ingesting {source.name}") as report:
@@ -211,19 +214,41 @@ def _run_log(
         if live:
             events = live_source(str(source), decoding, settings, url)
         else:
-            events = _source(source, decoding, settings, report, follow=follow)
-        result, interrupted, notes = run_to_end(
-            SinglePartition(events), settings, options, lambda state: report(state.events, None, _rate(state))
-        )
+            events = _source(source, decoding, settings, report, follow=follow, backfill=options.backfill)
+        try:
+            result, interrupted, notes = run_to_end(
+                SinglePartition(events), settings, options, lambda state: report(state.events, None, _rate(state))
+            )
+        except BeginsBeforeError as error:
+            if isinstance(events, FileSource) and events.rewritten_from is not None:
+                raise _rewritten(events, events.rewritten_from, error) from None
+            raise
     return Ran(str(source), source.resolve().name, result, interrupted, [*notes, *events.notes])
 
 
+def _rewritten(source: "FileSource", up_to: int, error: "GraphtideError") -> InputError:
+    """Return the error of a file that was ingested before and no longer begins with what it held then."""
+    return InputError(
+        f"{source.path} was ingested before up to byte {up_to:,}, and what stands there has changed: {error.message}",
+        place=f"{source.path}, up to byte {up_to:,}",
+        fix="put back what stood there, and reading goes on behind it; else ingest the file into a new store or under"
+        " another --graph",
+    )
+
+
 def _source(
-    path: Path, decoding: "DecodeOptions", settings: "Settings", report: Report, *, follow: bool
+    path: Path,
+    decoding: "DecodeOptions",
+    settings: "Settings",
+    report: Report,
+    *,
+    follow: bool,
+    backfill: bool = False,
 ) -> "FileSource | FollowSource":
     from stream.sources.files import FileSource, FollowSource  # noqa: PLC0415
 
-    decoding = replace(decoding, reject_sample=settings.ingest.keep_rejects)
+    keeps = bool(settings.dead_letters.target)
+    decoding = replace(decoding, reject_sample=settings.ingest.keep_rejects, keep_records=keeps)
     if follow:
         return FollowSource(path, decoding, poll_interval_s=settings.ingest.poll_interval_s)
     return FileSource(
@@ -232,6 +257,7 @@ def _source(
         batch_rows=settings.ingest.batch_rows,
         max_rows_in_memory=settings.ingest.max_rows_in_memory,
         on_progress=lambda done, total: report(done, total, "bytes read"),
+        may_be_late=backfill,
     )
 
 

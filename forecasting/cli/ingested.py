@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 SHOWN_REJECTS = 5
 SHOWN_GRAPHS = 20
 _LAST_LOOK_S = 2.0
+# How the names of sources begin that keep a sample or, where dead letters are delivered, whole lines.
+_OF_FILES = ("file:", "follow:")
 # File systems take 255 bytes; the ending, and what marks a file that is half written, come on top.
 _MAX_NAME_BYTES = 200
 
@@ -163,6 +165,10 @@ def summarise(source: str, result: "IngestResult", reject_file: Path | None) -> 
             out.print(f"  {reject.place}: {reject.reason}")
         if reject_file is not None:
             out.print(f"A sample of {len(result.rejects):,} is in {reject_file}")
+            if result.source.startswith(_OF_FILES):
+                out.print(
+                    "To keep all of a file, whole, as dead letters, set [dead_letters] target before it is ingested"
+                )
 
 
 def one_of_each_reason(rejects: "Sequence[Reject]") -> "list[Reject]":

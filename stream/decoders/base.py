@@ -29,11 +29,12 @@ MAX_RECORD_BYTES = 8 << 20
 
 
 class BadRecord(NamedTuple):
-    """A record that could not be read, before it is tied to a file."""
+    """A record that could not be read, or (`is_read`) is no valid event, before it is tied to a file."""
 
     line: int
     text: str
     reason: str
+    is_read: bool = False
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from infra.errors import InputError
 from stream.decoders.base import ALIASES, BadRecord, RawColumns
 from stream.decoders.columns import DictionaryColumn
+from stream.decoders.records.base import EVENT_STAGE, VALUE_STAGE
 from stream.decoders.text import TextColumn, TextIndex
 from stream.decoders.times import TimeReader
 from stream.events import (
@@ -26,8 +27,7 @@ from stream.events import (
     Reject,
     shown,
 )
-
-SHOWN_RECORD_CHARS = 200
+from stream.lines import BlockLines, line_record, line_reject, shown_line
 
 Number = TypeVar("Number", np.int64, np.float64)
 
@@ -46,6 +46,7 @@ class DecodeOptions:
         rules: bounds of a valid event.
         strict: stop at the first bad record.
         reject_sample: how many bad records of a file are kept for the report; all are counted.
+        keep_records: keep all bad records instead, and whole. It changes no name of a source.
         keep_unnamed: events that carry no graph are of `UNNAMED_GRAPH`, and not of `graph`; for those who pass events
             on, since nothing can count them. It changes no name of a source.
     """
@@ -58,6 +59,7 @@ class DecodeOptions:
     rules: EventRules = field(default_factory=EventRules)
     strict: bool = False
     reject_sample: int = 100
+    keep_records: bool = False
     keep_unnamed: bool = False
 
     def fingerprint(self) -> str:
@@ -78,6 +80,8 @@ class DecodeOptions:
 class RejectSink(Protocol):
     """Takes the bad records of what is built."""
 
+    label: str
+
     def extend(self, records: list[BadRecord]) -> None:
         """Add bad records of one block."""
         ...
@@ -88,15 +92,21 @@ class RejectLog:
 
     Args:
         label: the file, as places name it.
-        limit: how many to keep.
+        limit: how many to keep; None: all, whole.
         strict: raise at the first.
+
+    Attributes:
+        count: how many there were.
+        last_line: the last line where one began; 0 before the first.
+        sample: those that were kept and not taken.
     """
 
-    def __init__(self, label: str, *, limit: int, strict: bool) -> None:
+    def __init__(self, label: str, *, limit: int | None, strict: bool) -> None:
         self.label = label
         self.count = 0
+        self.last_line = 0
         self.sample: list[Reject] = []
-        self._limit = limit
+        self._room = limit
         self._strict = strict
 
     def extend(self, records: list[BadRecord]) -> None:
@@ -105,8 +115,11 @@ class RejectLog:
         Raises:
             InputError: `strict`, and there is one.
         """
+        if not records:
+            return
         self.count += len(records)
-        if not records or (len(self.sample) >= self._limit and not self._strict):
+        self.last_line = max(self.last_line, *(record.line for record in records))
+        if self._room == 0 and not self._strict:
             return
         records = sorted(records, key=lambda record: record.line)
         if self._strict:
@@ -116,11 +129,21 @@ class RejectLog:
                 place=first.place,
                 fix=f"mend the record ({shown(first.record)}), or read on past bad records without --strict",
             )
-        self.sample += [self._reject(record) for record in records[: self._limit - len(self.sample)]]
+        kept = records[: self._room]
+        if self._room is not None:
+            self._room -= len(kept)
+        self.sample += [self._reject(record) for record in kept]
+
+    def take(self) -> list[Reject]:
+        """Return what was kept since the last call."""
+        taken, self.sample = self.sample, []
+        return taken
 
     def _reject(self, record: BadRecord) -> Reject:
-        text = record.text[:SHOWN_RECORD_CHARS].encode("utf-8", "backslashreplace").decode("utf-8")
-        return Reject(place=f"{self.label}:{record.line}", record=text, reason=record.reason)
+        if self._room is None:
+            whole = line_record(self.label, record.line, record.text)
+            return line_reject(whole, record.reason, EVENT_STAGE if record.is_read else VALUE_STAGE)
+        return Reject(f"{self.label}:{record.line}", shown_line(record.text), record.reason)
 
 
 class _Codes(dict[Any, int]):
@@ -192,8 +215,9 @@ class EventBuilder:
             ts_us=_convert(raw, "ts", lambda values: times.column(values, typed=raw.typed), times.value, np.int64, bad),
             weight=self._weights(raw, bad),
             ids=self._ids(raw, bad),
+            lines=BlockLines(log.label, raw.lines, raw.text),
         )
-        log.extend(raw.bad + [BadRecord(raw.lines[row], raw.text(row), reason) for row, reason in bad.items()])
+        log.extend(raw.bad + [BadRecord(raw.lines[row], raw.text(row), reason, True) for row, reason in bad.items()])
         return _without(batch, bad) if bad else batch
 
     def _nodes(self, role: str, raw: RawColumns, codes: _Codes, bad: dict[int, str]) -> IntArray:
@@ -269,6 +293,7 @@ def _convert(
 def _without(batch: EventBatch, rows: Iterable[int]) -> EventBatch:
     keep = np.ones(len(batch), dtype=np.bool_)
     keep[list(rows)] = False
+    lines = batch.lines
     return EventBatch(
         interner=batch.interner,
         graph=batch.graph[keep],
@@ -278,6 +303,7 @@ def _without(batch: EventBatch, rows: Iterable[int]) -> EventBatch:
         ts_us=batch.ts_us[keep],
         weight=batch.weight[keep],
         ids=None if batch.ids is None else [batch.ids[row] for row in np.flatnonzero(keep).tolist()],
+        lines=lines.where(keep) if isinstance(lines, BlockLines) else None,
     )
 
 

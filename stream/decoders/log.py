@@ -27,6 +27,10 @@ class LogReader:
         builder: makes the batches.
         dialect, unit: where reading resumes, what was told at its beginning; else the first `HEAD_BYTES` tell.
         first_line: number of the first line that will be fed.
+
+    Attributes:
+        unfinished_bytes, unfinished_lines: after `finish`, how long the last record was that lacked its end, and how
+            many line ends it had.
     """
 
     def __init__(
@@ -40,7 +44,8 @@ class LogReader:
     ) -> None:
         options = builder.options
         self.label = label
-        self.rejects = RejectLog(label, limit=options.reject_sample, strict=options.strict)
+        limit = None if options.keep_records else options.reject_sample
+        self.rejects = RejectLog(label, limit=limit, strict=options.strict)
         self.notes: list[str] = []
         self.dialect = dialect
         self._builder = builder
@@ -50,6 +55,7 @@ class LogReader:
         self._times: TimeReader | None = None
         self._unit = OPEN
         self._small_numbers = 0
+        self.unfinished_bytes = self.unfinished_lines = 0
         if dialect is not None and unit is not None:
             self._open(dialect, unit, first_line)
 
@@ -116,6 +122,7 @@ class LogReader:
         assert self._decoder is not None
         if self._head:
             raws, self._head = self._decoder.feed(self._head), b""
+        self.unfinished_bytes, self.unfinished_lines = self._decoder.pending_bytes, self._decoder.pending_lines
         return self._build(raws + self._decoder.finish())
 
     def _tell(self, *, whole: bool, wait: bool) -> bool:

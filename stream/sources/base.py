@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from stream.events import EventBatch, Reject
 
@@ -14,16 +14,34 @@ Letter = Callable[[int, str, str], Reject]
 
 
 @dataclass(frozen=True, slots=True)
+class ReadBefore:
+    """A source of one partition that the store knows.
+
+    Attributes:
+        name: its name.
+        ended: it was read to its end.
+        position: how far it was read.
+    """
+
+    name: str
+    ended: bool
+    position: Position
+
+
+@dataclass(frozen=True, slots=True)
 class SourceBatch:
     """What a source of one partition hands over at once; its effects and `position` are committed together.
 
     Attributes:
         events: the decoded events, in the order of the source; may be empty.
         position: where to go on after this batch.
-        rejects: records that could not be decoded, a sample (`rejected` counts all).
+        rejects: records that could not be decoded; all that have a `record_of`, of others a sample (`rejected` counts
+            all).
         rejected: how many records were rejected since the previous batch.
         end: True on the last batch of a bounded source: nothing comes after it, every open step can close.
         letter: makes the reject of one of the events, should it be late; None where the source has no whole records.
+        after: the name of a source that was read to its end and that this one goes on with; "" for none. Its events
+            may belong to steps that are closed.
     """
 
     events: EventBatch
@@ -32,6 +50,7 @@ class SourceBatch:
     rejected: int = 0
     end: bool = False
     letter: Letter | None = None
+    after: str = ""
 
 
 class Source(Protocol):
@@ -52,6 +71,19 @@ class Source(Protocol):
 
         Raises:
             InputError: the input cannot be read at all, or does not fit `resume_after`.
+        """
+        ...
+
+
+@runtime_checkable
+class Growing(Protocol):
+    """A source whose content may be that of one that was read before, and more."""
+
+    def goes_on(self, before: Sequence[ReadBefore]) -> Position | None:
+        """Return where to begin so that nothing is read twice; None: at the beginning.
+
+        Raises:
+            InputError: some of it was read, and it cannot be told where to go on.
         """
         ...
 
@@ -89,6 +121,7 @@ class PartitionedBatch:
             else it is that of who started the source, and the whole is refused.
         end: every open step can close, whatever the watermarks.
         complete: nothing will ever come after this batch, in no run.
+        after: see `SourceBatch`.
     """
 
     events: EventBatch
@@ -98,6 +131,7 @@ class PartitionedBatch:
     names_graphs: bool = True
     end: bool = False
     complete: bool = False
+    after: str = ""
 
 
 class Claims(Protocol):
@@ -115,6 +149,10 @@ class Claims(Protocol):
 
         From now on a commit of their previous reader fails.
         """
+        ...
+
+    def read_before(self, prefix: str) -> list[ReadBefore]:
+        """Return the sources of one partition whose names begin so and that were read, at least in part."""
         ...
 
     def release(self, partitions: Sequence[str]) -> None:

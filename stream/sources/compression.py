@@ -43,11 +43,13 @@ class Member:
         name: the file name, without what says how it is packed.
         pieces: return the plain bytes in pieces of at most the size given; it raises InputError where the file is cut
             short or broken.
+        is_plain: it is a file as it stands.
     """
 
     label: str
     name: str
     pieces: Callable[[int, OnRead], Iterator[bytes]]
+    is_plain: bool = False
 
 
 @contextmanager
@@ -99,11 +101,17 @@ def members(path: Path) -> list[Member]:
     if kind:
         inner = inner.removesuffix(f".{kind}")
     unpack = {"gz": _gunzip, "zst": _unzstd, "": _plain}[kind]
-    return [Member(str(path), inner, partial(unpack, path))]
+    return [Member(str(path), inner, partial(unpack, path), is_plain=not kind)]
 
 
-def _plain(path: Path, size: int, on_read: OnRead) -> Iterator[bytes]:
+def behind(path: Path, byte: int) -> Member:
+    """Return what a plain file holds from `byte` on."""
+    return Member(str(path), path.name, partial(_plain, path, begin=byte), is_plain=True)
+
+
+def _plain(path: Path, size: int, on_read: OnRead, *, begin: int = 0) -> Iterator[bytes]:
     with reading(path) as file:
+        file.seek(begin)
         while piece := file.read(size):
             on_read(file.tell())
             yield piece

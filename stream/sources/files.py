@@ -2,7 +2,9 @@
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +13,13 @@ from infra.errors import InputError
 from stream.decoders.builder import DecodeOptions, EventBuilder
 from stream.decoders.detect import check_options
 from stream.decoders.log import LogReader
-from stream.events import Interner, Reject
-from stream.sources.base import Position, SourceBatch
+from stream.events import EventBatch, Interner, Reject
+from stream.lines import letter_of
+from stream.sources.base import Position, ReadBefore, SourceBatch
+from stream.sources.compression import behind
 from stream.sources.follow import FollowSource
+from stream.sources.growth import Extent, Start, rewritten, start_behind
+from stream.sources.kept import KeptRejects
 from stream.sources.selection import LogFile, Selection, select_logs
 from stream.sources.sorting import TimeSorter
 
@@ -37,10 +43,14 @@ class FileSource:
         temp_folder: where; None for the system's.
         on_progress: called with the bytes decoded so far and all bytes of the files, packed as they are.
         block_bytes: plain bytes decoded at once.
+        may_be_late: its events may belong to steps that are closed. With it, and with `options.keep_records`, the line
+            of each event is kept on disk meanwhile; events that come in order and behind those of others are not late.
 
     Attributes:
         notes: how each log was understood, and what was left out, in lines for the user; complete after the first
             batch.
+        rewritten_from: up to which byte a file of the same path was read before that held something else; None where
+            none was.
     """
 
     def __init__(
@@ -53,6 +63,7 @@ class FileSource:
         temp_folder: Path | None = None,
         on_progress: Callable[[int, int], None] | None = None,
         block_bytes: int = _BLOCK_BYTES,
+        may_be_late: bool = False,
     ) -> None:
         self.path = Path(path)
         self.options = options or DecodeOptions()
@@ -63,7 +74,9 @@ class FileSource:
         self._temp_folder = temp_folder
         self._on_progress = on_progress
         self._block_bytes = block_bytes
+        self._may_be_late = may_be_late
         self._selection: Selection | None = None
+        self.rewritten_from: int | None = None
 
     @property
     def name(self) -> str:
@@ -76,6 +89,23 @@ class FileSource:
         digest = digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
         return f"file:{digest}{self.options.fingerprint()}"
 
+    def goes_on(self, before: Sequence[ReadBefore]) -> Position | None:
+        """Return the position behind what was read of this file before it grew; None if nothing of it was.
+
+        Only a plain file of lines can be gone on with.
+
+        Raises:
+            InputError: it cannot be told where.
+        """
+        files = self._select().files
+        if len(files) != 1 or not all(log.is_plain for log in files[0].logs):
+            return None
+        start = start_behind(files[0].path, before, self.options.fingerprint())
+        if start is None:
+            self.rewritten_from = rewritten(files[0].path, before)
+            return None
+        return {"mode": "sorted", "row": 0, "rejected": 0, **start.to_position()}
+
     def batches(self, resume_after: Position | None) -> Iterator[SourceBatch]:
         """Decode, sort, and yield the events behind the row of `resume_after`.
 
@@ -83,75 +113,103 @@ class FileSource:
             InputError: a file cannot be read, holds no log, changed meanwhile, or holds no valid event; or a record
                 is bad and the options are strict.
         """
-        row = 0 if resume_after is None else self._row_of(resume_after)
+        row, counted = (0, 0) if resume_after is None else self._place_of(resume_after)
+        start = Start.from_position(resume_after)
+        keep_lines = self.options.keep_records and (self._may_be_late or start is not None)
         interner = Interner()
-        with TimeSorter(interner, max_rows=self._max_rows, folder=self._temp_folder) as events:
-            rejected, rejects = self._decode(interner, events)
+        with (
+            KeptRejects(self._temp_folder) as kept,
+            TimeSorter(interner, max_rows=self._max_rows, folder=self._temp_folder, keep_lines=keep_lines) as events,
+        ):
+            read = self._decode(interner, events, kept, start)
             if row > events.rows:
                 raise InputError(
                     f"{self.path} holds {events.rows:,} events, but {row:,} of them were ingested before",
                     fix="ingest it into a new store",
                 )
-            at_start = row == 0
             while True:
                 end = min(row + self._batch_rows, events.rows)
+                # Whole records are as large as events: they are not committed all at once either.
+                upto = min(counted + self._batch_rows, read.rejected) if len(kept) else read.rejected
+                batch = events.slice(row, end)
+                is_end = end == events.rows and upto == read.rejected
                 yield SourceBatch(
-                    events=events.slice(row, end),
-                    position={"mode": "sorted", "row": end, "rows": events.rows, "rejected": rejected},
-                    rejects=rejects if at_start else [],
-                    rejected=rejected if at_start else 0,
-                    end=end == events.rows,
+                    events=batch,
+                    position={"mode": "sorted", "row": end, "rows": events.rows, "rejected": upto, **read.position},
+                    rejects=kept.slice(counted, upto) if len(kept) else read.sample if counted == 0 else [],
+                    rejected=upto - counted,
+                    end=is_end,
+                    letter=letter_of(batch) if keep_lines else None,
+                    after=start.after if start is not None else "",
                 )
-                if end == events.rows:
+                if is_end:
                     return
-                row, at_start = end, False
+                row, counted = end, upto
 
     def _select(self) -> Selection:
         if self._selection is None:
             self._selection = select_logs(self.path, self.options)
         return self._selection
 
-    def _decode(self, interner: Interner, events: TimeSorter) -> tuple[int, list[Reject]]:
-        """Read all logs into `events`; return how many records are bad, and a sample of them."""
+    def _decode(self, interner: Interner, events: TimeSorter, kept: KeptRejects, start: Start | None) -> "_Read":
+        """Read all logs into `events`, from `start` on; bad records that are kept whole go to `kept`."""
         selection = self._select()
         builder = EventBuilder(interner, self.options)
         self.notes = [f"left out: {what}" for what in selection.left_out[:_SHOWN_NAMES]]
         if len(selection.left_out) > _SHOWN_NAMES:
             self.notes.append(f"left out: {len(selection.left_out) - _SHOWN_NAMES} more")
+        if start is not None:
+            self.notes.append(
+                f"{self.path} grew: what is behind byte {start.byte:,} is added to what was ingested before"
+            )
         total = sum(file.bytes for file in selection.files)
-        done = rejected = 0
-        rejects: list[Reject] = []
+        read = _Read({} if start is None else start.to_position())
+        done = 0
         two_sorts = False
         for file in selection.files:
-            for reader in self._read(file, builder, events, done, total):
-                rejected += reader.rejects.count
-                rejects += reader.rejects.sample[: self.options.reject_sample - len(rejects)]
+            for reader in self._read(file, builder, events, kept, start, done, total):
+                read.rejected += reader.rejects.count
+                read.sample += reader.rejects.take()[: self.options.reject_sample - len(read.sample)]
                 self.notes += reader.notes
                 two_sorts |= reader.dialect is not None and reader.dialect.bipartite_hint
+                if len(selection.files) == len(file.logs) == 1 and file.logs[0].is_plain:
+                    extent = Extent.of(file.path, file.bytes, reader)
+                    read.position |= {} if extent is None else extent.to_position()
             done += file.bytes
-        if not events.rows:
-            raise self._no_event(rejected, rejects)
+        if not events.rows and start is None:
+            raise self._no_event(read.rejected, [*read.sample, *kept.slice(0, _SHOWN_REJECTS)])
         events.finish()
         if two_sorts and not self.options.bipartite and (shared := self._names_on_both_sides(events, len(interner))):
             self.notes.append(
                 f"{shared:,} names stand both for a source and for an item; if they are counted apart, use --bipartite"
             )
-        return rejected, rejects
+        return read
 
     def _read(
-        self, file: LogFile, builder: EventBuilder, events: TimeSorter, done: int, total: int
+        self,
+        file: LogFile,
+        builder: EventBuilder,
+        events: TimeSorter,
+        kept: KeptRejects,
+        start: Start | None,
+        done: int,
+        total: int,
     ) -> Iterator[LogReader]:
         def on_read(at: int) -> None:
             if self._on_progress is not None:
                 self._on_progress(done + at, total)
 
-        for log in file.logs:
-            reader = LogReader(log.label, builder)
-            for piece in log.pieces(self._block_bytes, on_read):
-                for batch in reader.feed(piece):
+        for log in file.logs if start is None else (behind(file.path, start.byte),):
+            if start is None:
+                reader = LogReader(log.label, builder)
+            else:
+                reader = LogReader(log.label, builder, dialect=start.dialect, unit=start.unit, first_line=start.line)
+            # `finish` is last.
+            for batches in chain(map(reader.feed, log.pieces(self._block_bytes, on_read)), _finish(reader)):
+                for batch in batches:
                     events.add(batch)
-            for batch in reader.finish():
-                events.add(batch)
+                if self.options.keep_records:
+                    kept.extend(reader.rejects.take())
             yield reader
         file.check_unchanged()
 
@@ -163,14 +221,15 @@ class FileSource:
             is_dst[batch.dst] = True
         return int((is_src & is_dst).sum())
 
-    def _row_of(self, position: Position) -> int:
-        row = position.get("row")
-        if position.get("mode") != "sorted" or not isinstance(row, int) or row < 0:
+    def _place_of(self, position: Position) -> tuple[int, int]:
+        """Return how many events, and how many bad records, stand before a position."""
+        row, rejected = position.get("row"), position.get("rejected")
+        if position.get("mode") != "sorted" or not isinstance(row, int) or row < 0 or not isinstance(rejected, int):
             raise InputError(
                 f"{self.path} cannot be resumed: the store has another kind of position for it",
                 fix="ingest it into a new store",
             )
-        return row
+        return row, rejected
 
     def _no_event(self, rejected: int, rejects: list[Reject]) -> InputError:
         if not rejected:
@@ -179,3 +238,16 @@ class FileSource:
         flags = re.findall(r"\(use (--time-unit \w+)\)", rejects[0].reason if rejects else "")
         fix = f"read it with {flags[0]}" if flags else "check --format, --columns and --time-unit against the file"
         return InputError(f"{self.path}: none of {rejected:,} records is a valid event", place=shown or None, fix=fix)
+
+
+@dataclass(slots=True)
+class _Read:
+    """What was read: what the positions of all batches hold, how many records are bad, and a sample of them."""
+
+    position: Position
+    rejected: int = 0
+    sample: list[Reject] = field(default_factory=list)
+
+
+def _finish(reader: LogReader) -> Iterator[list[EventBatch]]:
+    yield reader.finish()

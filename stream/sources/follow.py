@@ -13,6 +13,7 @@ from stream.decoders.detect import check_options
 from stream.decoders.dialect import Dialect
 from stream.decoders.log import LogReader
 from stream.events import EventBatch, Interner
+from stream.lines import letter_of
 from stream.sources.base import Position, SourceBatch
 from stream.sources.compression import compression_of, reading
 
@@ -144,7 +145,7 @@ class FollowSource:
         reader = log.reader
         if log.bytes_read == 0:
             self._check_kind(block)
-        before = reader.rejects.count, len(reader.rejects.sample)
+        before = reader.rejects.count
         noted = len(reader.notes)
         batches = reader.feed(block, wait=False)
         log.took(block)
@@ -153,15 +154,17 @@ class FollowSource:
         if reader.dialect.format == "json":
             raise _no_documents(self.path)
         self._notes += reader.notes[noted:]
-        rejected = reader.rejects.count - before[0]
+        rejected = reader.rejects.count - before
         # A line decoder makes one batch of what it is fed: a position stands behind all of it.
         assert len(batches) <= 1
         if batches or rejected:
+            events = batches[0] if batches else EventBatch.from_events((), log.interner)
             yield SourceBatch(
-                events=batches[0] if batches else EventBatch.from_events((), log.interner),
+                events=events,
                 position=log.position(),
-                rejects=reader.rejects.sample[before[1] :],
+                rejects=reader.rejects.take(),
                 rejected=rejected,
+                letter=letter_of(events) if self.options.keep_records else None,
             )
 
     def _check_kind(self, head: bytes) -> None:

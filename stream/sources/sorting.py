@@ -2,8 +2,6 @@
 
 import mmap
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -11,8 +9,8 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from infra.errors import InputError
 from stream.events import EventBatch, IntArray, Interner
+from stream.sources.kept import KeptLines, KeptRecords, temporary_disk
 
 # Codes fit 32 bits: an interner of two billion names does not fit into memory. `id` is a place in the id file.
 ROW = np.dtype(
@@ -26,6 +24,8 @@ ROW = np.dtype(
         ("id", "<i8"),
     ]
 )
+# `line` is a place among the kept lines.
+ROW_WITH_LINE = np.dtype([*ROW.descr, ("line", "<i8")])
 Rows = npt.NDArray[Any]
 
 _NO_ID = -1
@@ -42,10 +42,15 @@ class TimeSorter:
         interner: of all batches.
         max_rows: rows held in memory at once.
         folder: where temporary files go; None for the system's.
+        keep_lines: also keep the line of each event, in a file.
     """
 
-    def __init__(self, interner: Interner, *, max_rows: int, folder: Path | None = None) -> None:
+    def __init__(
+        self, interner: Interner, *, max_rows: int, folder: Path | None = None, keep_lines: bool = False
+    ) -> None:
         self._interner = interner
+        self._lines = KeptRecords(folder) if keep_lines else None
+        self._dtype = ROW_WITH_LINE if keep_lines else ROW
         self._max_rows = max_rows
         self._folder = folder
         self._temporary: tempfile.TemporaryDirectory[str] | None = None
@@ -61,14 +66,17 @@ class TimeSorter:
         Raises:
             InputError: there is no room for temporary files.
         """
-        rows = np.empty(len(batch), dtype=ROW)
+        rows = np.empty(len(batch), dtype=self._dtype)
         for name in ("graph", "type", "src", "dst", "ts_us", "weight"):
             rows[name] = getattr(batch, name)
         rows["id"] = _NO_ID
-        with _disk(self._folder):
+        with temporary_disk(self._folder):
             if batch.ids is not None:
                 self._ids = self._ids or IdFile(self._path() / "ids")
                 rows["id"] = self._ids.add(batch.ids)
+            if self._lines is not None:
+                assert batch.lines is not None
+                rows["line"] = self._lines.add([batch.lines.record(row) for row in range(len(batch))])
             self.rows += len(rows)
             at = 0
             while at < len(rows):
@@ -88,7 +96,7 @@ class TimeSorter:
         """Return the events of rank `begin` (inclusive) to `end` (exclusive) in order of time."""
         first, last = self._cuts(begin), self._cuts(end)
         parts = [run[low:high] for run, low, high in zip(self._runs, first, last, strict=True) if low < high]
-        rows = np.concatenate(parts) if parts else np.empty(0, dtype=ROW)
+        rows = np.concatenate(parts) if parts else np.empty(0, dtype=self._dtype)
         if len(parts) > 1:
             rows = rows[np.argsort(rows["ts_us"], kind="stable")]
         return EventBatch(
@@ -100,6 +108,7 @@ class TimeSorter:
             ts_us=rows["ts_us"].astype(np.int64),
             weight=rows["weight"].astype(np.float64),
             ids=None if self._ids is None else self._ids.get(rows["id"].astype(np.int64)),
+            lines=None if self._lines is None else KeptLines(self._lines, rows["line"].astype(np.int64)),
         )
 
     def __enter__(self) -> Self:
@@ -112,6 +121,8 @@ class TimeSorter:
         self._held.clear()
         if self._ids is not None:
             self._ids.close()
+        if self._lines is not None:
+            self._lines.close()
         if self._temporary is not None:
             self._temporary.cleanup()
 
@@ -204,15 +215,3 @@ class IdFile:
 
 def _count(ts_us: npt.NDArray[Any], time_us: int, side: Literal["left", "right"]) -> int:
     return int(np.searchsorted(ts_us, time_us, side=side))
-
-
-@contextmanager
-def _disk(folder: Path | None) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InputError(
-            f"no room to sort the events on disk: {error.strerror or error}",
-            place=str(folder or tempfile.gettempdir()),
-            fix="free some space there, or set TMPDIR to a folder that has it",
-        ) from None

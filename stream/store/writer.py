@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, Self
 
 from stream.events import FloatArray, IntArray, Reject
+from stream.sources.base import ReadBefore
 from stream.store.known import BoolArray
 from stream.store.outbox import Projections
 from stream.store.records import EdgeRows, Feeder, GraphState, PartitionState, SourceState
@@ -46,6 +47,10 @@ class StoreWriter(Projections, Protocol):
 
     def source(self, name: str) -> SourceState | None:
         """Return a source without partitions, None if there is none of that name."""
+        ...
+
+    def read_before(self, prefix: str) -> list[ReadBefore]:
+        """Return the sources of one partition whose names begin so and that were read, at least in part."""
         ...
 
     def add_source(self, name: str, *, split_by_type: bool) -> SourceState:

@@ -77,6 +77,8 @@ class ReaderDecoder:
 
 
 class _Sink:
+    label = ""
+
     def __init__(self) -> None:
         self.records: list[BadRecord] = []
 
@@ -114,4 +116,4 @@ def _merge(batches: list[EventBatch], owners: list[IntArray], builder: EventBuil
         name: np.concatenate([getattr(batch, name) for batch in batches])[order]
         for name in ("graph", "type", "src", "dst", "ts_us", "weight")
     }
-    return EventBatch(interner=builder.interner, ids=ids, **columns), record[order]
+    return EventBatch(interner=builder.interner, ids=ids, lines=None, **columns), record[order]

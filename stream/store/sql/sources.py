@@ -6,6 +6,7 @@ from dataclasses import astuple
 from operator import attrgetter
 
 from infra.errors import StoreError
+from stream.sources.base import ReadBefore
 from stream.store.records import Feeder, GraphState, PartitionState, SourceState
 from stream.store.sql.database import Database, Part, Row
 from stream.windows import Clock, Hand
@@ -34,6 +35,11 @@ class Sources(Part):
             return None
         source_id, _, split_by_type, ended = rows[0]
         return SourceState(source_id, name, split_by_type=bool(split_by_type), ended=bool(ended))
+
+    def read_before(self, prefix: str) -> list[ReadBefore]:
+        """Return the sources of one partition whose names begin so and that were read, at least in part."""
+        rows = self.database.fetch(READ_BEFORE, (len(prefix), prefix))
+        return [ReadBefore(name, bool(ended), json.loads(position)) for name, ended, position in rows]
 
     def add_source(self, name: str, *, split_by_type: bool) -> SourceState:
         """Add a source that was never read; if another process was first, return what it added."""
@@ -225,6 +231,10 @@ ADD_GRAPH = (
     " VALUES (?, ?, 0, 0, 0, 0, 0) ON CONFLICT (name) DO NOTHING RETURNING id"
 )
 SAVE_GRAPH = f"UPDATE graphs SET {', '.join(f'{column} = ?' for column in _SAVED)} WHERE id = ?"
+READ_BEFORE = (
+    "SELECT sources.name, ended, position FROM sources JOIN partitions ON source_id = sources.id"
+    " WHERE substr(sources.name, 1, ?) = ? AND partitions.name = '' AND position IS NOT NULL ORDER BY sources.id"
+)
 HANDS = "SELECT name, watermark_us, max_ts_us, idle, owner FROM partitions WHERE source_id = ?"
 OWNED = "SELECT source_id, name FROM partitions WHERE owner = ? ORDER BY source_id, name FOR UPDATE"
 NOTED = (

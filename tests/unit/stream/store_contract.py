@@ -12,6 +12,7 @@ from infra.schema import METRIC_NAMES
 from infra.steps import HOUR_US
 from stream.decoders.records.base import Record
 from stream.events import IntArray, Reject
+from stream.sources.base import ReadBefore
 from stream.store import open_reader, open_writer
 from stream.store.records import PAIR_BITS, EdgeRows, Feeder, GraphState, PartitionState, SourceState
 from stream.store.sql import dictionary, open_steps
@@ -111,6 +112,23 @@ class SourceContract(StoreContract):
             found = again.source(source.name)
             assert found is not None
             assert again.claim(found, ["t-0", "t-2"]) == {"t-0": state, "t-2": PartitionState()}
+
+    def test_what_was_read_of_files_is_found_by_the_beginning_of_its_name(
+        self, writer: SqlWriter, source: SourceState
+    ) -> None:
+        with writer.transaction():
+            names = ("file:a", "file:b", "file:c", "filed")
+            ended, read, unread, other = (writer.add_source(name, split_by_type=False) for name in names)
+        for each in (ended, read, unread, other, source):
+            writer.claim(each, [""])
+        with writer.transaction():
+            for each in (ended, read, other, source):
+                writer.save_partitions(each, {"": PartitionState(position={"row": each.id})})
+            writer.end_source(ended)
+        assert writer.read_before("file:") == [
+            ReadBefore("file:a", ended=True, position={"row": ended.id}),
+            ReadBefore("file:b", ended=False, position={"row": read.id}),
+        ]
 
     def test_totals_add_up_all_partitions(self, writer: SqlWriter, source: SourceState) -> None:
         assert writer.totals(source) == PartitionState()

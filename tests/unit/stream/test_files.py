@@ -186,7 +186,7 @@ def test_rejects_are_told_once_with_the_first_batch(tmp_path: Path) -> None:
     assert first.rejected == 2
     assert [reject.place for reject in first.rejects] == [f"{path}:1", f"{path}:5"]
     assert all(batch.rejected == 0 and not batch.rejects for batch in others)
-    assert first.position == {"mode": "sorted", "row": 1, "rows": 3, "rejected": 2}
+    assert first.position.items() >= {"mode": "sorted", "row": 1, "rows": 3, "rejected": 2}.items()
     again, *_ = FileSource(path, batch_rows=1).batches(first.position)
     assert again.rejected == 0
 
@@ -212,7 +212,7 @@ def test_resuming_goes_on_with_the_next_row(
 def test_a_position_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "log.txt", EDGES)
     with pytest.raises(InputError, match="3 events, but 4 of them were ingested before"):
-        next(FileSource(path).batches({"mode": "sorted", "row": 4}))
+        next(FileSource(path).batches({"mode": "sorted", "row": 4, "rejected": 0}))
     with pytest.raises(InputError, match="another kind of position"):
         next(FileSource(path).batches({"mode": "arrival", "byte": 4}))
 
