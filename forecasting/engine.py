@@ -7,7 +7,7 @@ from typing import Any, Self
 
 from forecasting.forms import form_of
 from forecasting.history import read_history
-from forecasting.resolving import Resolved, is_own, resolve, stamp_of
+from forecasting.resolving import CalibratedOn, Resolved, calibrated_on, is_own, resolve, stamp_of
 from infra.errors import GraphtideError
 from infra.settings import Settings
 from infra.steps import check_end
@@ -30,12 +30,11 @@ class ForecastRun:
         step_us: its step size in microseconds.
         first_step_us: start of forecast step 0, the one after the last snapshot.
         model_name: which model answers.
-        is_own: True where the model was trained on this graph.
         degraded_reason: why another than the graph's model answers; None where nothing is wrong.
         card: the model's card; empty for a floor.
-        calibrated_until_step: how many steps ahead intervals were found to hold what they say, on this graph if the
-            model is its own, else on others; None for a floor.
+        calibrated_until_step: how many steps ahead intervals were found to hold what they say; None for a floor.
         skill_until_step: up to which step forecasts were found to be better than the climate, likewise.
+        calibrated_on: on which graphs both were found: this one if the model is its own, else others; None for a floor.
         notes: what the reader should know: whose model answers, and why.
         chunks: the forecast and its sample paths, computed as they are read.
     """
@@ -44,11 +43,11 @@ class ForecastRun:
     step_us: int
     first_step_us: int
     model_name: str
-    is_own: bool
     degraded_reason: str | None
     card: dict[str, Any]
     calibrated_until_step: int | None
     skill_until_step: int | None
+    calibrated_on: CalibratedOn | None
     notes: list[str]
     chunks: Iterator[PathChunk]
 
@@ -135,11 +134,11 @@ class Engine:
             step_us=history.step_us,
             first_step_us=first_step_us,
             model_name=found.model.name,
-            is_own=is_own(found),
             degraded_reason=found.reason,
             card=found.card,
             calibrated_until_step=None if calibration is None else calibration.calibrated_until_step,
             skill_until_step=None if calibration is None else calibration.skill_until_step,
+            calibrated_on=calibrated_on(found),
             notes=list(encoded.notes),
             chunks=self._roll_out(encoded, horizon_steps, (seed, n_paths), on_progress, cancelled),
         )

@@ -186,6 +186,7 @@ def write_forecast(
         "degraded_reason": run.degraded_reason,
         "calibrated_until_step": run.calibrated_until_step,
         "skill_until_step": run.skill_until_step,
+        "calibrated_on": run.calibrated_on,
         "step": format_duration(run.step_us),
         "first_step": format_time(run.first_step_us),
         "horizon": horizon_steps,

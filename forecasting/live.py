@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 
 from forecasting.history import read_history
-from forecasting.resolving import Resolved, Stamp, floor, resolve, stamp_of
+from forecasting.resolving import CalibratedOn, Resolved, Stamp, calibrated_on, floor, resolve, stamp_of
 from infra.errors import GraphtideError
 from infra.schema import METRIC_INDEX
 from models.contract import BLOCK_STEPS, FloatArray, Model
@@ -41,6 +41,7 @@ class LiveState:
         model_digest: SHA-256 of the weights; None for a floor.
         calibrated_until_step: distance ahead, in steps, up to which intervals were found to hold what they say.
         skill_until_step: up to which forecasts were found to be better than the climate of the series.
+        calibrated_on: on which graphs both were found; None where they are.
         card: of the model; empty for a floor.
         degraded_reason: why another than the graph's model answers; None where nothing is wrong.
         identity: what tells the model from every other, its calibration included; its name if empty.
@@ -57,6 +58,7 @@ class LiveState:
     degraded_reason: str | None = None
     calibrated_until_step: int | None = None
     skill_until_step: int | None = None
+    calibrated_on: CalibratedOn | None = None
     card: dict[str, Any] = field(default_factory=dict)
     identity: str = ""
 
@@ -274,6 +276,7 @@ def _finish(tracked: _Tracked, info: GraphInfo, tail: FloatArray, earlier: Any =
         identity=resolved.identity,
         calibrated_until_step=None if resolved.calibration is None else resolved.calibration.calibrated_until_step,
         skill_until_step=None if resolved.calibration is None else resolved.calibration.skill_until_step,
+        calibrated_on=calibrated_on(resolved),
     )
     return tracked
 

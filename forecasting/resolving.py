@@ -3,6 +3,7 @@
 import hashlib
 import json
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,13 @@ from models.seasons import season_steps
 MIN_SEASONS_OF_GENERAL = 1
 # What the answer depends on, beside the store: the files of the graph's own model, and whether its history suffices.
 Stamp = tuple[int, int, bool] | tuple[None, None, bool]
+
+
+class CalibratedOn(StrEnum):
+    """On which graphs it was found how far the forecasts of a model hold; answers and files have these values."""
+
+    THIS_GRAPH = "this graph"
+    OTHER_GRAPHS = "other graphs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +86,13 @@ def resolve(models: Path, graph: str, step_us: int, snapshots: int, *, strict: b
 def is_own(found: Resolved) -> bool:
     """Tell whether the model that answers was made for the graph."""
     return found.digest is not None and "steps_us" not in found.card
+
+
+def calibrated_on(found: Resolved) -> CalibratedOn | None:
+    """Return on which graphs the model that answers was calibrated; None where it was not, as a floor."""
+    if found.calibration is None:
+        return None
+    return CalibratedOn.THIS_GRAPH if is_own(found) else CalibratedOn.OTHER_GRAPHS
 
 
 def floor(models: Path, graph: str, step_us: int, snapshots: int, reason: str) -> Resolved:

@@ -52,6 +52,14 @@ class Forecast:
         """Whether a floor answered in the place of a model."""
         return bool(self.provenance["degraded"])
 
+    @property
+    def calibrated_on(self) -> str | None:
+        """On which graphs it was found how far intervals hold: `this graph`, `other graphs`; None for a floor.
+
+        None as well where the service does not tell, as of a job from before it did.
+        """
+        return self.provenance.get("calibrated_on")
+
     def metric(self, name: str) -> pd.DataFrame:
         """Return the mean and the quantiles of one metric by step."""
         rows = self._rows(name)

@@ -46,6 +46,7 @@ def provenance(live: LiveState, *, seed: int) -> dict[str, Any]:
         "degraded_reason": live.degraded_reason,
         "calibrated_until_step": live.calibrated_until_step,
         "skill_until_step": live.skill_until_step,
+        "calibrated_on": live.calibrated_on,
         "seed": seed,
     }
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from forecasting.jobs import Status
+from forecasting.resolving import CalibratedOn
 from infra.schema import MAX_HORIZON_STEPS, MAX_PATHS, METRIC_NAMES, METRICS, QUANTILE_LEVELS, Kind
 from infra.settings import MAX_SEED
 
@@ -69,6 +70,14 @@ _PROVENANCE = {
     "calibrated_until_step": maybe(COUNT),
     "skill_until_step": maybe(COUNT),
     "seed": COUNT,
+}
+# Jobs keep what they rest on as it was written: those from before it was told do not have it.
+_CALIBRATED_ON: dict[str, Schema] = {
+    "calibrated_on": {
+        **maybe({"type": "string", "enum": [str(found) for found in CalibratedOn]}),
+        "description": "On which graphs `calibrated_until_step` and `skill_until_step` were found: this one where the "
+        "model is its own, others where the general model answers; null where both are.",
+    }
 }
 _SERIES = record(
     {
@@ -218,7 +227,7 @@ COMPONENTS: dict[str, Schema] = {
     ),
     # The card is what training wrote down; its members differ by model.
     "ModelCard": record({"graph": TEXT, "card": maybe({"type": "object"}), "general": maybe({"type": "object"})}),
-    "Provenance": record(_PROVENANCE),
+    "Provenance": record(_PROVENANCE, optional=_CALIBRATED_ON),
     "Forecast": {
         "oneOf": [
             record({**_FORECAST_HEAD, "outputs": array(_SERIES)}, optional=_PATHS),

@@ -127,7 +127,7 @@ def _show(run: "ForecastRun", horizon_steps: int, names: "Sequence[str]") -> Non
     out.print(table)
     if run.calibrated_until_step is not None:
         say(
-            f"Found on {'this graph' if run.is_own else 'other graphs'}: intervals hold up to step"
+            f"Found on {run.calibrated_on}: intervals hold up to step"
             f" {run.calibrated_until_step:,}, forecasts beat the climate up to step {run.skill_until_step:,}."
         )
     say(f"{horizon_steps:,} steps of {format_duration(run.step_us)}; all of them with --format csv, json or parquet.")

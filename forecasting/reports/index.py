@@ -22,7 +22,7 @@ class Entry:
     agreement: float | None
     in_80: float | None
     sentence: str
-    degraded: bool
+    is_simple: bool
 
     @property
     def outlyingness(self) -> float:
@@ -47,7 +47,7 @@ def entry(facts: Mapping[str, Any], file: str) -> Entry:
         agreement=None if events is None else max(events["above"], 1 - events["above"]),
         in_80=None if past is None else past["in_80"],
         sentence=facts["summary"][0],
-        degraded=facts["provenance"]["degraded"],
+        is_simple=facts["provenance"]["model_digest"] is None,
     )
 
 

@@ -105,7 +105,7 @@ def make_report(
         outlook=outlook,
         model=live.model.name,
         card=card,
-        notes=[f"{live.degraded_reason}. A simple method answers: {live.model.name}."] if live.degraded_reason else [],
+        notes=_notes(live),
         findings=found,
         summary=said,
         made=made,
@@ -116,6 +116,15 @@ def make_report(
 def report_files(report: Report) -> dict[str, bytes]:
     """Return what is kept of a report, by name."""
     return {HTML: report.html, BUNDLE: report.bundle, FACTS: as_text(report.facts).encode()}
+
+
+def _notes(live: LiveState) -> list[str]:
+    """Return what the reader should know before all else: what is wrong, and what answers in spite of it."""
+    if live.degraded_reason is None:
+        return []
+    # The general model stands in for one that is damaged: that is no simple method.
+    what = "A simple method answers" if live.model_digest is None else "The general model answers"
+    return [f"{live.degraded_reason}. {what}: {live.model.name}."]
 
 
 def _roll_out(

@@ -19,7 +19,7 @@ from forecasting.reports.phrases import day, duration_words, label, number, step
 from forecasting.reports.plots import Panel
 from forecasting.reports.rendering import template
 from forecasting.reports.standing import Standing
-from forecasting.reports.words import meant, period_name, sureness
+from forecasting.reports.words import calibration, meant, period_name, sureness
 from infra.schema import METRIC_INDEX, METRICS, Kind, Metric
 from infra.steps import DAY_US, WEEK_US
 from models.contract import FloatArray, History
@@ -106,6 +106,7 @@ def render(page: ForecastPage) -> str:
         total_nodes=f"{page.history.values[-1, METRIC_INDEX['total_nodes']]:,.0f}",
         facts=_facts(page),
         reach=_reach(page),
+        calibration="" if page.findings is None else calibration(page.findings.provenance),
         version=version("graphtide"),
         colours={
             "seen": plots.SEEN,

@@ -1,11 +1,15 @@
 """A report in plain words: its summary, sentence by sentence, with the numbers and how sure they are."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from forecasting.reports.aggregate import COLUMN_INDEX, Rule
 from forecasting.reports.calendar import Scale
 from forecasting.reports.contents import Findings
 from forecasting.reports.findings import Change
 from forecasting.reports.outlook import Outlook
 from forecasting.reports.phrases import day, duration_words, label, number
+from forecasting.resolving import CalibratedOn
 from infra.schema import METRIC_INDEX
 from models.contract import History
 
@@ -24,12 +28,25 @@ def summary(found: Findings, history: History, outlook: Outlook) -> list[str]:
         said.append(_skill(found, outlook))
     if found.past:
         said.append(_past(found))
-    if found.provenance["degraded"]:
+    if found.provenance["model_digest"] is None:
         said.append("No trained model answers here but a simple method; take the intervals as rough.")
+    if found.provenance["calibrated_on"] == CalibratedOn.OTHER_GRAPHS:
+        said.append("The general model answers here: how far its intervals hold was found on other graphs.")
     if found.history_short:
         span = duration_words(len(history) * history.step_us)
         said.append(f"The history is short ({span}): no yearly rhythm can be known from it.")
     return said
+
+
+def calibration(provenance: Mapping[str, Any]) -> str:
+    """Return how far ahead the forecasts of the model were found to hold, and on which graphs; nothing for a floor."""
+    if provenance["calibrated_on"] is None:
+        return ""
+    return (
+        f"At the training, on {provenance['calibrated_on']}, intervals were found to hold up to step "
+        f"{provenance['calibrated_until_step']:,}, and forecasts to be better than the usual course of the season "
+        f"up to step {provenance['skill_until_step']:,}."
+    )
 
 
 def sureness(agreement: float) -> str:

@@ -98,6 +98,7 @@ def test_a_forecast_has_kserves_names_its_provenance_and_every_invariant(client:
     about = body["provenance"]
     assert len(about["model_digest"]) == 64
     assert (about["model"], about["degraded"], about["calibrated_until_step"]) == ("mamba2", False, 0)
+    assert about["calibrated_on"] == "this graph"
     assert about["observed_until"] == body["outputs"][0]["start_timestamp"]
     assert [one["name"] for one in body["outputs"]] == list(METRIC_NAMES)
     values = {}
@@ -361,6 +362,8 @@ def test_without_a_model_the_general_one_answers_and_nothing_is_trained(toy_stor
         about = client.get(FORECAST).json()["provenance"]
         assert (about["model"], about["degraded"], about["degraded_reason"]) == ("mamba2-general", False, None)
         assert about["calibrated_until_step"] > 168
+        assert about["calibrated_on"] == "other graphs"
+        assert client.get(f"{FORECAST}?format=long").json()["provenance"] == about
         assert client.get("/health").json()["status"] == "ok"
     assert not (tmp_path / "models").exists()
 
@@ -371,6 +374,7 @@ def test_a_graph_too_young_for_a_model_is_answered_by_the_floor(tmp_path: Path) 
     with served(service_settings(url, tmp_path)) as client:
         about = client.get("/v1/graphs/g/forecast").json()["provenance"]
         assert (about["model"], about["degraded"], about["calibrated_until_step"]) == ("profile_level", True, None)
+        assert about["calibrated_on"] is None
         assert "too few for a model" in about["degraded_reason"]
 
 

@@ -113,6 +113,7 @@ def test_a_short_forecast(client: Client) -> None:
     assert list(forecast.frame.columns) == ["step_start", "metric", "mean", "q0.1", "q0.9"]
     assert len(forecast.frame) == 48
     assert not forecast.degraded
+    assert forecast.calibrated_on == "this graph"
     events = forecast.metric("events")
     assert events.index[0] == pd.Timestamp(forecast.provenance["observed_until"])
     assert (events.index[1:] - events.index[:-1] == pd.Timedelta(hours=1)).all()
@@ -131,6 +132,7 @@ def test_a_long_forecast_is_the_same_in_chunks_and_as_a_whole(client: Client, ur
     assert [chunk.first_step for chunk in chunks] == [0, 100, 200, 300, 400]
     whole = client.result(client.wait(job, progress=True))
     assert whole.provenance["state_step"]
+    assert whole.calibrated_on == "this graph"
     together = pd.concat([chunk.frame for chunk in chunks], ignore_index=True)
     assert np.allclose(together[["mean", "q0.5"]], whole.frame[["mean", "q0.5"]], rtol=1e-6)
     pd.testing.assert_series_equal(together["step_start"], whole.frame["step_start"])

@@ -72,6 +72,7 @@ def test_a_graph_without_a_model_is_answered_by_the_general_one(graphtide: Cli) 
     assert (found["graph"], found["horizon"], found["step"], found["degraded"]) == ("toy", 3, "1h", False)
     assert found["degraded_reason"] is None
     assert (found["calibrated_until_step"], found["skill_until_step"]) == (2048, 2048)
+    assert [json.loads(ran.out)["calibrated_on"] for ran in (first, second)] == ["other graphs", "this graph"]
     assert [row["metric"] for row in found["rows"]] == [*METRIC_NAMES] * 3
     table = graphtide("forecast", "toy", "--horizon", 3)
     assert "Found on this graph: intervals hold up to step" in table.err
@@ -165,6 +166,7 @@ def test_graph_too_short_to_train_on(graphtide: Cli, tmp_path: Path) -> None:
     assert found["degraded"]
     assert "too few for a model" in found["degraded_reason"]
     assert (found["calibrated_until_step"], found["skill_until_step"]) == (None, None)
+    assert found["calibrated_on"] is None
     assert "too few for a model" in ran.err
     refused = graphtide("train", "short", "--store", url)
     assert refused.code == 1

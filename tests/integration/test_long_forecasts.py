@@ -105,6 +105,7 @@ def test_a_job_from_asking_to_its_result(client: httpx.Client) -> None:
     status = client.get(here).json()
     assert (status["status"], status["progress"]["steps_done"]) == ("done", 300)
     assert status["provenance"]["model"] == "mamba2"
+    assert status["provenance"]["calibrated_on"] == "this graph"
     assert status["expires"] > status["finished"] >= status["started"] >= status["created"]
     whole = client.get(status["links"]["result"]).json()
     assert whole["provenance"] == status["provenance"]

@@ -42,4 +42,14 @@ export function age(when) {
   return ms < 0 ? `${duration(-ms)} ahead of this clock` : `${duration(ms)} ago`;
 }
 
+/** Return what a forecast rests on, and how far it was found to hold on which graphs. */
+export function groundWords({ model, model_digest, observed_until, degraded_reason, calibrated_until_step, calibrated_on }) {
+  if (model_digest === null) return `A floor (${model}) answers: ${degraded_reason}.`;
+  const said = [`By ${model}, from all that was observed until ${time(observed_until)} UTC.`];
+  // The general model stands in for one that is damaged.
+  if (degraded_reason) said.push(`It answers because ${degraded_reason}.`);
+  if (calibrated_on) said.push(`Its intervals were found to hold up to step ${number(calibrated_until_step)}, on ${calibrated_on}.`);
+  return said.join(" ");
+}
+
 export const metricName = (name) => name.replaceAll("_", " ");

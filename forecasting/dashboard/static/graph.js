@@ -4,7 +4,7 @@ import { getFresh, getJson, setUpKey } from "./api.js";
 import { Chart } from "./chart.js";
 import { dataTables } from "./datatable.js";
 import { announce, byId, make, makeAge, setUpTheme, showFault } from "./dom.js";
-import { metricName, number, stepMs, stepName, time } from "./format.js";
+import { groundWords, metricName, number, stepMs, stepName, time } from "./format.js";
 import { follow } from "./live.js";
 import { LongRun } from "./longrun.js";
 import { showModel, showQuality } from "./panels.js";
@@ -77,13 +77,12 @@ async function loadForecast() {
   drawForecast();
 }
 
-function sayGround({ model, observed_until, degraded_reason }) {
-  byId("resting").textContent = degraded_reason
-    ? `A floor (${model}) answers: ${degraded_reason}.`
-    : `By ${model}, from all that was observed until ${time(observed_until)} UTC.`;
+function sayGround(provenance) {
+  const { model, model_digest, degraded_reason } = provenance;
+  byId("resting").textContent = groundWords(provenance);
   if (state.model !== `${model} ${degraded_reason}`) {
     state.model = `${model} ${degraded_reason}`;
-    showModel(graph, degraded_reason).catch(showFault);
+    showModel(graph, degraded_reason, model_digest === null).catch(showFault);
   }
 }
 

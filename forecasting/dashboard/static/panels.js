@@ -63,10 +63,10 @@ function generalFacts(general) {
   ];
 }
 
-/** Show the model card; `degraded` says why a floor answers in the model's place. */
-export async function showModel(graph, degraded) {
+/** Show the model card; `degraded` says why another answers in the model's place, `isFloor` whether a floor does. */
+export async function showModel(graph, degraded, isFloor) {
   const { card, general } = await getJson(`${here(graph)}/model`);
-  const parts = degraded ? [make("p", { class: "note" }, `A floor answers: ${degraded}.`)] : [];
+  const parts = degraded ? [make("p", { class: "note" }, `${isFloor ? "A floor" : "The general model"} answers: ${degraded}.`)] : [];
   if (!card) {
     if (!degraded) parts.push(make("p", { class: "muted" }, `The general model answers; one of its own: graphtide train ${graph}`));
     if (general) parts.push(...generalFacts(general));

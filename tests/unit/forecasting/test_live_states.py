@@ -174,6 +174,7 @@ def test_a_young_graph_has_a_floor_then_the_general_model_then_its_own(tmp_path:
     followed = states_of(store, tmp_path)
     live = followed.state_of("g")
     assert (live.model.name, live.model_digest, live.calibrated_until_step) == ("profile_level", None, None)
+    assert live.calibrated_on is None
     assert "steps are too few" in str(live.degraded_reason)
     store.values = ALL[:110]
     again = states_of(store, tmp_path).state_of("g")
@@ -182,13 +183,17 @@ def test_a_young_graph_has_a_floor_then_the_general_model_then_its_own(tmp_path:
     live = followed.state_of("g")
     assert (live.model.name, live.degraded_reason) == ("mamba2-general", None)
     assert live.calibrated_until_step
+    assert live.calibrated_on == "other graphs"
     save_small(tmp_path)
-    assert followed.state_of("g").model.name == "mamba2"
+    live = followed.state_of("g")
+    assert (live.model.name, live.calibrated_on) == ("mamba2", "this graph")
 
 
 def test_a_model_for_other_steps_or_with_damaged_files_is_not_used(models: Path) -> None:
     save_small(models, step_us=HOUR_US // 4)
-    assert "15m" in str(states_of(FakeStore(ALL[:300]), models).state_of("g").degraded_reason)
+    live = states_of(FakeStore(ALL[:300]), models).state_of("g")
+    assert "15m" in str(live.degraded_reason)
+    assert (live.model.name, live.calibrated_on) == ("mamba2-general", "other graphs")
     (models / "g" / checkpoint.CARD_NAME).write_text("{")
     assert "corrupt" in str(states_of(FakeStore(ALL[:300]), models).state_of("g").degraded_reason)
 
@@ -197,7 +202,8 @@ def test_a_model_that_failed_stays_out_until_its_files_change(models: Path) -> N
     store = FakeStore(ALL[:300])
     followed = states_of(store, models)
     followed.state_of("g")
-    assert followed.degrade("g", "it failed").degraded_reason == "it failed"
+    failed = followed.degrade("g", "it failed")
+    assert (failed.degraded_reason, failed.calibrated_on) == ("it failed", None)
     store.values = ALL[:301]
     assert followed.state_of("g").degraded_reason == "it failed"
     save_small(models, seed=9)

@@ -16,6 +16,7 @@ from forecasting.reports.contents import ReportRequest
 from forecasting.reports.documents import last_forecast
 from forecasting.reports.index import entry, render_index
 from forecasting.reports.making import Report, ReportCancelledError, make_report
+from forecasting.resolving import CalibratedOn
 from infra.errors import StoreError, UsageError
 from infra.schema import METRIC_INDEX, METRIC_NAMES
 from infra.steps import DAY_US, HOUR_US, WEEK_US, format_time
@@ -142,6 +143,39 @@ def test_report_says_that_a_floor_answers_and_that_history_is_short(report: Repo
     html = report.html.decode()
     assert "graphtide train toy" in html
     assert "This is the first report of this graph that is kept." in html
+
+
+def of_model(on: CalibratedOn, reason: str | None = None) -> Report:
+    """A report of a state that a trained model answers for, as far as a report can see."""
+    history = valid_history(24 * 21)
+    found = {"calibrated_until_step": 2048, "skill_until_step": 1000, "calibrated_on": on}
+    live = replace(state_of(history), model_digest="ab", degraded_reason=reason, **found)
+    return make_report(Reader(history), live, ReportRequest(200, 0, 20), made="2026-01-01T00:00:00Z", chunk_steps=256)
+
+
+@pytest.mark.parametrize("on", CalibratedOn)
+def test_report_says_on_which_graphs_it_was_found_how_far_the_forecast_holds(on: CalibratedOn) -> None:
+    made_of = of_model(on)
+    assert json.loads(json.dumps(made_of.facts))["provenance"]["calibrated_on"] == on
+    said = f"At the training, on {on}, intervals were found to hold up to step 2,048"
+    assert said in made_of.html.decode()
+    assert "up to step 1,000." in made_of.html.decode()
+    general = "how far its intervals hold was found on other graphs" in " ".join(made_of.facts["summary"])
+    assert general == (on is CalibratedOn.OTHER_GRAPHS)
+
+
+def test_report_of_a_floor_claims_nothing_of_how_far_it_holds(report: Report) -> None:
+    assert report.facts["provenance"]["calibrated_on"] is None
+    assert "At the training" not in report.html.decode()
+
+
+def test_general_model_in_the_place_of_a_damaged_one_is_no_simple_method() -> None:
+    made_of = of_model(CalibratedOn.OTHER_GRAPHS, "the model of 'toy' cannot be used")
+    html = made_of.html.decode()
+    assert "The general model answers: " in html
+    assert "simple method answers" not in html
+    assert not any("simple method" in sentence for sentence in made_of.facts["summary"])
+    assert "simple method" not in render_index([entry(made_of.facts, "toy.html")], "today")
 
 
 def test_next_report_scores_the_last(report: Report, tmp_path) -> None:

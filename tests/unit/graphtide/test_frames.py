@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from graphtide.results import series_frame
+from graphtide.results import forecast_of, series_frame
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,19 @@ def test_times_are_those_of_the_files_also_past_the_nanoseconds(
     assert frame["step_start"].dtype == pd.DatetimeTZDtype("us", "UTC")
     assert frame["step_start"].iloc[0] == pd.Timestamp(start)
     assert frame["step_start"].iloc[-1] == pd.Timestamp(last)
+
+
+@pytest.mark.parametrize(
+    ("provenance", "told"),
+    [
+        ({"calibrated_on": "other graphs"}, "other graphs"),
+        ({"calibrated_on": "this graph"}, "this graph"),
+        ({"calibrated_on": None}, None),
+        # An older service, or a job that it kept.
+        ({}, None),
+    ],
+)
+def test_a_forecast_tells_on_which_graphs_it_was_calibrated(
+    provenance: dict[str, str | None], told: str | None
+) -> None:
+    assert forecast_of({"graph": "toy", "outputs": [], "provenance": provenance}).calibrated_on == told
