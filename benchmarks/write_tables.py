@@ -70,8 +70,9 @@ def _beside(row: dict[str, Any], first: dict[str, Any]) -> str:
 
 
 def _processor(hardware: dict[str, Any]) -> str:
-    features = hardware.get("features")
-    return f"{hardware['cpu']} ({', '.join(features)})" if features else str(hardware["cpu"])
+    details = [hardware["generation"]] if hardware.get("generation") else []
+    details += hardware.get("features") or []
+    return f"{hardware['cpu']} ({', '.join(details)})" if details else str(hardware["cpu"])
 
 
 def _threads(hardware: dict[str, Any]) -> str:
@@ -107,7 +108,11 @@ def between(page: str, name: str, text: str) -> str:
 # By page, what is written between its marks.
 TABLES: dict[str, dict[str, Callable[[dict[str, Any]], str]]] = {
     "benchmarks.md": dict.fromkeys(
-        ("rollout", "prefill", "ingest", "api", "service_faults", "simulator", "report", "dashboard"), table
+        (
+            *("rollout", "rollout_zen5", "prefill", "prefill_zen5"),
+            *("ingest", "api", "service_faults", "simulator", "report", "dashboard"),
+        ),
+        table,
     ),
     "accuracy.md": {"compression": forms_table},
 }

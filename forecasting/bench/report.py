@@ -103,6 +103,7 @@ class Report:
 def hardware() -> dict[str, Any]:
     """Return what this machine is, as far as figures depend on it."""
     model = platform.processor() or platform.machine()
+    generation: dict[str, str] = {}
     flags: set[str] = set()
     info = Path("/proc/cpuinfo")
     if info.is_file():
@@ -110,11 +111,15 @@ def hardware() -> dict[str, Any]:
             key, _, value = line.partition(":")
             if key.strip() == "model name":
                 model = value.strip()
+            elif key.strip() in {"cpu family", "model"}:
+                # A virtual machine may hide the name; what tells generations apart it does not.
+                generation[key.strip()] = value.strip()
             elif key.strip() in {"flags", "Features"}:
                 flags.update(value.split())
     watched = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "asimd", "sve")
     return {
         "cpu": model,
+        "generation": ", ".join(f"{name} {number}" for name, number in generation.items()),
         "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
         "features": [name for name in watched if name in flags],
         "load_1min": round(os.getloadavg()[0], 2),
