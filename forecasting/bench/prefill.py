@@ -1,5 +1,6 @@
 """`prefill`: seconds for a history of 36,500 steps at once, one series, d_model 128, 4 layers, against Hugging Face."""
 
+from forecasting.bench.backends import usable_backends
 from forecasting.bench.measure import Lane, Say, measure_group
 from forecasting.bench.report import Missing, Report, Row
 from forecasting.bench.stacks import StackSpec
@@ -26,10 +27,10 @@ def measure(*, command: str, budget_s: float, steps: int = STEPS, say: Say) -> R
         say: told what is going on.
 
     Raises:
-        PeerError: not even the torch reference runs.
+        PeerError: not even the torch reference runs, or a variable of a backend is set wrongly.
     """
     report = Report("prefill", command)
-    usable = {line.name for line in explain() if not line.reason.startswith("unavailable")}
+    usable = usable_backends()
     for device, cases in (("cpu", CASES), ("cuda", CUDA_CASES)):
         if device == "cuda" and "cuda" not in usable:
             reason = next(line.reason for line in explain() if line.name == "cuda")

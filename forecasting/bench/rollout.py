@@ -8,6 +8,7 @@ the same rounds; peers run fp32 in every case, as they do for their users, and s
 
 from dataclasses import dataclass
 
+from forecasting.bench.backends import usable_backends
 from forecasting.bench.measure import GroupResult, Lane, Say, Timing, measure_group
 from forecasting.bench.processes import PeerError, WorkerProcess, peer_python
 from forecasting.bench.report import Missing, Report, Row
@@ -69,10 +70,10 @@ def measure(*, command: str, budget_s: float, only: str = "", long: bool = True,
         say: told what is going on.
 
     Raises:
-        PeerError: not even the torch reference runs.
+        PeerError: not even the torch reference runs, or a variable of a backend is set wrongly.
     """
     report = Report("rollout", command)
-    usable = {line.name for line in explain() if not line.reason.startswith("unavailable")}
+    usable = usable_backends()
     groups = [*CPU_GROUPS, *(CUDA_GROUPS if "cuda" in usable else ())]
     for group in groups:
         cases = {precision: group.case(precision) for precision in PRECISIONS}

@@ -24,6 +24,16 @@ def test_a_choice_of_no_case_is_a_wrong_call(
     assert "--only 'zzz' names no case" in shown.err
 
 
+@pytest.mark.parametrize("name", ["rollout.py", "prefill.py"])
+def test_a_wrong_setting_is_not_measured_as_the_reference(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = ROLLOUT.with_name(name)
+    monkeypatch.setenv("GRAPHTIDE_CPU_ISA", "avx51")
+    monkeypatch.setattr(sys, "argv", [str(script)])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    with pytest.raises(SystemExit, match="the backend cpu cannot be measured: GRAPHTIDE_CPU_ISA"):
+        runpy.run_path(str(script), run_name="__main__")
+
+
 def test_a_user_without_a_home_is_told_what_to_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def homeless() -> Path:
         raise RuntimeError("Could not determine home directory.")
