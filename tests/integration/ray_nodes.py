@@ -1,6 +1,7 @@
 """A Ray cluster of two nodes on this machine, for tests."""
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,8 @@ def two_nodes(cores: int) -> Iterator[Any]:
     """Yield a cluster whose nodes have so many cores each, on paper; a test that removes one adds another."""
     os.environ.update({"RAY_USAGE_STATS_ENABLED": "0", "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"})
     os.environ["RAY_AUTH_MODE"] = "token"
+    # On a new machine there is none at home yet, and a cluster of this kind makes none.
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     from ray.cluster_utils import Cluster  # noqa: PLC0415 - reads the environment
 
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": cores, "object_store_memory": MEMORY})

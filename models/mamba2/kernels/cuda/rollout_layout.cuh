@@ -16,8 +16,6 @@
 DEVICE constexpr int at_least_one(int a) { return a > 1 ? a : 1; }
 DEVICE constexpr int larger(int a, int b) { return a > b ? a : b; }
 
-constexpr int kWarps = THREADS / kWarp;
-
 // A block's share of a layer.
 constexpr int kChannels = INNER / CLUSTER;
 constexpr int kAllMaps = 2 * GROUPS * STATES;  // B, then C
