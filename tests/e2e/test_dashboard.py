@@ -134,6 +134,7 @@ def test_new_steps_appear_by_themselves(tmp_path: Path, open_page: OpenPage) -> 
         says(page, "#said", "20 new steps")
         assert page.locator("#chart-says").inner_text() != before
         assert "The general model answers" in says(page, "#model", "graphtide train live")
+        assert "on other graphs" in says(page, "#resting", "hold up to step")
         page.goto("about:blank")
 
 
