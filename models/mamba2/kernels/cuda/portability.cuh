@@ -98,8 +98,8 @@ DEVICE void store_remote(Shared<float> words, int index, int rank, float value) 
     asm volatile("st.shared::cluster.f32 [%0], %1;" ::"r"(there), "f"(value) : "memory");
 }
 
-// The same, counted at `arrivals` of that block: who waits there sees the value. It costs a third of a store with a
-// cluster barrier, which has to order all of a thread's memory.
+// The same, counted at `arrivals` of that block: who waits there sees the value, with no fence over the memory of the
+// whole GPU, which the release of a cluster barrier is.
 DEVICE void store_remote(Shared<float> words, int index, int rank, float value, Arrivals arrivals) {
     const unsigned here = static_cast<unsigned>(__cvta_generic_to_shared(words + index));
     unsigned there, counter;
