@@ -16,7 +16,7 @@ from models.mamba2.kernels.cuda.device import CudaDevice, Device
 from models.mamba2.kernels.cuda.packing import load_state
 from models.mamba2.kernels.cuda.plan import KernelSizes
 from models.mamba2.kernels.cuda.stack import CudaStack
-from models.mamba2.kernels.torch_backend import ReferenceBackend
+from models.mamba2.kernels.torch_backend import ReferenceBackend, ReferenceStack
 from models.mamba2.state import Mamba2State
 
 BENCHMARKED = Mamba2Config(d_model=128, n_layers=4)
@@ -81,14 +81,21 @@ def _row(case: str, value: float, unit: str, *, right: bool) -> Row:
     return {"case": case, "system": "cuda", "value": value, "unit": unit, "right": right}
 
 
+def _made(
+    device: Device, name: str, precision: str, steps: int, *, closed: bool
+) -> tuple[CudaStack, ReferenceStack, Tensor, Mamba2State]:
+    """Return a stack, its reference, inputs and a state."""
+    weights = make_weights(CHECKED[name], 6, 5, closed=closed)
+    reference = ReferenceBackend().pack(weights, precision)
+    return CudaStack(weights, precision, device), reference, *make_call(CHECKED[name], 3, steps, 6)
+
+
 def check_rollout(device: Device, name: str, precision: str, steps: int, *, closed: bool) -> Iterator[Row]:
     """A rollout against the reference, and its bits alone, among few, among many and again."""
-    config, case = CHECKED[name], f"{name}-{precision}-{'closed' if closed else 'open'}"
-    weights = make_weights(config, 6, 5, closed=closed)
-    stack = CudaStack(weights, precision, device)
-    inputs, state = make_call(config, 3, steps, 6)
+    case = f"{name}-{precision}-{'closed' if closed else 'open'}"
+    stack, reference, inputs, state = _made(device, name, precision, steps, closed=closed)
     rolled = stack.rollout(inputs, state)
-    error = relative_error(rolled, ReferenceBackend().pack(weights, precision).rollout(inputs, state))
+    error = relative_error(rolled, reference.rollout(inputs, state))
     yield _row(f"check-rollout-{case}", error, "relative error", right=error <= TOLERANCE)
     alone = stack.rollout(inputs[1:2], state.select([1]))
     among = (rolled[0][1:2], rolled[1].select([1]))
@@ -100,12 +107,9 @@ def check_rollout(device: Device, name: str, precision: str, steps: int, *, clos
 
 def check_prefill(device: Device, name: str, precision: str, steps: int) -> Iterator[Row]:
     """A prefill against the reference, whole and cut in two."""
-    config = CHECKED[name]
-    weights = make_weights(config, 6, 5, closed=False)
-    stack = CudaStack(weights, precision, device)
-    inputs, state = make_call(config, 3, steps, 6)
+    stack, reference, inputs, state = _made(device, name, precision, steps, closed=False)
     filled = stack.prefill(inputs, state)
-    error = relative_error(filled, ReferenceBackend().pack(weights, precision).prefill(inputs, state))
+    error = relative_error(filled, reference.prefill(inputs, state))
     yield _row(f"check-prefill-{name}-{precision}", error, "relative error", right=error <= TOLERANCE)
     cut = steps * 2 // 3
     first, carried = stack.prefill(inputs[:, :cut], state)

@@ -16,6 +16,7 @@ from typing import Any, Protocol, Self
 from infra.errors import GraphtideError, UsageError
 from infra.steps import format_time
 from stream.decoders.records.base import Headers, Record
+from stream.lines import is_file
 from stream.sources.kafka.refusals import TooLargeError
 from stream.store.dead_letters import DeadLetter, DeadLetters
 
@@ -30,7 +31,6 @@ _EXCEPTION_CLASS = "graphtide.RejectedEvent"
 _LETTERS = 500
 # How the names of sources begin whose letters have a topic; those of others only name a graph or a request.
 _KAFKA_SOURCE = "kafka:"
-_FILE_SOURCES = ("file:", "follow:")
 
 
 class Sender(Protocol):
@@ -212,7 +212,7 @@ def check_topics(letters: Sequence[DeadLetter]) -> None:
             raise UsageError(
                 f"dead letter {letter.number} came from {letter.source}, which has no topic to send it to",
                 fix="write its value, mended, to a file of its own and ingest that with --backfill"
-                if letter.source.startswith(_FILE_SOURCES)
+                if is_file(letter.source)
                 else None,
             )
 

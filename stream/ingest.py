@@ -114,7 +114,6 @@ class Ingest:
         self._writer = writer
         self._options = options
         self._rules = options.time_rules
-        self._backfill = options.backfill
         self._after = ""
         self._on_progress = on_progress
         self._unchanged = False
@@ -213,6 +212,11 @@ class Ingest:
             self._graphs.reload()
             self._waits_for_others = True
 
+    @property
+    def _backfill(self) -> bool:
+        """Whether events may belong to closed steps: as asked for, or as those behind a file that was read before."""
+        return self._options.backfill or self._after != ""
+
     def _fed_graphs(self) -> FedGraphs:
         options = self._options
         return FedGraphs(
@@ -238,7 +242,7 @@ class Ingest:
         before = self._writer.source(name)
         if before is not None:
             check_split(before, split_by_type=self._options.split_by_type)
-        self._backfill = self._graphs.backfill = True
+        self._graphs.backfill = True
         if self._state.id:
             self._graphs.reload()
 

@@ -12,6 +12,8 @@ from stream.events import EventBatch, IntArray, Reject
 from stream.sources.base import Letter
 
 SHOWN_RECORD_CHARS = 200
+# How the names of sources begin that are files, read once or followed.
+_FILE_SOURCES = ("file:", "follow:")
 
 
 class Lines(Protocol):
@@ -66,6 +68,11 @@ def letter_of(events: EventBatch) -> Letter:
         return line_reject(events.lines.record(row), reason, stage)
 
     return letter
+
+
+def is_file(source: str) -> bool:
+    """Return whether the source of this name is a file."""
+    return source.startswith(_FILE_SOURCES)
 
 
 def shown_line(text: str) -> str:

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 SHOWN_REJECTS = 5
 SHOWN_GRAPHS = 20
 _LAST_LOOK_S = 2.0
-# How the names of sources begin that keep a sample or, where dead letters are delivered, whole lines.
-_OF_FILES = ("file:", "follow:")
 # File systems take 255 bytes; the ending, and what marks a file that is half written, come on top.
 _MAX_NAME_BYTES = 200
 
@@ -165,7 +163,9 @@ def summarise(source: str, result: "IngestResult", reject_file: Path | None) -> 
             out.print(f"  {reject.place}: {reject.reason}")
         if reject_file is not None:
             out.print(f"A sample of {len(result.rejects):,} is in {reject_file}")
-            if result.source.startswith(_OF_FILES):
+            from stream.lines import is_file  # noqa: PLC0415 - numpy is not needed for --help
+
+            if is_file(result.source):
                 out.print(
                     "To keep all of a file, whole, as dead letters, set [dead_letters] target before it is ingested"
                 )

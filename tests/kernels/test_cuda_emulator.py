@@ -77,11 +77,15 @@ FOUND = {
 }
 
 
+def build_text(folder: Path, compiler: str, text: str, defines: dict[str, str], kernels: list[str]) -> object:
+    source = folder / "planted.cu"
+    source.write_text(text)
+    return build(folder, compiler, source, defines, kernels)
+
+
 @pytest.fixture(scope="module")
 def faults(tmp_path_factory: pytest.TempPathFactory, compiler: str) -> object:
-    source = tmp_path_factory.mktemp("faults") / "faults.cu"
-    source.write_text(FAULTS)
-    return build(source.parent, compiler, source, {}, ["sound", "sound_cluster", *FOUND])
+    return build_text(tmp_path_factory.mktemp("faults"), compiler, FAULTS, {}, ["sound", "sound_cluster", *FOUND])
 
 
 @pytest.mark.parametrize("kernel", FOUND)
@@ -173,9 +177,8 @@ FOUND_IN_EXCHANGES = {
 
 @pytest.fixture(scope="module")
 def exchanges(tmp_path_factory: pytest.TempPathFactory, compiler: str) -> object:
-    source = tmp_path_factory.mktemp("exchanges") / "exchanges.cu"
-    source.write_text(EXCHANGES)
-    return build(source.parent, compiler, source, {"FAULTS": ", ".join((*SOUND, *FOUND_IN_EXCHANGES))}, ["exchange"])
+    defines = {"FAULTS": ", ".join((*SOUND, *FOUND_IN_EXCHANGES))}
+    return build_text(tmp_path_factory.mktemp("exchanges"), compiler, EXCHANGES, defines, ["exchange"])
 
 
 def exchange(library: object, fault: str, order: int) -> Tensor:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -169,6 +170,12 @@ class TestCache:
             assert nvrtc.compile_cached(compiler, CubinCache(folder), "rollout.cu", "sm_90", {}).cubin
         assert len(compiler.compiled) == 2
         assert "GRAPHTIDE_KERNEL_CACHE" in caplog.text
+
+
+def test_no_lambda_leaves_its_parameters_open() -> None:
+    # NVRTC 13.0, which torch brings for CUDA 13.0, takes such a lambda for a function of the host, and refuses it.
+    for name, text in nvrtc.source_texts().items():
+        assert not re.search(r"\[[&=]?\]\s*\([^)]*\bauto\b", text), name
 
 
 def test_without_a_gpu_the_backend_says_why() -> None:

@@ -101,6 +101,23 @@ def ingest_list(
         return job.result()
 
 
+class Killed(BaseException):
+    """The process dies."""
+
+
+def dying(after: int | None) -> Callable[[IngestProgress], None]:
+    """Return what dies when it is told of progress for this time, counted from 1; None: never."""
+    commits = 0
+
+    def on_progress(_: IngestProgress) -> None:
+        nonlocal commits
+        commits += 1
+        if commits == after:
+            raise Killed
+
+    return on_progress
+
+
 def query(store: Path, sql: str, *parameters: object) -> list[tuple[object, ...]]:
     connection = sqlite3.connect(f"file:{store}?mode=ro", uri=True)
     try:

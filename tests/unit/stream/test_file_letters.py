@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ingest_cases import query
+from ingest_cases import Killed, dying, query
 from log_cases import write
 
 from infra.errors import InputError
@@ -16,7 +16,6 @@ from infra.steps import HOUR_US
 from stream.deadletters import letter_headers
 from stream.decoders.builder import DecodeOptions
 from stream.ingest import IngestOptions, ingest
-from stream.progress import IngestProgress
 from stream.sources.files import FileSource, FollowSource
 from stream.store import open_dead_letters
 from stream.store.dead_letters import DeadLetter
@@ -94,10 +93,6 @@ def test_without_room_for_bad_lines_the_folder_is_named(tmp_path: Path) -> None:
         next(source.batches(None))
 
 
-class KilledError(Exception):
-    """The process dies."""
-
-
 @settings(max_examples=25)
 @given(
     lines=st.lists(st.sampled_from(["1 2 30", "3 4 10", "bad", "5 6 never", "7 7 7 7"]), min_size=1, max_size=20),
@@ -110,19 +105,11 @@ def test_each_bad_line_is_a_letter_once_wherever_runs_end(lines: list[str], batc
         path, store = write(Path(folder), "log.txt", text), Path(folder) / "store.db"
 
         def run(kill_after: int | None) -> None:
-            commits = 0
-
-            def on_progress(_: IngestProgress) -> None:
-                nonlocal commits
-                commits += 1
-                if commits == kill_after:
-                    raise KilledError
-
             source = FileSource(path, KEEP, batch_rows=batch_rows)
-            ingest(source, f"sqlite:///{store}", IngestOptions(), on_progress)
+            ingest(source, f"sqlite:///{store}", IngestOptions(), dying(kill_after))
 
         for kill_after in kills:
-            with suppress(KilledError):
+            with suppress(Killed):
                 run(kill_after)
         run(None)
         expected = [(at + 2, line.encode()) for at, line in enumerate(lines) if line not in ("1 2 30", "3 4 10")]

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ingest_cases import query, snapshot_rows
+from ingest_cases import Killed, dying, query, snapshot_rows
 from log_cases import write
 
 from infra.errors import GraphtideError, InputError, StoreError
 from stream.decoders.builder import DecodeOptions
 from stream.graphs import BeginsBeforeError
 from stream.ingest import IngestOptions, ingest
-from stream.progress import IngestProgress, IngestResult
+from stream.progress import IngestResult
 from stream.sources.files import FileSource
 from stream.store import open_dead_letters
 
@@ -31,10 +31,6 @@ def add(path: Path, text: str) -> None:
         file.write(text)
 
 
-class Killed(BaseException):
-    """The process dies."""
-
-
 class Runs:
     """Runs of one file into one store."""
 
@@ -43,16 +39,9 @@ class Runs:
         self._options = options
 
     def run(self, path: Path, *, kill_after: int | None = None, batch_rows: int = 2, **flags: bool) -> IngestResult:
-        commits = 0
-
-        def on_progress(_: IngestProgress) -> None:
-            nonlocal commits
-            commits += 1
-            if commits == kill_after:
-                raise Killed
-
         source = FileSource(path, self._options, batch_rows=batch_rows)
-        return ingest(source, f"sqlite:///{self.store}", IngestOptions(**flags), on_progress)  # type: ignore[arg-type]
+        options = IngestOptions(**flags)  # type: ignore[arg-type]
+        return ingest(source, f"sqlite:///{self.store}", options, dying(kill_after))
 
     def snapshots(self) -> list[tuple[object, ...]]:
         """Return all snapshots without their revisions, which tell how they came about."""

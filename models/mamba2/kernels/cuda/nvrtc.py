@@ -16,7 +16,7 @@ from models.mamba2.kernels.cuda.cache import CubinCache
 SOURCES = Path(__file__).parent
 
 # Contraction is off so that a sum has the same bits wherever the compiler meets it; the sources say fmaf themselves.
-_OPTIONS = ("--std=c++17", "--fmad=false", "--ptxas-options=-v", "-default-device")
+_OPTIONS = ("--std=c++17", "--fmad=false", "--ptxas-options=-v")
 _USAGE = re.compile(
     r"Function properties for (\w+)\s+ptxas\W+(\d+) bytes stack frame, "
     r"(\d+) bytes spill stores, (\d+) bytes spill loads"

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from models.mamba2.kernels.contract import StackWeights
 from models.mamba2.kernels.cuda.plan import KernelSizes
-from models.mamba2.kernels.cuda.rollout_plan import MatrixLayout, RolloutPlan, TileLayout
+from models.mamba2.kernels.cuda.rollout_plan import TILE, MatrixLayout, RolloutPlan, TileLayout
 from models.mamba2.kernels.precision import fold_norms, round_weights
 from models.mamba2.state import LayerState, Mamba2State
 
@@ -210,9 +210,9 @@ def _laid_out(matrix: Tensor, layout: MatrixLayout) -> Tensor:
     """Return the matrix in the order of `matvec.cuh`, filled up with zeros."""
     filled = functional.pad(matrix, (0, layout.row_length - matrix.shape[1]))
     if isinstance(layout, TileLayout):
-        filled = functional.pad(filled, (0, 0, 0, layout.weights // layout.row_length - layout.rows))
+        filled = functional.pad(filled, (0, 0, 0, layout.padded_rows - layout.rows))
         # [tile of rows, half, row, tile of columns, lane of four, pair, column] by lanes: row, then four.
-        return filled.reshape(-1, 2, 8, layout.row_length // 16, 4, 2, 2).permute(0, 3, 2, 4, 5, 1, 6)
+        return filled.reshape(-1, 2, 8, layout.row_length // TILE, 4, 2, 2).permute(0, 3, 2, 4, 5, 1, 6)
     fours = filled.reshape(layout.rows, layout.pieces, layout.vector // 4, layout.lanes, 4)
     return fours.permute(1, 0, 3, 2, 4)
 

@@ -10,7 +10,7 @@ from models.mamba2.kernels.contract import KernelInputError, StackSizes
 
 Defines = dict[str, str]
 
-_WARP = 32
+WARP = 32
 _CHUNKS = (64, 32, 16)
 
 
@@ -144,7 +144,7 @@ class PrefillPlan:
     @property
     def gemm_threads(self) -> int:
         """Threads of a block of a product."""
-        return _WARP * (self.gemm_rows // self.gemm_warp_rows) * (self.gemm_columns // self.gemm_warp_columns)
+        return WARP * (self.gemm_rows // self.gemm_warp_rows) * (self.gemm_columns // self.gemm_warp_columns)
 
     @property
     def gemm_shared_bytes(self) -> int:

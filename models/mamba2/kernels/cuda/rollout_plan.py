@@ -9,11 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from models.mamba2.kernels.contract import KernelInputError, StackSizes
-from models.mamba2.kernels.cuda.plan import Defines, DeviceLimits, KernelSizes
+from models.mamba2.kernels.cuda.plan import WARP, Defines, DeviceLimits, KernelSizes
 
-_WARP = 32
 # Rows and columns of what tensor cores multiply at once.
-_TILE = 16
+TILE = 16
 _MOST_THREADS = 512
 # Registers of a thread that hold state; beyond, what is left of 65,536 / 512 = 128 no longer holds the rest.
 _STATE_REGISTERS = 64
@@ -45,7 +44,7 @@ class RowLayout:
     def of(cls, rows: int, columns: int, threads: int, weight_bytes: int) -> Self:
         """Return the layout: as many lanes as find a load each, as long as a block goes over all rows at most twice."""
         vector, lanes = 16 // weight_bytes, 1
-        while lanes < _WARP and 2 * lanes * vector <= columns and rows * lanes <= threads:
+        while lanes < WARP and 2 * lanes * vector <= columns and rows * lanes <= threads:
             lanes *= 2
         return cls(rows, columns, lanes, -(-columns // (lanes * vector)), vector)
 
@@ -74,12 +73,17 @@ class TileLayout:
     @property
     def row_length(self) -> int:
         """Columns with padding."""
-        return -(-self.columns // _TILE) * _TILE
+        return -(-self.columns // TILE) * TILE
+
+    @property
+    def padded_rows(self) -> int:
+        """Rows with padding."""
+        return -(-self.rows // TILE) * TILE
 
     @property
     def weights(self) -> int:
         """Weights with padding."""
-        return -(-self.rows // _TILE) * _TILE * self.row_length
+        return self.padded_rows * self.row_length
 
 
 MatrixLayout = RowLayout | TileLayout
@@ -222,7 +226,7 @@ class RolloutPlan:
     @property
     def threads_per_channel(self) -> int:
         """Threads that share the states of a channel: four states each where the state streams, else as few threads."""
-        most = min(_WARP, max(1, self.threads // self.channels)) if self.state_in_registers else _WARP
+        most = min(WARP, max(1, self.threads // self.channels)) if self.state_in_registers else WARP
         return _power_of_two(math.gcd(self.sizes.states // 4, _power_of_two(most)))
 
     @property
@@ -290,7 +294,7 @@ def _plan_cluster(sizes: KernelSizes, weight_bytes: int, limits: DeviceLimits, c
         return None
     if sizes.groups % cluster and cluster % sizes.groups:
         return None
-    threads = max(64, min(_MOST_THREADS, channels * sizes.states // 4 // _WARP * _WARP))
+    threads = max(64, min(_MOST_THREADS, channels * sizes.states // 4 // WARP * WARP))
     plan = RolloutPlan(sizes, weight_bytes, cluster, 1, threads, 0, state_in_registers=True)
     spare = limits.shared_bytes - plan.shared_bytes
     if spare < 0:
