@@ -8,7 +8,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from stream.decoders.records.base import Record
 from stream.decoders.records.formats import record_decoder
 from stream.event_schema import SCHEMA_DIALECT, event_schema
 from stream.events import Interner
+from tests.conftest import lacking
 
 PUBLISHED = Path(__file__).parents[3] / "docs" / "schema" / "event.schema.json"
 SCHEMA = event_schema()
@@ -137,7 +137,7 @@ def test_they_agree_where_one_field_alone_varies(event: dict[str, Any], name: st
 
 def test_where_it_is_installed_the_reference_validator_agrees() -> None:
     if importlib.util.find_spec("jsonschema") is None:
-        pytest.skip("jsonschema is not installed; the tests above validate by themselves")
+        lacking("jsonschema", "jsonschema is not installed; the tests above validate by themselves")
     import jsonschema  # noqa: PLC0415
 
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
