@@ -1,5 +1,6 @@
 """Fixtures that every part shares, and how tests treat what a machine may lack."""
 
+import faulthandler
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from forecasting.bench.servers.base import Server
     from tests.servers.postgres import PostgresServer
 
+# Between the summary and the end of the process.
+END_WITHIN_S = 120
+
 try:
     from hypothesis import HealthCheck, settings
 except ModuleNotFoundError:
@@ -26,6 +30,11 @@ else:
     settings.register_profile("local", max_examples=50, **_UNTIMED)
     settings.register_profile("ci", max_examples=50, derandomize=True, **_UNTIMED)
     settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def pytest_unconfigure() -> None:
+    """Let no thread that a test left behind keep the run from ending: say where it stands, and end as failed."""
+    faulthandler.dump_traceback_later(END_WITHIN_S, exit=True)
 
 
 def lacking(name: str, why: str) -> NoReturn:

@@ -101,10 +101,13 @@ def serving_jobs(settings: Settings) -> Iterator[str]:
     with served(settings) as client:
         for worker in workers:
             worker.start()
-        yield str(client.base_url).rstrip("/")
-    stop.set()
-    for worker in workers:
-        worker.join(60)
+        try:
+            yield str(client.base_url).rstrip("/")
+        finally:
+            # After a failure too: a worker that goes on keeps the tests from ending.
+            stop.set()
+            for worker in workers:
+                worker.join(60)
 
 
 @pytest.fixture(scope="session")

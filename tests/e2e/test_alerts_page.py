@@ -28,9 +28,11 @@ def watching(settings: Settings) -> Iterator[httpx.Client]:
     watcher = threading.Thread(target=watch, args=(settings, stop), daemon=True)
     with served(settings) as client:
         watcher.start()
-        yield client
-        stop.set()
-        watcher.join(60)
+        try:
+            yield client
+        finally:
+            stop.set()
+            watcher.join(60)
 
 
 @pytest.fixture

@@ -49,8 +49,10 @@ def answering(answer: Callable[[int], bytes]) -> Iterator[tuple[int, list[bytes]
                 threading.Thread(target=serve, args=(connection,), daemon=True).start()
 
         threading.Thread(target=accept, daemon=True).start()
-        yield listening.getsockname()[1], seen
-        listening.shutdown(socket.SHUT_RDWR)
+        try:
+            yield listening.getsockname()[1], seen
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
 
 
 def test_a_stall_costs_every_request_that_came_due_meanwhile() -> None:
