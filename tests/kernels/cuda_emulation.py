@@ -17,16 +17,8 @@ from models.mamba2.kernels.cuda.plan import DeviceLimits
 
 KERNELS = {
     "rollout.cu": ("rollout",),
-    "prefill.cu": (
-        "embed",
-        "project_in",
-        "convolve",
-        "add_chunks",
-        "pass_states",
-        "read_chunks",
-        "project_out",
-        "read_out",
-    ),
+    "products.cu": ("embed", "project_in", "project_out", "read_out"),
+    "scan.cu": ("convolve", "add_chunks", "pass_states", "read_chunks"),
 }
 OPTIONS = ("-std=c++17", "-O1", "-fPIC", "-shared", "-ffp-contract=off", "-Wno-unknown-pragmas", "-w")
 GUARD_WORDS = 16

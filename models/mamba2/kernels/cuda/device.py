@@ -140,15 +140,18 @@ class CudaDevice:
         self.limits = DeviceLimits(shared_bytes=shared_bytes, has_clusters=properties.major >= 9)
         self._programs: dict[tuple[str, tuple[tuple[str, str], ...]], CudaProgram] = {}
         self._lock = threading.Lock()
+        self._loading: dict[tuple[str, tuple[tuple[str, str], ...]], threading.Lock] = {}
 
     def load(self, source: str, defines: Mapping[str, str]) -> CudaProgram:
-        """See `Device.load`.
+        """See `Device.load`; different ones compile at once, where threads ask for them.
 
         Raises:
             KernelBuildError: the compiler refused.
         """
         key = (source, tuple(sorted(defines.items())))
-        with self._lock, self.current():
+        with self._lock:
+            loading = self._loading.setdefault(key, threading.Lock())
+        with loading, self.current():
             if key not in self._programs:
                 compiled = compile_cached(self._compiler, self._cache, source, self.architecture, defines)
                 self._programs[key] = CudaProgram(

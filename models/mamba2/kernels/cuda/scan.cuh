@@ -7,16 +7,15 @@
 // The first and the last run all chunks of all heads and series at once. Chunks start at the first step of the call.
 #pragma once
 
+#include "layer_sizes.cuh"
 #include "tiles.cuh"
 
-// Given by plan.py: CHUNK, SCAN_THREADS and the sizes of the layer.
+// Given by plan.py: CHUNK and SCAN_THREADS, and what layer_sizes.cuh names.
 // What the lanes of a fragment read should lie in as many banks: strides of 8 more than a multiple of 32.
 DEVICE constexpr int spread(int length) { return (length + 23) / 32 * 32 + 8; }
 constexpr int kChunkStride = spread(CHUNK);
 constexpr int kHeadStride = spread(HEAD_CHANNELS);
 constexpr int kStateStride = spread(STATES);
-constexpr int kHeadsOfLayer = INNER / HEAD_CHANNELS;
-constexpr int kConvWidth = INNER + 2 * GROUPS * STATES;
 static_assert(CHUNK % 4 == 0 && HEAD_CHANNELS % 4 == 0 && STATES % 4 == 0, "tiles are four wide");
 static_assert(SCAN_THREADS % kWarp == 0, "whole warps");
 

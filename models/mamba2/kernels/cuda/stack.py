@@ -4,6 +4,7 @@ import ctypes
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -89,6 +90,7 @@ class CudaStack:
                 self._weights, self._kernel_sizes, self._weight_bytes, device.torch_device
             )
         self._lock = threading.Lock()
+        self._prefill: tuple[Program, Program] | None = None
         self._rollout: tuple[RolloutShape, RolloutTensors] | None = None
 
     # ---- prefill -----------------------------------------------------------------------------------------------------
@@ -130,12 +132,12 @@ class CudaStack:
         channels, steps = self._empty(rows, sizes.conv_channels), self._empty(rows, sizes.heads)
         mixed = self._empty(batch, length, sizes.inner)
         windows_after = torch.empty_like(windows)
-        program = self._device.load("prefill.cu", plan.defines())
+        products, scan = self._prefill_programs()
         count = ctypes.c_longlong(rows)
 
         def multiply(kernel: str, columns: int, *arguments: Tensor) -> None:
             grid = (-(-rows // plan.gemm_rows), -(-columns // plan.gemm_columns))
-            program.launch(kernel, grid, plan.gemm_threads, plan.gemm_shared_bytes, [*arguments, count])
+            products.launch(kernel, grid, plan.gemm_threads, plan.gemm_shared_bytes, [*arguments, count])
 
         multiply("embed", sizes.width, inputs_BLF, tensors.embed, tensors.embed_bias, stream)
         for index, layer in enumerate(tensors.layers):
@@ -143,7 +145,7 @@ class CudaStack:
             constants = [layer.taps, layer.conv_bias, layer.step_bias]
             convolution = [projected, *constants, windows[index], windows_after[index], channels, steps]
             blocks = batch * -(-length // plan.conv_run)
-            program.launch("convolve", (blocks, 1), plan.conv_threads, 0, [*convolution, length])
+            scan.launch("convolve", (blocks, 1), plan.conv_threads, 0, [*convolution, length])
             self.enqueue_scan(index, channels, steps, states[index], mixed)
             multiply("project_out", sizes.width, mixed, projected, layer.out_proj, stream)
         multiply("read_out", self.sizes.n_outputs, stream, tensors.head, tensors.head_bias, outputs_BLR)
@@ -162,7 +164,7 @@ class CudaStack:
         sizes, plan, tensors = self._kernel_sizes, self.prefill_plan, self._prefill_tensors.layers[layer]
         batch, length, _ = mixed_BLI.shape
         chunks = -(-length // plan.chunk)
-        program = self._device.load("prefill.cu", plan.defines())
+        _, program = self._prefill_programs()
         kept = self._empty(batch, chunks, sizes.heads)
         starts = self._empty(batch, chunks, *state.shape[1:])
         grid = (batch * chunks, sizes.heads)
@@ -173,6 +175,18 @@ class CudaStack:
         program.launch("pass_states", (blocks, 1), plan.scan_threads, 0, passing)
         reading: list[Argument] = [channels, steps, tensors.rates, tensors.skips, starts, mixed_BLI, length]
         program.launch("read_chunks", grid, plan.scan_threads, plan.read_shared_bytes, reading)
+
+    def _prefill_programs(self) -> tuple[Program, Program]:
+        """Return the kernels of products and those of the scan; at the first need both compile, at once."""
+        with self._lock:
+            if self._prefill is None:
+                defines = self.prefill_plan.defines()
+                with ThreadPoolExecutor(2, "graphtide-nvrtc") as threads:
+                    products, scan = threads.map(
+                        lambda source: self._device.load(source, defines), ("products.cu", "scan.cu")
+                    )
+                self._prefill = products, scan
+            return self._prefill
 
     def _piece_steps(self, batch: int) -> int:
         """Return the steps of a piece: whole chunks, so that pieces change no bit, and what the workspace holds."""
