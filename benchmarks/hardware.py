@@ -2,14 +2,19 @@
 
 import os
 import platform
+import sys
 from importlib.metadata import version
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from forecasting.bench.processor import processor
 
 
 def hardware() -> dict[str, object]:
     """Return processor, cores and the load before the measurement."""
     return {
-        "cpu": _cpu_model(),
+        "cpu": processor().model,
         "cores": os.cpu_count(),
         "machine": platform.machine(),
         "load_before": round(os.getloadavg()[0], 2),
@@ -19,12 +24,3 @@ def hardware() -> dict[str, object]:
 def versions(*packages: str) -> dict[str, str]:
     """Return the versions of Python and of installed packages."""
     return {"python": platform.python_version(), **{package: version(package) for package in packages}}
-
-
-def _cpu_model() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from infra.steps import MONDAY_US
 from models.outliers import Heights
 from models.profiles import LEVEL_PRIOR_COUNT, mean, shapes, towards
+from models.residuals import N_SPREAD, RESIDUAL_LIMIT, against_usual, error_scale, residual_spread
 from models.seasons import season_steps
 from models.tokens import IS_COUNT, N_CALENDAR, N_MODELLED, Tokens, calendar_features, transform
 
@@ -41,18 +42,11 @@ RIVAL_REACH_SEASONS = 4.0
 _FASTER = np.delete(np.array(LEVEL_SEASONS) < LEVEL_SEASONS[ANCHOR_LEVEL], ANCHOR_LEVEL)
 # All profiles that are rivals do: the recent one and that of a day.
 _FADES = np.concatenate([_FASTER, np.ones(len(PROFILE_SEASONS), dtype=bool)])[:, None]
-SCALE_FLOOR = 0.05
-RESIDUAL_LIMIT = 8.0
-_SCALE_PRIOR, _SCALE_PRIOR_OBSERVATIONS = 0.5, 10.0
 
 _LOG_DISTANCE_UNIT = np.log(1e4)
 # The time of the year is told less the further ahead: from a few logs of a few years a network learns what happened in
 # them, and would repeat it every year of a far forecast.
 _YEAR_MEMORY_SEASONS = 4.0
-# How residuals have been spread: their mean within one scale; the shares below and above one scale and below none, and
-# that of zeros, each against what would be a usual one.
-_USUAL_SPREAD = np.array([0.0, 0.16, 0.16, 0.5, 0.3])[:, None]
-N_SPREAD = len(_USUAL_SPREAD)
 # residual, anchor height, scale, rivals of the anchor (levels and profiles but one each, the daily profile), faded
 # recent residuals, their spread; then calendar, whether ahead, how far ahead.
 N_RIVALS = len(LEVEL_SEASONS) - 1 + len(PROFILE_SEASONS) - 1 + 1
@@ -96,22 +90,6 @@ def _memory_steps(seasons: float, season: int) -> float:
 
 def _day_steps(season: int) -> int:
     return season // DAYS_PER_SEASON if season % DAYS_PER_SEASON == 0 else 1
-
-
-def _against_usual(spread_sum: FloatArray, weight: FloatArray) -> FloatArray:
-    return np.asarray((spread_sum - weight * _USUAL_SPREAD) / (weight + _SCALE_PRIOR_OBSERVATIONS))
-
-
-def _scale(square_sum: FloatArray, weight: FloatArray) -> FloatArray:
-    prior = _SCALE_PRIOR_OBSERVATIONS
-    variance = (square_sum + prior * _SCALE_PRIOR**2) / (weight + prior)
-    return np.maximum(np.sqrt(variance), SCALE_FLOOR)
-
-
-def _spread(residual: FloatArray, values: FloatArray) -> FloatArray:
-    """Return what each step says about the spread of residuals, [n, N_SPREAD, M]."""
-    shares = [residual < -1.0, residual > 1.0, residual < 0.0, values == 0.0]
-    return np.stack([np.clip(residual, -1.0, 1.0), *(share.astype(np.float64) for share in shares)], axis=1)
 
 
 def _tokens(
@@ -160,8 +138,8 @@ class CausalStatistics:
             where a season has no days.
         level_sum: [R, M] decayed sums of the values, `level_expected` [R, M] of what the long profile as it is now
             expects of the same steps, `level_weight` [R] their weights.
-        square_sum: [M] decayed sum of squared errors around the anchor, `spread_sum` [N_SPREAD, M] of what `_spread`
-            says of the residuals, `square_weight` the weight of both.
+        square_sum: [M] decayed sum of squared errors around the anchor, `spread_sum` [N_SPREAD, M] of what
+            `residual_spread` says of the residuals, `square_weight` the weight of both.
         memory_sum: [K, M] decayed sums of residuals, `memory_weight` [K] their weights.
         heights: how high steps have been, which bounds what enters the sums of values.
     """
@@ -242,7 +220,7 @@ class CausalStatistics:
     @property
     def scale(self) -> FloatArray:
         """The unit of residuals of steps ahead."""
-        return _scale(self.square_sum, np.array(self.square_weight))
+        return error_scale(self.square_sum, np.array(self.square_weight))
 
     def ahead(self, first: int, n: int, reach_steps: int) -> Tokens:
         """Return tokens of the steps `first` ... `first + n - 1` ahead; 1 is the next step to observe.
@@ -269,7 +247,7 @@ class CausalStatistics:
             np.exp(-(distance[:, None] - 1) / _memory_steps(seasons, self.season)) * mean(total, weight)
             for seasons, total, weight in zip(MEMORY_SEASONS, self.memory_sum, self.memory_weight, strict=True)
         ]
-        spread = np.repeat(_against_usual(self.spread_sum, np.array(self.square_weight))[:, None], n, axis=1)
+        spread = np.repeat(against_usual(self.spread_sum, np.array(self.square_weight))[:, None], n, axis=1)
         return _tokens(
             starts_us,
             np.zeros((n, N_MODELLED)),
@@ -364,10 +342,10 @@ class CausalStatistics:
         decay = float(np.exp(-1.0 / (SCALE_SEASONS * self.season)))
         squares = _decayed_sums(self.square_sum, error**2, decay)
         square_weights = _decayed_sums(np.array([self.square_weight]), one, decay)
-        scale = _scale(squares[:-1], square_weights[:-1])
+        scale = error_scale(squares[:-1], square_weights[:-1])
         residual = np.clip(error / scale, -RESIDUAL_LIMIT, RESIDUAL_LIMIT)
-        spreads = _decayed_sums(self.spread_sum, _spread(residual, observed), decay)
-        spread = _against_usual(spreads[:-1], square_weights[:-1, :, None]).transpose(1, 0, 2)
+        spreads = _decayed_sums(self.spread_sum, residual_spread(residual, observed), decay)
+        spread = against_usual(spreads[:-1], square_weights[:-1, :, None]).transpose(1, 0, 2)
         decays = [float(np.exp(-1.0 / _memory_steps(seasons, self.season))) for seasons in MEMORY_SEASONS]
         memory = np.stack([_decayed_sums(self.memory_sum[k], residual, d) for k, d in enumerate(decays)])
         memory_weight = np.stack([_decayed_sums(self.memory_weight[k : k + 1], one, d) for k, d in enumerate(decays)])

@@ -14,18 +14,8 @@ from torch import Tensor
 from infra.errors import GraphtideError, ModelError
 from infra.whole_file import whole_file
 from models.mamba2.config import Mamba2Config
-from models.mamba2.interop import (
-    ForeignWeights,
-    InteropError,
-    Layout,
-    check_vocabulary,
-    config_from,
-    config_to,
-    detect_layout,
-    traits_from,
-    weights_from,
-    weights_to,
-)
+from models.mamba2.foreign_config import InteropError, Layout, config_from, config_to, detect_layout, traits_from
+from models.mamba2.foreign_weights import ForeignWeights, check_vocabulary, weights_from, weights_to
 
 CONFIG_NAME = "config.json"
 SAFETENSORS_NAME = "model.safetensors"

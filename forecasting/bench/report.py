@@ -4,8 +4,9 @@ import os
 import platform
 import sys
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
+
+from forecasting.bench.processor import processor
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,26 +103,13 @@ class Report:
 
 def hardware() -> dict[str, Any]:
     """Return what this machine is, as far as figures depend on it."""
-    model = platform.processor() or platform.machine()
-    generation: dict[str, str] = {}
-    flags: set[str] = set()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                model = value.strip()
-            elif key.strip() in {"cpu family", "model"}:
-                # A virtual machine may hide the name; what tells generations apart it does not.
-                generation[key.strip()] = value.strip()
-            elif key.strip() in {"flags", "Features"}:
-                flags.update(value.split())
+    cpu = processor()
     watched = ("avx2", "avx512f", "avx512_bf16", "avx512_vnni", "amx_bf16", "asimd", "sve")
     return {
-        "cpu": model,
-        "generation": ", ".join(f"{name} {number}" for name, number in generation.items()),
+        "cpu": cpu.model,
+        "generation": cpu.generation,
         "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
-        "features": [name for name in watched if name in flags],
+        "features": [name for name in watched if name in cpu.flags],
         "load_1min": round(os.getloadavg()[0], 2),
         "threads": 1,
     }

@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from forecasting.bench.stacks import StackSpec
 from forecasting.bench.step import HandWrittenStep
-from models.mamba2.interop import ForeignWeights, Layout, config_to, weights_to
+from models.mamba2.foreign_config import Layout, config_to
+from models.mamba2.foreign_weights import ForeignWeights, weights_to
 from models.mamba2.kernels.contract import PackedStack, StackWeights
 from models.mamba2.kernels.registry import get_backend
 from models.mamba2.state import Mamba2State

@@ -9,17 +9,8 @@ import torch
 from infra.errors import ModelError
 from models.mamba2.config import Mamba2Config
 from models.mamba2.core import Mamba2Core
-from models.mamba2.interop import (
-    ForeignWeights,
-    InteropError,
-    Layout,
-    config_from,
-    config_to,
-    detect_layout,
-    traits_from,
-    weights_from,
-    weights_to,
-)
+from models.mamba2.foreign_config import InteropError, Layout, config_from, config_to, detect_layout, traits_from
+from models.mamba2.foreign_weights import ForeignWeights, weights_from, weights_to
 from models.pretrained import Pretrained, load_pretrained, save_pretrained
 
 CONFIG = Mamba2Config(d_model=16, n_layers=2, d_state=8, headdim=8, chunk_size=16)

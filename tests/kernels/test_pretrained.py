@@ -14,7 +14,8 @@ from torch import nn
 from infra.errors import ModelError
 from models.mamba2.config import Mamba2Config
 from models.mamba2.core import Mamba2Core
-from models.mamba2.interop import ForeignWeights, Layout, config_to, weights_to
+from models.mamba2.foreign_config import Layout, config_to
+from models.mamba2.foreign_weights import ForeignWeights, weights_to
 from models.pretrained import Pretrained, load_pretrained, save_pretrained
 
 CONFIG = Mamba2Config(d_model=16, n_layers=1, d_state=4, headdim=8, chunk_size=16)

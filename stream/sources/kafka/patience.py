@@ -1,5 +1,6 @@
 """Asking brokers and a schema registry that may be down, until they answer."""
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from itertools import chain
@@ -20,6 +21,7 @@ from stream.sources.kafka.client import UnavailableError
 
 FIRST_BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 5.0
+SAY_EVERY_S = 10.0
 # Records that were decoded ahead may have failed before those before them had the registry back.
 _SAID_AT = 2
 
@@ -60,6 +62,47 @@ def ask_patiently(
             f"Kafka at {where} has not answered for {timeout_s:g} s: {error}",
             fix="check --bootstrap-servers, that the brokers run, and security.protocol in [kafka.options]",
         ) from None
+
+
+class Outage:
+    """How long the brokers that are asked now and then have not answered, which the user is told now and then.
+
+    Args:
+        where: the brokers, for messages.
+        say: tells the user, a line at a time.
+    """
+
+    def __init__(self, where: str, say: Callable[[str], None]) -> None:
+        self._where = where
+        self._say = say
+        self._since_s: float | None = None
+        self._said_s = 0.0
+
+    @property
+    def lasts_s(self) -> float | None:
+        """Seconds since the first question without an answer; None while the brokers answer."""
+        since_s = self._since_s  # a display asks from another thread
+        return None if since_s is None else time.monotonic() - since_s
+
+    def goes_on(self, error: UnavailableError) -> None:
+        """Note that there was no answer."""
+        now_s = time.monotonic()
+        if self._since_s is None:
+            self._since_s, self._said_s = now_s, 0.0
+        if now_s - self._said_s >= SAY_EVERY_S:
+            self._said_s = now_s
+            self._say(
+                f"Kafka at {self._where} has not answered for {now_s - self._since_s:.0f} s ({error});"
+                " waiting, nothing is lost"
+            )
+
+    def end(self) -> bool:
+        """Note that there was an answer; tell whether there had been none before."""
+        if self._since_s is None:
+            return False
+        self._say(f"Kafka at {self._where} answers again")
+        self._since_s = None
+        return True
 
 
 def decoded_patiently(

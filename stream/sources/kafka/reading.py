@@ -1,10 +1,11 @@
 """How far each partition was read, what was missing on the way, and whether it is idle or stands still."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from stream.sources.base import Position
-from stream.sources.kafka.client import Chunk, Partition
+from stream.sources.kafka.client import Chunk, Partition, Polled
+from stream.sources.kafka.decoding import in_partitions
 
 
 @dataclass(slots=True)
@@ -69,6 +70,56 @@ class Reading:
         self.quiet_since_s = now_s
         self.stalled_at = None
         return missing
+
+
+def advance(
+    readings: Mapping[Partition, Reading], polled: Polled, now_s: float, *, say: Callable[[str], None]
+) -> list[Chunk]:
+    """Move the partitions behind what was polled; return its new records, those of a partition together.
+
+    Args:
+        readings: the partitions that this process reads.
+        polled: may hold records that were asked for before, and partitions that are not ours any more.
+        now_s: of the source's clock.
+        say: tells the user of a partition's first gap.
+    """
+    chunks = in_partitions([kept for chunk in polled.chunks if (kept := _new_of(chunk, readings)) is not None])
+    for chunk in chunks:
+        reading = readings[chunk.partition]
+        _say_gap(reading, reading.offset, reading.take(chunk, now_s), say)
+    # Only now: where a partition moved without records lies behind the records that came with it.
+    for partition, offset in polled.moved.items():
+        moved = readings.get(partition)
+        if moved is not None and offset > moved.offset:
+            _say_gap(moved, moved.offset, moved.skip_to(offset, now_s), say)
+    return chunks
+
+
+def _new_of(chunk: Chunk, readings: Mapping[Partition, Reading]) -> Chunk | None:
+    reading = readings.get(chunk.partition)
+    if reading is None or chunk.next_offset <= reading.offset:
+        return None
+    return chunk.since(reading.offset)
+
+
+def _say_gap(reading: Reading, begin: int, missing: int, say: Callable[[str], None]) -> None:
+    if missing and reading.gaps == 1:
+        say(
+            f"gap: {missing:,} offsets of {reading.partition} from {begin} to {reading.offset} have no record."
+            " Compacted topics and transactions leave such gaps; further ones are only counted"
+        )
+
+
+def take_unsaid(
+    readings: Mapping[Partition, Reading], with_records: Container[Partition]
+) -> tuple[tuple[str, Position, bool], ...]:
+    """Return where partitions without records go on and whether they are idle, if that is new; now all is said."""
+    unsaid = []
+    for partition, reading in readings.items():
+        if reading.unsaid and partition not in with_records:
+            unsaid.append((str(partition), reading.position(), reading.idle))
+        reading.unsaid = False
+    return tuple(unsaid)
 
 
 def newly_idle(readings: Iterable[Reading], now_s: float, idle_timeout_s: float) -> bool:

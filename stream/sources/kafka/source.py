@@ -12,7 +12,6 @@ from infra.errors import InputError
 from stream.sources.base import Claims, Part, PartitionedBatch, Position
 from stream.sources.kafka.client import (
     Bounds,
-    Chunk,
     KafkaClient,
     OutOfRangeError,
     Partition,
@@ -20,10 +19,18 @@ from stream.sources.kafka.client import (
     Topic,
     UnavailableError,
 )
-from stream.sources.kafka.decoding import BatchDecoder, in_partitions
-from stream.sources.kafka.patience import ask_patiently, decoded_patiently
+from stream.sources.kafka.decoding import BatchDecoder
+from stream.sources.kafka.patience import Outage, ask_patiently, decoded_patiently
 from stream.sources.kafka.plan import KafkaOptions
-from stream.sources.kafka.reading import KafkaStatus, PartitionStatus, Reading, newly_idle, stalled
+from stream.sources.kafka.reading import (
+    KafkaStatus,
+    PartitionStatus,
+    Reading,
+    advance,
+    newly_idle,
+    stalled,
+    take_unsaid,
+)
 from stream.sources.kafka.topics import (
     TopicChoice,
     check_topic_id,
@@ -40,7 +47,6 @@ POLL_S = 0.5
 # How long records that are known to be there are waited for while others wait to be handed over.
 NEXT_POLL_S = 0.01
 RECOVERY_PAUSE_S = 0.2
-SAY_EVERY_S = 10.0
 COMMIT_EVERY_S = 5.0
 
 Answer = TypeVar("Answer")
@@ -101,8 +107,8 @@ class KafkaSource:
         self._committed: Mapping[Partition, int] = {}
         # The source's clock stands while a batch is committed: silence counts only while we listen.
         self._away_s = 0.0
-        self._probed_s = self._said_s = self._committed_s = 0.0
-        self._down_since_s: float | None = None
+        self._probed_s = self._committed_s = 0.0
+        self._outage = Outage(options.where, say)
 
     def __enter__(self) -> Self:
         timeout_s = self._options.connect_timeout_s
@@ -127,12 +133,11 @@ class KafkaSource:
 
     def status(self) -> KafkaStatus:
         """Return what the source does now."""
-        waiting_s = None if self._down_since_s is None else time.monotonic() - self._down_since_s
         partitions = tuple(
             PartitionStatus(str(each.partition), each.offset, each.lag, each.idle, each.gaps, each.missing)
             for each in list(self._readings.values())  # a display asks from another thread
         )
-        return KafkaStatus(self.client.name, partitions, waiting_s)
+        return KafkaStatus(self.client.name, partitions, self._outage.lasts_s)
 
     @property
     def client(self) -> KafkaClient:
@@ -271,46 +276,15 @@ class KafkaSource:
 
     def _read(self, polled: Polled, thread: ThreadPoolExecutor) -> _Coming:
         """Let the thread decode what was polled; note how far partitions are, and what else is new of them."""
-        taken = [kept for chunk in polled.chunks for kept in [self._new_of(chunk)] if kept is not None]
-        taken = in_partitions(taken)
-        now_s = self._now_s()
-        for chunk in taken:
-            reading = self._readings[chunk.partition]
-            self._say_gap(reading, reading.offset, reading.take(chunk, now_s))
-        # Only now: where a partition moved without records lies behind the records that came with it.
-        for partition, offset in polled.moved.items():
-            self._move(partition, offset)
+        taken = advance(self._readings, polled, self._now_s(), say=self._say)
         positions = {chunk.partition: self._readings[chunk.partition].position() for chunk in taken}
 
         def decode() -> Future[PartitionedBatch]:
             return thread.submit(self._decoder.decode, taken, positions)
 
         batch = decode()
-        others = []
-        for partition, reading in self._readings.items():
-            if reading.unsaid and partition not in positions:
-                others.append((str(partition), reading.position(), reading.idle))
-            reading.unsaid = False
-        return _Coming(batch, decode, tuple(others), {each.partition: each.offset for each in self._readings.values()})
-
-    def _new_of(self, chunk: Chunk) -> Chunk | None:
-        """Return the records of a chunk that are to be read; a client may bring some that were asked for before."""
-        reading = self._readings.get(chunk.partition)
-        if reading is None or chunk.next_offset <= reading.offset:
-            return None
-        return chunk.since(reading.offset)
-
-    def _move(self, partition: Partition, offset: int) -> None:
-        reading = self._readings.get(partition)
-        if reading is not None and offset > reading.offset:
-            self._say_gap(reading, reading.offset, reading.skip_to(offset, self._now_s()))
-
-    def _say_gap(self, reading: Reading, begin: int, missing: int) -> None:
-        if missing and reading.gaps == 1:
-            self._say(
-                f"gap: {missing:,} offsets of {reading.partition} from {begin} to {reading.offset} have no record."
-                " Compacted topics and transactions leave such gaps; further ones are only counted"
-            )
+        others = take_unsaid(self._readings, positions)
+        return _Coming(batch, decode, others, {each.partition: each.offset for each in self._readings.values()})
 
     def _hand_over(self, waiting: list[_Coming], *, end: bool = False) -> Iterator[PartitionedBatch]:
         """Yield what waits, and wait for nothing any more."""
@@ -353,14 +327,12 @@ class KafkaSource:
             self._check_topics(known)
             bounds = self.client.bounds(list(self._readings)) if self._readings else {}
         except UnavailableError as error:
-            self._say_down(error)
+            self._outage.goes_on(error)
             return
         finally:
             self._probed_s = self._now_s()
         now_s = self._now_s()
-        if self._down_since_s is not None:
-            self._say(f"Kafka at {self._options.where} answers again")
-            self._down_since_s = None
+        if self._outage.end():
             for reading in self._readings.values():
                 reading.quiet_since_s = now_s  # while nobody could say anything, silence meant nothing
         for partition, there in bounds.items():
@@ -369,17 +341,6 @@ class KafkaSource:
         self._mend_stall(now_s)
         if self._options.follow:
             self._take_new(claims, self._choice.of(topics, self._options.where))
-
-    def _say_down(self, error: UnavailableError) -> None:
-        now_s = time.monotonic()
-        if self._down_since_s is None:
-            self._down_since_s, self._said_s = now_s, 0.0
-        if now_s - self._said_s >= SAY_EVERY_S:
-            self._said_s = now_s
-            self._say(
-                f"Kafka at {self._options.where} has not answered for {now_s - self._down_since_s:.0f} s ({error});"
-                " waiting, nothing is lost"
-            )
 
     def _mend_stall(self, now_s: float) -> None:
         """Make the client anew where a partition stands still; once, then it is an error."""
