@@ -10,6 +10,7 @@ from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 
+from forecasting.bench.processor import processor
 from infra.configuration import LoadedSettings
 from infra.errors import GraphtideError
 from infra.settings import DataSettings, InfluxDBSettings
@@ -62,13 +63,7 @@ def examine(settings: LoadedSettings) -> list[Finding]:
 
 
 def _cpu() -> Finding:
-    flags: set[str] = set()
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith(("flags", "Features")):
-                flags.update(line.partition(":")[2].split())
-                break
+    flags = processor().flags
     present = [name for name in CPU_FEATURES if name in flags]
     usable = len(os.sched_getaffinity(0))
     return Finding(
@@ -119,7 +114,7 @@ def _kernels() -> Iterator[Finding]:
         status = Status.OK if backend.chosen else Status.NOTE
         if backend.name == "cpu" and backend.reason.startswith("unavailable"):
             status = Status.WARN
-        if backend.is_set_wrongly:
+        if backend.is_refused:
             # No other backend is taken in its place: `serve` and every forecast refuse.
             status = Status.FAIL
         yield Finding("kernels", status, f"{backend.name}: {backend.reason}")
@@ -127,7 +122,7 @@ def _kernels() -> Iterator[Finding]:
             from models.mamba2.kernels.cpu.backend import CpuBackend  # noqa: PLC0415 - imports torch
 
             yield Finding("threads", Status.OK, CpuBackend().threads())
-    if not any(backend.chosen or backend.is_set_wrongly for backend in backends):
+    if not any(backend.chosen or backend.is_refused for backend in backends):
         named = os.environ.get("GRAPHTIDE_BACKEND")
         yield Finding("kernels", Status.FAIL, f"GRAPHTIDE_BACKEND={named} cannot be used", "unset it, or name another")
 

@@ -8,8 +8,8 @@ def usable_backends() -> set[str]:
     """Return the names of the backends that can run.
 
     Raises:
-        PeerError: a variable is set to what the fastest cannot use: another one in its place would be a figure of
-            something that nobody asked for.
+        PeerError: a variable is set to what a backend cannot use: another one in its place would be a figure of
+            something that nobody asked for. GRAPHTIDE_BACKEND has no part in what is measured.
     """
     lines = explain()
     for line in lines:

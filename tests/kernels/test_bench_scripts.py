@@ -24,9 +24,13 @@ def test_a_choice_of_no_case_is_a_wrong_call(
     assert "--only 'zzz' names no case" in shown.err
 
 
+@pytest.mark.parametrize("backend", ["", "reference"])
 @pytest.mark.parametrize("name", ["rollout.py", "prefill.py"])
-def test_a_wrong_setting_is_not_measured_as_the_reference(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_setting_is_not_measured_as_the_reference(
+    name: str, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script = ROLLOUT.with_name(name)
+    monkeypatch.setenv("GRAPHTIDE_BACKEND", backend)
     monkeypatch.setenv("GRAPHTIDE_CPU_ISA", "avx51")
     monkeypatch.setattr(sys, "argv", [str(script)])
     monkeypatch.setattr(sys, "path", [*sys.path])

@@ -39,12 +39,13 @@ def test_a_wrong_setting_is_refused_and_no_slower_backend_takes_its_place(
     with pytest.raises(BackendUnavailableError, match=f"backend cpu cannot run here: {name}={WRONG[name]}.*unset it"):
         get_backend()
     assert not any(line.chosen for line in explain())
-    assert [line.name for line in explain() if line.is_set_wrongly] == ["cpu"]
+    assert [line.name for line in explain() if line.is_refused] == ["cpu"]
     # Where another backend is named, the variable has no part in the choice.
     monkeypatch.setenv(registry.VARIABLE, "reference")
     assert get_backend().name == "reference"
     assert [line.name for line in explain() if line.chosen] == ["reference"]
-    assert not any(line.is_set_wrongly for line in explain())
+    assert not any(line.is_refused for line in explain())
+    assert [line.name for line in explain() if line.is_set_wrongly] == ["cpu"]
 
 
 def test_a_number_of_threads_too_long_to_read_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -31,13 +31,15 @@ class Explanation:
         name: the backend.
         chosen: whether `get_backend()` returns it.
         reason: why, or why not.
-        is_set_wrongly: whether a variable of it is set to what it cannot use, so that `get_backend()` refuses.
+        is_set_wrongly: whether a variable of it is set to what it cannot use.
+        is_refused: whether `get_backend()` fails for that: it is the one that would be chosen.
     """
 
     name: str
     chosen: bool
     reason: str
     is_set_wrongly: bool = False
+    is_refused: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +87,8 @@ def explain() -> list[Explanation]:
     for name in _PLACES:
         loaded = _load(name)
         if loaded.backend is None:
-            is_refused = loaded.is_set_wrongly and name == best
-            lines.append(Explanation(name, False, f"unavailable: {loaded.reason}", is_refused))
+            wrong = loaded.is_set_wrongly
+            lines.append(Explanation(name, False, f"unavailable: {loaded.reason}", wrong, wrong and name == best))
         elif name == best:
             why = f"named by {VARIABLE}" if forced else "the fastest that can run here"
             lines.append(Explanation(name, True, why))
