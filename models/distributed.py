@@ -4,12 +4,14 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 from torch import distributed
 
 from infra.errors import UsageError
 
+T = TypeVar("T")
 # One process validates or writes while the others wait.
 _TIMEOUT = timedelta(minutes=30)
 
@@ -43,3 +45,12 @@ def n_workers() -> int:
 def worker_number() -> int:
     """Return the number of this process among them; the first, 0, writes and speaks for all."""
     return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def of_the_first(found: T) -> T:
+    """Return what the first of them found, in all of them: they agree on what changes while each of them looks."""
+    if n_workers() == 1:
+        return found
+    told = [found]
+    distributed.broadcast_object_list(told, src=0)
+    return told[0]

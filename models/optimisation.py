@@ -13,7 +13,6 @@ from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -29,6 +28,7 @@ from models.forecaster import ForecasterNet
 from models.losses import ForecastLoss, batch_loss
 from models.samples import Batch
 from models.sampling import Sampler
+from models.unfinished import MadeOf, read_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,8 +194,8 @@ class Optimisation:
         with torch.inference_mode():
             return [float(batch_loss(self._averaged, batch)) for batch in self._validation]
 
-    def save(self, path: Path, made_of: str) -> None:
-        """Write all that a later process needs to go on; `made_of` names data and settings.
+    def save(self, path: Path, made_of: MadeOf) -> None:
+        """Write all that a later process needs to go on.
 
         Raises:
             GraphtideError: the file cannot be written.
@@ -203,7 +203,7 @@ class Optimisation:
         if worker_number():
             return
         state = {
-            "made_of": made_of,
+            "made_of": made_of.to_text(),
             "net": self._net.state_dict(),
             "averaged": self._averaged.state_dict(),
             "best": self._best,
@@ -211,18 +211,16 @@ class Optimisation:
             "numbers": json.dumps(
                 [self.iteration, self.untrained_loss, self.best_loss, self._without_gain, self._tokens, self._elapsed_s]
             ),
+            # Killed behind its last iteration, it shall not take one more.
+            "stopped": self.stopped,
         }
         with whole_file(path) as temporary:
             torch.save(state, temporary)
 
-    def resume(self, path: Path, made_of: str) -> bool:
-        """Go on where `save` left off; return whether there was such a file, of the same data and settings."""
-        try:
-            state = torch.load(path, map_location=self._device, weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, UnpicklingError):
-            # Nothing is lost but time: a file that is missing or damaged means to begin at the beginning.
-            return False
-        if state.get("made_of") != made_of:
+    def resume(self, path: Path, made_of: MadeOf) -> bool:
+        """Go on where `save` left off; return whether there was such a file, of a training made of the same."""
+        state = read_state(path, self._device)
+        if state is None or state.get("made_of") != made_of.to_text():
             return False
         self._net.load_state_dict(state["net"])
         self._averaged.load_state_dict(state["averaged"])
@@ -231,6 +229,7 @@ class Optimisation:
         numbers = json.loads(state["numbers"])
         self.iteration, self.untrained_loss, self.best_loss, self._without_gain, self._tokens, elapsed_s = numbers
         self._elapsed_s, self._started_s = elapsed_s, time.monotonic() - elapsed_s
+        self.stopped = state["stopped"]
         return True
 
     def _backward(self, batch: Batch, *, last: bool) -> float:

@@ -24,6 +24,7 @@ from models.ranks import fit_structure, rank_scores
 from models.samples import Batch
 from models.sampling import Sampler, TrainingSeries
 from models.seasons import season_steps
+from models.unfinished import MadeOf
 
 # A graph needs this many seasons before anything can be learned that a floor does not know.
 MIN_SEASONS = 4
@@ -106,9 +107,8 @@ def train(
     """
     for history in histories:
         check_trainable(history)
-    series = [TrainingSeries(history, validation_share=config.validation_share) for history in histories]
     return train_series(
-        series,
+        series_of(histories, config),
         forecaster,
         config,
         start=start,
@@ -117,6 +117,11 @@ def train(
         on_progress=on_progress,
         cancelled=cancelled,
     )
+
+
+def series_of(histories: Sequence[History], config: TrainingConfig) -> list[TrainingSeries]:
+    """Return what `train` makes of histories."""
+    return [TrainingSeries(history, validation_share=config.validation_share) for history in histories]
 
 
 def train_series(
@@ -163,17 +168,17 @@ def train_series(
     elif config.torch_device().type == "cpu":
         set_faster_threads(net, sampler.draw(0))
     loop = Optimisation(net, sampler, config, started_s, teachers=teachers)
-    made_of = fingerprint(config, forecaster.as_json(), _digest(series), _digest_of(start), *map(_digest_of, teachers))
     if resume_from is not None:
-        loop.resume(resume_from, made_of)
+        made = made_of(series, forecaster, config, start=start, teachers=teachers)
+        loop.resume(resume_from, made)
     while not loop.stopped:
         loop.iterate()
         if on_progress is not None:
             on_progress(loop.progress())
+        if resume_from is not None and loop.iteration % config.validate_every == 0:
+            loop.save(resume_from, made)
         if cancelled is not None and cancelled():
             loop.stopped = "cancelled"
-        if resume_from is not None and loop.iteration % config.validate_every == 0:
-            loop.save(resume_from, made_of)
     progress = loop.progress()
     best, validation = loop.best(), sampler.validation()
     trained = TrainedForecaster(
@@ -192,6 +197,22 @@ def train_series(
     if resume_from is not None and loop.stopped != "cancelled":
         resume_from.unlink(missing_ok=True)
     return trained
+
+
+def made_of(
+    series: Sequence[TrainingSeries],
+    forecaster: ForecasterConfig,
+    config: TrainingConfig,
+    *,
+    start: ForecasterNet | None = None,
+    teachers: Sequence[ForecasterNet] = (),
+) -> MadeOf:
+    """Return what tells a training of `train_series` from every other."""
+    return MadeOf(
+        options=fingerprint(config, forecaster.as_json(), _digest_of(start), *map(_digest_of, teachers)),
+        data=_digest(series),
+        until_us=max(one.history.start_us + len(one.history) * one.history.step_us for one in series),
+    )
 
 
 def set_faster_threads(net: ForecasterNet, batch: Batch) -> None:

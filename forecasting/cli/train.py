@@ -12,7 +12,7 @@ from forecasting.cli.call import Call, interruptible, say
 from forecasting.cli.engines import Engine, EngineOption, RayAddressOption, check_engine, ray_cluster
 from forecasting.cli.progress import Phase, progress
 from forecasting.cli.store import StoreOption
-from infra.errors import UsageError
+from infra.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,6 +74,9 @@ def train(
         str,
         typer.Option("--teachers", metavar="FOLDER,…", help="With --general: learn from these general models, too."),
     ] = "",
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin anew with the newest steps, also where a training was killed.")
+    ] = False,
     distributed: Annotated[bool, typer.Option("--distributed", help="Train in all processes of torchrun.")] = False,
     engine: EngineOption = Engine.LOCAL,
     ray_address: RayAddressOption = None,
@@ -83,9 +86,11 @@ def train(
     """Train a model on the history of each graph and keep it as the graph's checkpoint.
 
     Training goes on from the general model that comes with graphtide, and stops early when the latest part of the
-    history, kept aside, is not forecast better any more. Killed, it goes on where it was, if no further step has closed
-    since; a model that the same training made of the same steps is left as it is. Graphs that are too young to learn
-    from are left out, with a note, where none is named.
+    history, kept aside, is not forecast better any more. Killed, the same command goes on from the last validation,
+    with the steps that it began with: those that have closed since are left to the next training. It begins anew, and
+    says why, if late events have changed its steps, or if more than a tenth as many, or a season, have closed since. A
+    model that the same training made of the same steps is left as it is; graphs whose models are the oldest come first.
+    Graphs that are too young to learn from are left out, with a note, where none is named.
 
     Example: graphtide train mathoverflow --budget 120
     """
@@ -122,9 +127,9 @@ def train(
             if graphs:
                 raise UsageError("--general trains on the public logs, not on graphs", fix="leave the graphs out")
             taught_by = [Path(name) for name in teachers.split(",") if name]
-            cards = [_general(settings, general, simulated, _excluded(exclude), taught_by)]
+            cards = [_general(settings, general, simulated, _excluded(exclude), taught_by, restart=restart)]
         else:
-            cards = _graphs(settings, graphs, engine, from_scratch=from_scratch)
+            cards = _graphs(settings, graphs, engine, from_scratch=from_scratch, restart=restart)
         if as_json:
             _print(cards)
 
@@ -153,8 +158,15 @@ def _excluded(names: str) -> list[str]:
 
 
 def _general(
-    settings: "Settings", folder: Path, simulated: int | None, exclude: list[str], teachers: list[Path]
+    settings: "Settings",
+    folder: Path,
+    simulated: int | None,
+    exclude: list[str],
+    teachers: list[Path],
+    *,
+    restart: bool,
 ) -> dict[str, Any]:
+    from forecasting.resuming import forget  # noqa: PLC0415 - imports torch
     from forecasting.training import forecaster_config, train_general, training_config, tuning_config  # noqa: PLC0415
     from models import checkpoint  # noqa: PLC0415 - imports torch
 
@@ -164,6 +176,8 @@ def _general(
         if teacher is None:
             raise UsageError(f"there is no model in {place}", fix="graphtide train --general FOLDER makes one")
         found.append(teacher)
+    if restart:
+        forget(folder)
     with ExitStack() as shown:
         saved = train_general(
             settings.data.folders(),
@@ -180,50 +194,74 @@ def _general(
 
 
 def _graphs(
-    settings: "Settings", graphs: list[str] | None, engine: Engine, *, from_scratch: bool
+    settings: "Settings", graphs: list[str] | None, engine: Engine, *, from_scratch: bool, restart: bool
 ) -> list[dict[str, Any]]:
-    from forecasting.backtests.engine import Recipe, Training  # noqa: PLC0415 - imports torch
-    from forecasting.training import (  # noqa: PLC0415
-        checkpoint_folder,
-        forecaster_config,
-        kept_training,
-        start_of,
-        train_graph,
-    )
+    from forecasting.backtests.engine import Recipe  # noqa: PLC0415 - imports torch
+    from forecasting.training import forecaster_config, start_of, train_graph  # noqa: PLC0415
+    from models.distributed import of_the_first  # noqa: PLC0415
 
-    cards: list[dict[str, Any]] = []
     # All are looked up before the first training, which takes minutes.
-    histories = _named(settings, graphs) if graphs else _long_enough(settings)
-    architecture = forecaster_config(settings)
+    histories = of_the_first(_named(settings, graphs) if graphs else _long_enough(settings))
     start, config = start_of(settings, from_scratch=from_scratch)
-    trainings = [
-        Training(name, history, checkpoint_folder(settings.models.directory, name))
-        for name, history in histories.items()
-    ]
-    waiting = []
+    recipe = Recipe(forecaster_config(settings), config, start)
+    cards, trainings = _trainings(settings, histories, recipe, restart=restart, resume=engine is not Engine.RAY)
+    if engine is Engine.RAY:
+        cards |= _on_ray(settings, trainings, recipe) if trainings else {}
+        return [cards[name] for name in histories]
     for one in trainings:
-        kept = kept_training(one.folder, one.past, one.graph, architecture, config, start)
-        if kept is None:
-            waiting.append(one)
-        else:
-            _say(f"{one.graph}: up to date: the same training on these {len(one.past):,} steps made {one.folder}")
-            cards.append(kept.card)
-    if engine is Engine.RAY and waiting:
-        return cards + _on_ray(settings, waiting, Recipe(architecture, config, start))
-    for one in waiting:
         with ExitStack() as shown:
             saved = train_graph(
                 one.past,
                 one.graph,
                 one.folder,
-                architecture,
+                recipe.forecaster,
                 config,
                 start=start,
                 on_progress=TrainingReport(shown, f"Training on {one.graph}"),
             )
-        cards.append(saved.card)
+        cards[one.graph] = saved.card
         _tell(one.graph, saved.card, one.folder)
-    return cards
+    return [cards[name] for name in histories]
+
+
+def _trainings(
+    settings: "Settings", histories: "dict[str, History]", recipe: "Recipe", *, restart: bool, resume: bool
+) -> "tuple[dict[str, dict[str, Any]], list[Training]]":
+    """Return the cards of the graphs that are up to date, by graph, and the trainings of the others in their order."""
+    from forecasting.backtests.engine import Training  # noqa: PLC0415 - imports torch
+    from forecasting.resuming import Steps, forget, steps_to_train_on  # noqa: PLC0415
+    from forecasting.training import checkpoint_folder, kept_training  # noqa: PLC0415
+
+    cards: dict[str, dict[str, Any]] = {}
+    waiting: list[tuple[bool, int, Training]] = []
+    made_by = recipe.forecaster, recipe.config, recipe.start
+    for name, history in histories.items():
+        folder = checkpoint_folder(settings.models.directory, name)
+        kept = kept_training(folder, history, name, *made_by)
+        if kept is not None:
+            _say(f"{name}: up to date: the same training on these {len(history):,} steps made {folder}")
+            cards[name] = kept.card
+            continue
+        if restart:
+            forget(folder)
+        steps = steps_to_train_on(history, folder, *made_by) if resume else Steps(history)
+        if steps.told:
+            _say(f"{name}: {steps.told}")
+        waiting.append((not steps.goes_on, _trained_until_us(folder), Training(name, steps.history, folder)))
+    # However often it is killed while steps close, it comes to every graph.
+    waiting.sort(key=lambda one: one[:2])
+    return cards, [training for _, _, training in waiting]
+
+
+def _trained_until_us(folder: Path) -> int:
+    """Return where the steps end that the model in a folder has seen; 0 where there is none that can be read."""
+    from models import checkpoint  # noqa: PLC0415 - imports torch
+
+    try:
+        card = checkpoint.read_card(folder)
+    except ModelError:
+        return 0
+    return 0 if card is None else int(card["data"][0].get("until_us", 0))
 
 
 def _named(settings: "Settings", graphs: list[str]) -> "dict[str, History]":
@@ -250,7 +288,8 @@ def _long_enough(settings: "Settings") -> "dict[str, History]":
     return all_long_enough(settings, "train on", lambda history, _graph: check_trainable(history), _say)
 
 
-def _on_ray(settings: "Settings", trainings: "Sequence[Training]", recipe: "Recipe") -> list[dict[str, Any]]:
+def _on_ray(settings: "Settings", trainings: "Sequence[Training]", recipe: "Recipe") -> dict[str, dict[str, Any]]:
+    from forecasting.resuming import forget  # noqa: PLC0415 - imports torch
     from forecasting.scaleout.source import Source  # noqa: PLC0415
     from forecasting.scaleout.trainings import train_all  # noqa: PLC0415
 
@@ -260,19 +299,24 @@ def _on_ray(settings: "Settings", trainings: "Sequence[Training]", recipe: "Reci
 
         def tell(graph: str, saved: "Checkpoint") -> None:
             cards[graph] = saved.card
+            # Of what was killed here, nothing is left that is newer than this model.
+            forget(folders[graph])
             _tell(graph, saved.card, folders[graph])
             shown(len(cards), len(trainings), "models trained")
 
         train_all(cluster, Source.of(settings), trainings, recipe, tell)
-    return [cards[graph] for graph in folders]
+    return cards
 
 
 def _tell(name: str, card: dict[str, Any], folder: Path) -> None:
     scores = card["scores"]
     gain = 1 - scores["validation_loss"] / scores["untrained_validation_loss"]
     workers = f" in {scores['workers']} processes" if scores["workers"] > 1 else ""
+    seen = card["data"][0]
+    # The general model has seen many logs.
+    until = f"trained until {seen['until']}; " if "graph" in seen else ""
     _say(
-        f"{name}: {scores['iterations']} iterations{workers}, stopped by {scores['stopped']}, "
+        f"{name}: {until}{scores['iterations']} iterations{workers}, stopped by {scores['stopped']}, "
         f"{scores['tokens_per_s']:,} steps a second; validation loss {scores['validation_loss']:.4f}, "
         f"{gain:.1%} below that at the start; kept in {folder}"
     )

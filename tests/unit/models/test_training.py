@@ -91,6 +91,23 @@ def test_a_killed_training_goes_on_as_if_nothing_had_happened(tmp_path: Path) ->
         assert torch.equal(tensor, resumed.net.state_dict()[name]), name
 
 
+def test_a_training_killed_behind_its_last_iteration_takes_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    kept, seen = tmp_path / "training.pt", list[TrainingProgress]()
+    whole = train([weekly_history(200)], SMALL, QUICK)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("models.training.fit_calibration", killed)
+        train([weekly_history(200)], SMALL, QUICK, resume_from=kept)
+    resumed = train([weekly_history(200)], SMALL, QUICK, resume_from=kept, on_progress=seen.append)
+    assert (resumed.iterations, resumed.stopped, seen) == (12, "budget", [])
+    for name, tensor in whole.net.state_dict().items():
+        assert torch.equal(tensor, resumed.net.state_dict()[name]), name
+
+
 @pytest.mark.parametrize("content", [b"", b"no file of torch", None])
 def test_what_another_training_left_is_not_gone_on_from(content: bytes | None, tmp_path: Path) -> None:
     kept = tmp_path / "training.pt"
