@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -102,7 +103,7 @@ def floor(models: Path, graph: str, step_us: int, snapshots: int, reason: str) -
 
 def stamp_of(models: Path, graph: str, step_us: int, snapshots: int) -> Stamp:
     """Return what tells whether a graph has to be resolved again."""
-    suffices = snapshots >= _needed_steps(step_us)
+    suffices = snapshots >= needed_steps(step_us)
     try:
         found = (checkpoint_folder(models, graph) / checkpoint.CARD_NAME).stat()
     except OSError:
@@ -110,23 +111,59 @@ def stamp_of(models: Path, graph: str, step_us: int, snapshots: int) -> Stamp:
     return found.st_mtime_ns, found.st_ino, suffices
 
 
-def _general(stamp: Stamp, step_us: int, snapshots: int, reason: str | None) -> Resolved:
+def general_model() -> checkpoint.Checkpoint:
+    """Return the model that comes with the package.
+
+    Raises:
+        ModelError: it is missing or damaged.
+    """
     found = checkpoint.load(general_folder())
     if found is None:
-        raise ModelError("the general model is missing", place=str(general_folder()), fix="install graphtide again")
-    steps_us = found.card["steps_us"]
-    needed = _needed_steps(step_us)
+        raise _general_is_missing()
+    return found
+
+
+def general_card() -> dict[str, Any]:
+    """Return the card of the model that comes with the package.
+
+    Raises:
+        ModelError: it is missing or damaged.
+    """
+    card = checkpoint.read_card(general_folder())
+    if card is None:
+        raise _general_is_missing()
+    return card
+
+
+def why_not_general(card: Mapping[str, Any], step_us: int, snapshots: int) -> str | None:
+    """Return why the general model cannot answer for a graph; None where it can.
+
+    Args:
+        card: of the general model.
+        step_us: step size of the graph in microseconds.
+        snapshots: how many closed steps it has.
+    """
+    steps_us = card["steps_us"]
+    needed = needed_steps(step_us)
     if not steps_us[0] <= step_us <= steps_us[-1]:
-        why = (
+        return (
             f"the general model was trained on steps of {format_duration(steps_us[0])} to "
             f"{format_duration(steps_us[-1])}, not {format_duration(step_us)}"
         )
-    elif snapshots < needed:
-        # Not how many there are: every process says the same of a state, whenever it began to follow the graph.
-        why = f"fewer than {needed} steps are too few for a model"
-    else:
+    # Not how many there are: every process says the same of a state, whenever it began to follow the graph.
+    return f"fewer than {needed} steps are too few for a model" if snapshots < needed else None
+
+
+def _general(stamp: Stamp, step_us: int, snapshots: int, reason: str | None) -> Resolved:
+    found = general_model()
+    why = why_not_general(found.card, step_us, snapshots)
+    if why is None:
         return _of(found, stamp, reason)
     return Resolved(ProfileLevel(), stamp, reason="; ".join(filter(None, [reason, why])))
+
+
+def _general_is_missing() -> ModelError:
+    return ModelError("the general model is missing", place=str(general_folder()), fix="install graphtide again")
 
 
 def _of(found: checkpoint.Checkpoint, stamp: Stamp, reason: str | None) -> Resolved:
@@ -137,7 +174,8 @@ def _of(found: checkpoint.Checkpoint, stamp: Stamp, reason: str | None) -> Resol
     return Resolved(model, stamp, found.digest, reason, found.card, model.calibration, identity)
 
 
-def _needed_steps(step_us: int) -> int:
+def needed_steps(step_us: int) -> int:
+    """Return how many steps a graph needs for the general model to answer; `step_us` is their size in microseconds."""
     return MIN_SEASONS_OF_GENERAL * season_steps(step_us)
 
 

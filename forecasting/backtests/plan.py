@@ -80,6 +80,7 @@ class Plan:
             "season_steps": season,
             "origins": len(self.origins),
             "first_origin": format_time(history.start_us + self.first_origin * history.step_us),
+            "until": format_time(history.start_us + (self.origins[-1] + self.window) * history.step_us),
             "window_steps": self.window,
             "stride_steps": self.stride,
             "horizons": list(self.horizons),

@@ -61,8 +61,8 @@ def ratios(graphs: Sequence[Iterable[Scored]], models: Sequence[str], floors: Se
     """Return all ratios of the models.
 
     Args:
-        graphs: the rows of each graph, all for the same models; a range of horizons may be of some alone, as a
-            day has not as many steps in each.
+        graphs: the rows of each graph. All have the same floors; another model, or a range of horizons, may be of
+            some alone: a graph can be too young to train on, and a day has not as many steps in each.
         models: whose ratios.
         floors: which of them are floors.
     """
@@ -137,11 +137,13 @@ def _cases(
                 score,
                 [
                     {
-                        model: np.array([getattr(table[metric, model, bucket], score) for metric in COUNT_METRICS])
+                        model: np.array(
+                            [getattr(table.get((metric, model, bucket)), score, math.nan) for metric in COUNT_METRICS]
+                        )
                         for model in models
                     }
                     for table in tables
-                    if (COUNT_METRICS[0], models[0], bucket) in table
+                    if any((COUNT_METRICS[0], model, bucket) in table for model in models)
                 ],
             )
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -112,6 +112,7 @@ class BacktestResult:
 
     Attributes:
         protocol: how it was done, as JSON values.
+        floors: which of the models are floors.
         rows: scores by metric, model and range of horizons: buckets first, then horizons from the first step on.
         sums: errors of daily and weekly sums by count metric and model.
         calibration: shares below the quantiles by model, range of horizons and metric.
@@ -120,9 +121,11 @@ class BacktestResult:
         timings: by model.
         unscaled: metrics without MASE, because they do not change from season to season before the first origin.
         fans: by model, mean and shown levels [H, M, C] of the first steps from the last origin.
+        notes: in words, what is not there and why: a model, MASE.
     """
 
     protocol: dict[str, Any]
+    floors: list[str]
     rows: list[Row]
     sums: list[SumRow]
     calibration: list[Calibration]
@@ -131,12 +134,15 @@ class BacktestResult:
     timings: dict[str, Timing]
     unscaled: list[str]
     fans: dict[str, FloatArray]
+    notes: list[str] = field(default_factory=list)
 
     def to_json(self, graph: str) -> dict[str, Any]:
         """Return JSON values, without the fans; an undefined score is null."""
         return {
             "graph": graph,
             "protocol": self.protocol,
+            "floors": self.floors,
+            "notes": self.notes,
             "rows": [json_fields(row) for row in self.rows],
             "sums": [json_fields(row) for row in self.sums],
             "calibration": [json_fields(row) for row in self.calibration],
@@ -155,11 +161,13 @@ class BacktestResult:
         """
         return cls(
             protocol=values["protocol"],
+            # Older results do not say these two, nor what is left out.
+            floors=values.get("floors", []),
+            notes=values.get("notes", []),
             rows=[Row(**_with_nan(Row, row)) for row in values["rows"]],
             sums=[SumRow(**_with_nan(SumRow, row)) for row in values["sums"]],
             calibration=[Calibration(**_with_nan(Calibration, row)) for row in values["calibration"]],
             ratios=[Ratio(**_with_nan(Ratio, ratio)) for ratio in values["ratios"]],
-            # Older results do not say.
             left_out=[LeftOut(**{**one, "metrics": tuple(one["metrics"])}) for one in values.get("left_out", [])],
             timings={model: Timing(**_with_nan(Timing, timing)) for model, timing in values["timings"].items()},
             unscaled=values["unscaled"],
@@ -192,6 +200,7 @@ def summarise(
             sums += _sum_rows(model, period, SumTally.merged([part.sums[period] for part in found]))
     return BacktestResult(
         protocol=plan.protocol(history),
+        floors=list(floors),
         rows=rows,
         sums=sums,
         calibration=calibration,

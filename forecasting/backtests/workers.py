@@ -4,6 +4,8 @@ A worker takes a few successive origins of one model on one graph and keeps each
 that was finished is lost however the run ends.
 """
 
+import hashlib
+import json
 import math
 import multiprocessing
 import os
@@ -38,7 +40,7 @@ class Entrant:
 
     Attributes:
         name: its name.
-        digest: what makes it this model: of the weights, or a floor's libraries.
+        digest: what makes it this model: `checkpoint_digest`, or a floor's libraries.
         folder: its checkpoint; None for a floor.
     """
 
@@ -67,9 +69,16 @@ class Entrant:
         if self.folder is None:
             return None
         found = checkpoint.load(self.folder)
-        if found is None or found.digest != self.digest:
+        if found is None or checkpoint_digest(found) != self.digest:
             raise ModelError(f"the model in {self.folder} was changed while it was backtested", fix="run it again")
         return found
+
+
+def checkpoint_digest(found: checkpoint.Checkpoint) -> str:
+    """Return a digest of all of a checkpoint that its forecasts depend on: the weights, and what the card adds."""
+    added = {name: found.card[name] for name in ("name", "ranks", "season_steps", "calibration")}
+    said = json.dumps([found.digest, found.precision, added], sort_keys=True)
+    return hashlib.sha256(said.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from models.contract import History
     from models.optimisation import TrainingProgress
 
-_AFTER = "What was finished is kept, trainings and forecasts: run the same command again to go on."
+_AFTER = (
+    "What was finished is kept, trainings and forecasts: run the same command again to go on until the same step, "
+    "or with --restart to score until the newest."
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -53,6 +56,9 @@ def backtest(
     html: Annotated[
         Path | None, typer.Option("--html", metavar="PATH", help="Write a page with tables and charts.")
     ] = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Begin anew with the newest steps, also where a run was ended.")
+    ] = False,
     output: OutputOption = None,
     engine: EngineOption = Engine.LOCAL,
     ray_address: RayAddressOption = None,
@@ -60,8 +66,12 @@ def backtest(
 ) -> None:
     """Forecast the latest part of each graph's history from rolling origins and score it against what came.
 
-    The models are trained on the steps before the first origin alone. Below 1, MASE is better than the seasonal naive
-    forecast was in that part; WQL is the weighted quantile loss; coverage should be near 80 and 95 %.
+    mamba2 is trained on the steps before the first origin alone; mamba2-general comes with the package and answers for
+    graphs without a model of their own. Of a graph too young for a training, mamba2-general is scored without mamba2.
+    Below 1, MASE is better than the seasonal naive forecast was before the first origin; WQL is the weighted quantile
+    loss; coverage should be near 80 and 95 %.
+
+    A run that was ended goes on when the same command is run again, with the steps that it began with.
 
     Example: graphtide backtest mathoverflow --horizons 1,24,168
               graphtide backtest --all --floors all --html scores.html
@@ -83,10 +93,13 @@ def backtest(
         raise UsageError(
             "name the graphs to backtest or give --all, one of the two", fix="see which there are: graphtide graphs"
         )
-    from forecasting.evaluation import evaluate  # noqa: PLC0415 - imports torch
+    from forecasting.evaluation import begun, evaluate  # noqa: PLC0415 - imports torch
 
     with interruptible(_AFTER):
-        histories = _histories(graphs, settings)
+        beginning = begun(graphs or [], settings)
+        newest = _histories(graphs, settings)
+        histories = newest if restart else beginning.seen(newest)
+        _tell_older(histories, newest)
         with ExitStack() as working, ExitStack() as shown:
             training = Phase(shown, "Training before the first origins")
             scoring = Phase(shown, f"Backtesting {_named(list(histories))}")
@@ -112,6 +125,7 @@ def backtest(
                 on_training=report_training,
                 on_progress=lambda done, total: scoring(done, total, "forecasts"),
                 engine=engines,
+                beginning=beginning,
             )
     reused, total = evaluation.reused
     if reused:
@@ -127,6 +141,8 @@ def backtest(
         with whole_file(html) as temporary:
             temporary.write_text(render(evaluation, histories), encoding="utf-8")
         say(f"Wrote the page to {html}")
+    # Before the tables: whoever reads of these only the first lines has a backtest that ended.
+    beginning.end()
     if as_json:
         sys.stdout.write(text)
     else:
@@ -144,6 +160,20 @@ def _histories(graphs: list[str] | None, settings: "Settings") -> "dict[str, His
         return all_long_enough(settings, "backtest", partial(make_graph_plan, settings=settings), say)
     with open_reader(settings.store.url, settings.influxdb) as reader:
         return {name: read_history(reader, name) for name in dict.fromkeys(graphs)}
+
+
+def _tell_older(histories: "dict[str, History]", newest: "dict[str, History]") -> None:
+    """Tell which graphs are not scored until their newest step."""
+    from infra.steps import format_time  # noqa: PLC0415
+
+    for graph, history in histories.items():
+        left = len(newest[graph]) - len(history)
+        if left:
+            until = format_time(history.start_us + len(history) * history.step_us)
+            say(
+                f"{graph}: goes on with a run that was ended, and scores until {until}; "
+                f"--restart begins with the newest step ({left:,} more)"
+            )
 
 
 def _named(graphs: list[str]) -> str:

@@ -37,7 +37,8 @@ class _Section:
     key: str
     result: BacktestResult
     charts: dict[str, figure]
-    rows: list[tuple[Row, float, str]]
+    ours: list[str]
+    rows: list[tuple[list[Row], float, str]]
     sums: list[SumRow]
     calibration: list[Calibration]
     left_out: str
@@ -50,27 +51,27 @@ def render(evaluation: Evaluation, histories: Mapping[str, History]) -> str:
         evaluation: backtests of some graphs.
         histories: by graph, what they were backtested on.
     """
-    ours = evaluation.forecaster
+    ours = list(evaluation.forecasters)
     sections = [
-        _section(number, graph, result, histories[graph], ours)
+        _section(number, graph, result, histories[graph], evaluation.forecasters_of(graph))
         for number, (graph, result) in enumerate(evaluation.results.items())
     ]
     summary = evaluation.summary()
     buckets = list(dict.fromkeys(ratio.bucket for ratio in summary))
     against = REFERENCE if REFERENCE in evaluation.floors else BEST_FLOOR
     shown = [bucket for bucket in _bucket_names() if bucket in buckets]
-    overall = ratio_figure("overall", _of(summary, "wql", against), shown, ours)
+    overall = ratio_figure("overall", _of(summary, "wql", against), shown, ours[0])
     figures = {"overall": overall} | {f"{s.key}-{name}": chart for s in sections for name, chart in s.charts.items()}
     script, elements = plots.embed(list(figures.values()))
     charts = {name: Markup(element) for name, element in zip(figures, elements, strict=True)}
     return template("backtest.html").render(
-        ours=ours,
+        forecasters=evaluation.forecasters,
         floors=evaluation.floors,
         sections=sections,
         charts=charts,
         against=against,
         buckets=buckets,
-        models=[ours, *evaluation.floors],
+        models=[*ours, *evaluation.floors],
         references=list(dict.fromkeys(ratio.against for ratio in summary)),
         ratios={(r.model, r.bucket, r.score, r.against): r for r in summary},
         fan_metrics=FAN_METRICS,
@@ -85,16 +86,19 @@ def render(evaluation: Evaluation, histories: Mapping[str, History]) -> str:
     )
 
 
-def _section(number: int, graph: str, result: BacktestResult, history: History, ours: str) -> _Section:
+def _section(number: int, graph: str, result: BacktestResult, history: History, ours: list[str]) -> _Section:
     key = f"graph-{number}"
-    calibration = [row for row in result.calibration if row.model == ours]
-    charts = {"calibration": calibration_figure(f"{key}-calibration", calibration, _bucket_names())}
-    charts |= _fans(key, result, history, ours)
+    calibration = [row for row in result.calibration if row.model in ours]
+    # Charts are of the first alone; tables hold both.
+    drawn = [row for row in calibration if row.model == ours[0]]
+    charts = {"calibration": calibration_figure(f"{key}-calibration", drawn, _bucket_names())}
+    charts |= _fans(key, result, history, ours[0])
     return _Section(
         graph=graph,
         key=key,
         result=result,
         charts=charts,
+        ours=ours,
         rows=_rows(result, ours),
         sums=[row for row in result.sums if row.metric in FAN_METRICS],
         calibration=[row for row in calibration if row.metric == "counts"],
@@ -102,15 +106,15 @@ def _section(number: int, graph: str, result: BacktestResult, history: History, 
     )
 
 
-def _rows(result: BacktestResult, ours: str) -> list[tuple[Row, float, str]]:
-    """Return by metric our scores over the longest horizon, with the lowest loss of a floor and its name."""
+def _rows(result: BacktestResult, ours: Sequence[str]) -> list[tuple[list[Row], float, str]]:
+    """Return by metric the scores of `ours` over the longest horizon, with the lowest loss of a floor and its name."""
     horizon = max(result.protocol["horizons"])
     bucket = bucket_name(1, horizon)
     found = []
     for metric in METRIC_NAMES:
-        rows = [row for row in result.rows if (row.metric, row.bucket) == (metric, bucket)]
-        (own,) = (row for row in rows if row.model == ours)
-        floors = [row for row in rows if row.model != ours and not math.isnan(row.wql)]
+        rows = {row.model: row for row in result.rows if (row.metric, row.bucket) == (metric, bucket)}
+        own = [rows[model] for model in ours]
+        floors = [rows[floor] for floor in result.floors if not math.isnan(rows[floor].wql)]
         best = min(floors, key=lambda row: row.wql) if floors else None
         found.append((own, best.wql if best else math.nan, best.model if best else ""))
     return found

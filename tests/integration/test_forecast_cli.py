@@ -12,10 +12,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from forecasting.backtests import workers
+from forecasting.backtests.kept import keep
+from forecasting.backtests.parts import Part
 from forecasting.history import read_history
 from forecasting.training import checkpoint_folder, forecaster_config, train_graph, training_config
 from infra.schema import METRIC_NAMES, ORDER_CONSTRAINTS, QUANTILE_LEVELS
 from infra.settings import Settings
+from infra.steps import format_time
 from stream.ingest import IngestOptions, ingest
 from stream.simulation.config import SimulationConfig
 from stream.sources.simulate import SimulatedSource
@@ -211,7 +215,10 @@ def test_backtest_scores_the_model_beside_every_floor(graphtide: Cli) -> None:
     assert found["graph"] == "toy"
     assert (found["protocol"]["origins"], found["protocol"]["horizons"]) == (3, [1, 24])
     models = {row["model"] for row in found["rows"]}
-    assert {"mamba2", "seasonal_naive", "profile_level", "persistence"} <= models
+    assert {"mamba2", "mamba2-general", "seasonal_naive", "profile_level", "persistence"} <= models
+    assert set(found["floors"]) == models - {"mamba2", "mamba2-general"}
+    # The one that comes with the package, whatever was trained.
+    assert found["timings"].keys() == models
     assert {row["metric"] for row in found["rows"]} == set(METRIC_NAMES)
     for row in found["rows"]:
         assert {"metric", "model", "bucket", "mase", "wql", "coverage_80", "coverage_95", "n"} <= set(row)
@@ -222,7 +229,9 @@ def test_backtest_scores_the_model_beside_every_floor(graphtide: Cli) -> None:
     table = graphtide(*call)
     assert "Training" not in table.err
     assert "steps 1-24 ahead" in table.out
-    assert "against the best floor" in table.out
+    assert "mamba2-general is the model that comes with the package" in table.out
+    means = table.out.split("geometric means over count metrics, steps 1-24 ahead")[1]
+    assert re.search(r"^ mamba2 .*\n mamba2-general .*\n seasonal_naive ", means, re.MULTILINE)
 
 
 @pytest.mark.usefixtures("quick")
@@ -242,7 +251,73 @@ def test_backtest_of_all_graphs_leaves_out_those_that_are_too_short(graphtide: C
     assert "forum: left out: 3 windows of 24 steps, 65 apart, leave 0 of 1 steps" in ran.err
     named = graphtide(*call, "forum", "toy")
     assert named.code == 2
-    assert "steps of graph forum to train on" in named.err
+    assert "1 steps of graph forum to forecast from without a training, and 168 are needed" in named.err
+
+
+@pytest.mark.usefixtures("quick")
+def test_backtest_of_a_graph_too_young_to_train_on(graphtide: Cli) -> None:
+    url = "sqlite:///young.db"
+    ingest(SimulatedSource(SimulationConfig(years=0.045), graph="young"), url, IngestOptions())
+    call = ("backtest", "young", "--store", url)
+    ran = graphtide(*call, "--json", "--html", "page.html")
+    assert ran.code == 0, ran.err
+    found = json.loads(ran.out)
+    models = {row["model"] for row in found["rows"]}
+    assert "mamba2-general" in models
+    assert "mamba2" not in models
+    (note,) = found["notes"]
+    assert re.fullmatch(r"no model was trained: \d+ of \d+ steps lie .* needs 672; ingest more history", note)
+    assert f"Note: {note}." in Path("page.html").read_text()
+    table = graphtide(*call)
+    assert note in table.out
+    assert "mamba2 was trained" not in table.out
+    assert not Path(".graphtide/models/.backtest/young").exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_backtest_that_was_ended_goes_on_though_the_graph_grew(graphtide: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "sqlite:///live.db"
+    network = SimulationConfig(years=0.25, events_per_hour=4.0, initial_users=40, communities=4)
+    ingest(SimulatedSource(network, graph="live"), url, IngestOptions())
+    call = ("backtest", "live", "--store", url, "--horizons", "1,24", "--origins", 2, "--workers", 1, "--json")
+    kept = 0
+
+    def keep_some(path: Path, part: Part) -> None:
+        nonlocal kept
+        kept += 1
+        if kept == 4:
+            raise KeyboardInterrupt
+        keep(path, part)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(workers, "keep", keep_some)
+        ended = graphtide(*call)
+    assert ended.code == 130
+    assert "--restart" in ended.err
+    with open_reader(url) as reader:
+        last = read_history(reader, "live")
+    later = format_time(last.start_us + (len(last) + 9) * last.step_us)
+    Path("more.ndjson").write_text(json.dumps({"src": "a", "dst": "b", "ts": later}) + "\n")
+    assert graphtide("ingest", "more.ndjson", "--graph", "live", "--store", url).code == 0
+
+    shutil.copytree(".graphtide", "kept")
+    ran = graphtide(*call)
+    assert ran.code == 0, ran.err
+    until = json.loads(ran.out)["protocol"]["until"]
+    assert until == format_time(last.start_us + len(last) * last.step_us)
+    assert f"scores until {until}; --restart begins with the newest step (10 more)" in ran.err
+    assert "3 of 14 forecasts were kept" in ran.err
+    assert "Training on" not in ran.err
+    # That one has ended, so the next begins with the newest steps.
+    after = graphtide(*call)
+    # So does one that was ended, if it is told to.
+    shutil.rmtree(".graphtide")
+    shutil.move("kept", ".graphtide")
+    anew = graphtide(*call, "--restart")
+    for newest in (after, anew):
+        assert newest.code == 0, newest.err
+        assert "goes on" not in newest.err
+        assert json.loads(newest.out)["protocol"]["steps"] == len(last) + 10
 
 
 @pytest.mark.usefixtures("quick")

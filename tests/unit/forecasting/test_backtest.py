@@ -239,6 +239,31 @@ def test_unasked_origins_are_as_many_as_the_history_has_room_for(step_us: int):
         make_graph_plan(History(step_us, 0, values[:1]), "graph", settings)
 
 
+@pytest.mark.parametrize("step_us", [15 * MINUTE_US, HOUR_US, DAY_US])
+def test_a_graph_too_young_to_train_on_leaves_what_the_general_model_needs(step_us: int):
+    season = season_steps(step_us)
+    young = History(step_us, 0, np.zeros((2 * season, M)))
+    plan = make_graph_plan(young, "graph", Settings())
+    assert (plan.origins, plan.window) == ((season,), season)
+    assert len(make_graph_plan(History(step_us, 0, np.zeros((5 * season - 1, M))), "graph", Settings()).origins) > 1
+    with pytest.raises(UsageError, match=f"without a training, and {season:,} are needed") as caught:
+        make_graph_plan(young.part(0, 2 * season - 1), "graph", Settings())
+    assert "shorter --horizons" in str(caught.value.fix)
+    asked = Settings(backtest={"origins": 2})  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="without a training") as caught:
+        make_graph_plan(young, "graph", asked)
+    assert "at most 1 --origins" in str(caught.value.fix)
+    # Where fewer origins leave enough to train on, none are given up for more of them.
+    with pytest.raises(UsageError, match=f"to train on, and {4 * season:,} are needed"):
+        make_graph_plan(History(step_us, 0, np.zeros((5 * season, M))), "graph", asked)
+
+
+def test_steps_that_the_general_model_does_not_know_need_a_training():
+    weeks = History(WEEK_US, 0, np.zeros((4 * 52, M)))
+    with pytest.raises(UsageError, match="to train on, and 208 are needed"):
+        make_graph_plan(weeks, "graph", Settings())
+
+
 def test_a_few_origins_are_spread_over_the_week():
     hours = sorted(number * origin_stride(168, 168) % 168 for number in range(6))
     gaps = [later - earlier for earlier, later in pairwise([*hours, hours[0] + 168])]

@@ -12,6 +12,8 @@ from forecasting.backtests.parts import Part, run_parts
 from forecasting.backtests.plan import make_plan
 from forecasting.backtests.ratios import COUNT_METRICS, best_single, left_out, left_out_note, ratios
 from forecasting.backtests.scores import BacktestResult, Row, summarise
+from forecasting.resolving import general_model
+from forecasting.training import forecaster_of
 from infra.schema import METRIC_INDEX, METRIC_NAMES, METRICS, QUANTILE_LEVELS, Kind
 from infra.steps import DAY_US
 from models.baselines import Persistence, ProfileLevel, SeasonalNaive, floors
@@ -27,6 +29,10 @@ MODELS = [*floors(), *library_floors()]
 def untrained() -> MambaForecaster:
     config = ForecasterConfig(d_model=16, n_layers=1, d_state=8, headdim=16)
     return MambaForecaster(ForecasterNet(config), default_structure(24 * 7), ranks_season=24 * 7, name="mamba2")
+
+
+def general() -> MambaForecaster:
+    return forecaster_of(general_model())
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +75,9 @@ def disturbed(values, origin, how):
 
 
 @pytest.mark.parametrize("how", ["raised", "shifted", "emptied"])
-@pytest.mark.parametrize("make", [*(type(floor) for floor in MODELS), untrained], ids=lambda make: make.__name__)
+@pytest.mark.parametrize(
+    "make", [*(type(floor) for floor in MODELS), untrained, general], ids=lambda make: make.__name__
+)
 def test_no_model_sees_what_lies_behind_its_origin(make, how):
     # By the day, where a fit of the libraries takes a second.
     history = some_history(150, step_us=DAY_US)
@@ -162,6 +170,22 @@ def test_graphs_weigh_the_same_however_many_metrics_they_have():
         if (r.model, r.score, r.against) == ("ours", "mase", "seasonal_naive")
     ]
     assert (ratio.ratio, ratio.n_metrics, ratio.n_graphs) == (pytest.approx(1), 4, 2)
+
+
+def test_a_model_that_some_graphs_lack_is_compared_on_the_others():
+    one = rows({"seasonal_naive": [1.0], "ours": [0.5], "general": [2.0]})
+    two = rows({"seasonal_naive": [1.0], "general": [8.0]})
+    for graphs in ([one, two], [two, one]):
+        found = {
+            r.model: (r.ratio, r.n_graphs)
+            for r in ratios(graphs, ["ours", "general", "seasonal_naive"], ["seasonal_naive"])
+            if (r.score, r.against) == ("wql", "best_floor")
+        }
+        assert found == {
+            "ours": (pytest.approx(0.5), 1),
+            "general": (pytest.approx(4.0), 2),
+            "seasonal_naive": (pytest.approx(1.0), 2),
+        }
 
 
 def test_a_floor_that_is_undefined_where_another_is_not_wins_nothing_by_it():

@@ -9,10 +9,12 @@ from forecast_cases import some_history
 from forecasting.backtests.kept import KeptParts, keep, read
 from forecasting.backtests.parts import Part, run_parts
 from forecasting.backtests.plan import make_plan
-from forecasting.backtests.workers import Entrant, Task, run_tasks, shared_out
+from forecasting.backtests.workers import Entrant, Task, checkpoint_digest, run_tasks, shared_out
+from forecasting.resolving import general_model
 from infra.errors import ModelError
 from infra.steps import DAY_US
 from models.baselines import SeasonalNaive
+from models.checkpoint import Checkpoint
 from models.contract import History
 
 HISTORY = some_history(120, step_us=DAY_US)
@@ -81,6 +83,15 @@ def test_names_change_with_all_that_a_part_depends_on(tmp_path: Path) -> None:
     others = PLAN.data_digests(History(HISTORY.step_us, HISTORY.start_us, changed))
     assert [ours == theirs for ours, theirs in zip(digests, others, strict=True)] == [True, True, False, False]
     assert digests != PLAN.data_digests(History(HISTORY.step_us, HISTORY.start_us + 1, HISTORY.values))
+
+
+def test_a_part_depends_on_the_weights_and_on_what_the_card_adds() -> None:
+    found = general_model()
+    same = Checkpoint(found.net, {**found.card, "seed": 99, "scores": {}})
+    assert checkpoint_digest(same) == checkpoint_digest(found)
+    for name in ("digest", "ranks", "calibration", "season_steps", "precision"):
+        other = Checkpoint(found.net, {**found.card, name: "another"})
+        assert checkpoint_digest(other) != checkpoint_digest(found)
 
 
 def test_a_damaged_part_is_made_again_and_old_ones_are_swept(tmp_path: Path) -> None:
