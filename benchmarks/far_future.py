@@ -1,12 +1,15 @@
-"""What becomes of forecasts in the far future: calibration over simulated networks, and a rollout of 365,000 steps.
+"""What becomes of forecasts in the far future: calibration of steps and of sums over simulated networks, and a rollout
+of 365,000 steps.
 
     python benchmarks/far_future.py calibration --graphs 200   # networks that no model has seen, 12,000 hours ahead
+    python benchmarks/far_future.py sums --graphs 40           # sums over weeks to 12,000 hours, on sample paths
     python benchmarks/far_future.py stress                     # ten times the longest horizon, on each development log
     python benchmarks/far_future.py                            # print what was measured
 
 The networks are drawn as those of training are, with other seeds. The shares of steps below each quantile level are
-pooled over the count metrics of a network, and their errors are bootstrapped over networks. Results go to
-benchmarks/results/far_future.json.
+pooled over the count metrics of a network, and their errors are bootstrapped over networks. Of sums the shares below
+the 10 % and above the 90 % quantile of the sample paths are taken: a tenth each where paths hang together rightly. The
+new nodes and edges of the whole horizon are what totals grow by. Results go to benchmarks/results/far_future.json.
 """
 
 import argparse
@@ -25,7 +28,7 @@ from forecasting.corpus import EventLog
 from forecasting.general import development_logs, random_network
 from forecasting.training import forecaster_of
 from infra.configuration import load_settings
-from infra.schema import METRICS, QUANTILE_LEVELS, Kind
+from infra.schema import METRIC_INDEX, METRICS, QUANTILE_LEVELS, Kind
 from infra.steps import HOUR_US
 from models import checkpoint, general_folder
 from models.constraints import violations
@@ -42,6 +45,10 @@ MEDIAN = QUANTILE_LEVELS.index(0.5)
 SEEN_STEPS, LONGEST_STEPS, FIRST_SEED = 4380, 12_000, 50_000_000
 STRESS_STEPS, WINDOW_STEPS = 365_000, 8766
 BOOTSTRAPS = 1000
+SUMMED = ("events", "new_nodes", "new_edges")
+SPANS = {"week": 168, "4 weeks": 672, "26 weeks": 4368, "all": LONGEST_STEPS}
+# On earlier networks it was chosen how much of a step is its level.
+PATHS, FIRST_SUMMED = 100, 1000
 
 
 def general_model() -> MambaForecaster:
@@ -113,6 +120,49 @@ def calibration(graphs: int) -> list[dict[str, Any]]:
     return rows
 
 
+def outside(model: MambaForecaster, history: History) -> dict[tuple[str, str], tuple[float, float]]:
+    """Return, by metric and span, the shares of sums below and above the 80 % interval of their sums on paths."""
+    state = model.update(model.start(history.step_us, history.start_us), history.values[:SEEN_STEPS])
+    columns = [METRIC_INDEX[name] for name in SUMMED]
+    came_HM = history.values[SEEN_STEPS : SEEN_STEPS + LONGEST_STEPS, columns]
+    chunks = model.sample_paths(state, len(came_HM), n_paths=PATHS)
+    drawn_HMP = np.concatenate([chunk.values[:, columns] for chunk in chunks])
+    found = {}
+    for span, steps in SPANS.items():
+        begins = np.arange(0, max(len(came_HM) - steps, 0) + 1, steps)
+        came_SM = np.stack([came_HM[begin : begin + steps].sum(axis=0) for begin in begins])
+        drawn_SMP = np.stack([drawn_HMP[begin : begin + steps].sum(axis=0) for begin in begins])
+        low_SM, high_SM = np.quantile(drawn_SMP, [0.1, 0.9], axis=-1)
+        for m, name in enumerate(SUMMED):
+            below, above = came_SM[:, m] < low_SM[:, m], came_SM[:, m] > high_SM[:, m]
+            found[name, span] = float(below.mean()), float(above.mean())
+    return found
+
+
+def sums(graphs: int) -> list[dict[str, Any]]:
+    """Return the shares of sums outside of their 80 % intervals over `graphs` networks, with bootstrap errors."""
+    model, by_sum = general_model(), dict[tuple[str, str], list[tuple[float, float]]]()
+    for number in range(graphs):
+        for key, share in outside(model, simulated_history(FIRST_SUMMED + number)).items():
+            by_sum.setdefault(key, []).append(share)
+        print(f"{number + 1} of {graphs} networks", file=sys.stderr, flush=True)
+    generator, rows = np.random.default_rng(0), []
+    for (name, span), found in by_sum.items():
+        share_G2 = np.array(found)
+        drawn = share_G2[generator.integers(0, len(found), (BOOTSTRAPS, len(found)))].mean(axis=1)
+        rows.append(
+            {
+                "metric": name,
+                "span": span,
+                "below_0.1": round(float(share_G2[:, 0].mean()), 4),
+                "above_0.9": round(float(share_G2[:, 1].mean()), 4),
+                "error": round(float(drawn.std(axis=0).max()), 4),
+                "graphs": len(found),
+            }
+        )
+    return rows
+
+
 def stress() -> list[dict[str, Any]]:
     """Return, by log, how the years of a rollout of `STRESS_STEPS` differ from its first whole year."""
     model, rows = general_model(), []
@@ -148,16 +198,17 @@ def stress() -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=["calibration", "stress"])
+    parser.add_argument("what", nargs="?", choices=["calibration", "sums", "stress"])
     parser.add_argument("--graphs", type=int, default=200)
     arguments = parser.parse_args()
     report = json.loads(RESULT.read_text()) if RESULT.exists() else {"bench": "far_future"}
     if arguments.what is not None:
-        report["command"] = "python benchmarks/far_future.py calibration|stress"
+        report["command"] = "python benchmarks/far_future.py calibration|sums|stress"
         report["hardware"], report["versions"] = hardware(), versions("graphtide", "torch", "numpy")
-        report[arguments.what] = calibration(arguments.graphs) if arguments.what == "calibration" else stress()
+        measures = {"calibration": calibration, "sums": sums}
+        report[arguments.what] = measures[arguments.what](arguments.graphs) if arguments.what in measures else stress()
         RESULT.write_text(json.dumps(report, indent=1) + "\n")
-    for what in ("calibration", "stress"):
+    for what in ("calibration", "sums", "stress"):
         for row in report.get(what, []):
             print(json.dumps(row))
 

@@ -12,7 +12,8 @@ import numpy.typing as npt
 from infra.errors import ModelError
 from infra.schema import METRIC_INDEX, METRICS, ORDER_CONSTRAINTS, QUANTILE_LEVELS, RUNNING_TOTALS, Kind
 from models.contract import FloatArray
-from models.paths import RankDynamics, RankPaths, RankStructure, floored_mean, quantile_values
+from models.levels import level_shares
+from models.paths import RankDynamics, RankPaths, RankStructure, add_up, floored_mean, quantile_values
 
 _LEVELS = np.array(QUANTILE_LEVELS)
 _TINY = 1e-12
@@ -59,8 +60,9 @@ class TotalsAccumulator:
     """Completes consecutive chunks of a forecast with its totals: the last total plus the running sum of the new.
 
     Sums are taken on sample paths, so that their uncertainty grows as the ranks of the new nodes and edges persist; a
-    path has one rank for both. What it draws is scaled to the forecast mean, so that the mean of a total is exactly
-    the last total plus the sum of the forecast means, however sparse the metric. Memory does not grow with the horizon.
+    path draws one for both, and they differ by the share of the level alone. What it draws is scaled to the forecast
+    mean, so that the mean of a total is exactly the last total plus the sum of the forecast means, however sparse the
+    metric. Memory does not grow with the horizon.
 
     Args:
         last_totals: the last observed totals, in the order of `RUNNING_TOTALS`.
@@ -79,6 +81,7 @@ class TotalsAccumulator:
     ) -> None:
         last = np.asarray(last_totals, dtype=np.float64)
         self._ranks = RankPaths(RankStructure.one(dynamics), key=(*key, "totals"), n_paths=n_paths)
+        self._slow_T = np.full(len(RUNNING_TOTALS), dynamics.weight_slow)
         self._mean_T = last
         self._sums_TP = np.repeat(last[:, None], n_paths, axis=1)
 
@@ -96,7 +99,7 @@ class TotalsAccumulator:
         mean_HM[:, _TOTALS] = np.cumsum(np.vstack([self._mean_T, mean_HM[:, _NEWS]]), axis=0)[1:]
         sums_HTP = self._new_on_paths(mean_HM[:, _NEWS], quantiles_HMQ[:, _NEWS])
         sums_HTP[0] += self._sums_TP
-        np.cumsum(sums_HTP, axis=0, out=sums_HTP)
+        add_up(sums_HTP)
         self._mean_T, self._sums_TP = mean_HM[-1, _TOTALS], sums_HTP[-1].copy()
         quantiles_HMQ[:, _TOTALS] = _quantiles_of_paths(sums_HTP)
         for values in (mean_HM, quantiles_HMQ):
@@ -104,8 +107,8 @@ class TotalsAccumulator:
         return mean_HM, quantiles_HMQ
 
     def _new_on_paths(self, mean_HT: FloatArray, quantiles_HTQ: FloatArray) -> FloatArray:
-        ranks_H1P = self._ranks.draw(len(mean_HT))
-        values_HTP = np.maximum(quantile_values(quantiles_HTQ, _LEVELS, ranks_H1P), 0)
+        ranks_HTP = self._ranks.draw(len(mean_HT), level_shares(mean_HT, quantiles_HTQ, self._slow_T))
+        values_HTP = np.maximum(quantile_values(quantiles_HTQ, _LEVELS, ranks_HTP), 0)
         expected_HT = floored_mean(quantiles_HTQ, _LEVELS)
         drawn_HT = expected_HT > 0
         values_HTP *= np.divide(mean_HT, expected_HT, out=np.zeros_like(mean_HT), where=drawn_HT)[..., None]
@@ -113,7 +116,7 @@ class TotalsAccumulator:
             return values_HTP
         # Rarer than the outermost level can say: a path then has one with the probability of the mean.
         share_HT = np.clip(mean_HT, _TINY, 1 - _LEVELS[-1])
-        rare_HTP = (ranks_H1P > 1 - share_HT[..., None]) * (mean_HT / share_HT)[..., None]
+        rare_HTP = (ranks_HTP > 1 - share_HT[..., None]) * (mean_HT / share_HT)[..., None]
         return np.where(drawn_HT[..., None], values_HTP, rare_HTP)
 
 

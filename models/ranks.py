@@ -1,7 +1,7 @@
 """How the errors of a forecast hang together: the rank structure of `models.paths`, fitted to past forecasts.
 
-The slow component is a level that was misjudged for weeks, the fast one a busy evening. Sums over time (the totals)
-depend on it; marginal quantiles do not.
+The slow component is a level that was misjudged, the fast one a busy evening. Sums over time (the totals) depend on
+it; marginal quantiles do not. What is fitted here of its weight is the least: for counts `models.levels` says more.
 """
 
 import math
@@ -16,10 +16,11 @@ from infra.schema import METRICS, QUANTILE_LEVELS, RUNNING_TOTALS, Kind
 from models.contract import FloatArray
 from models.paths import RankDynamics, RankStructure
 
-# The slow component is a level that was misjudged: it stays so for about a year of weeks.
-SLOW_SEASONS = 52.0
+# The slow component is a level that was misjudged, and what it becomes no network owes to its past: it stays so for
+# about four years of weeks. A year would let totals average out over the longest horizon.
+SLOW_SEASONS = 208.0
 _MAX_RHO, _MAX_WEIGHT = 0.98, 0.95
-# The forecasts that dynamics are fitted to are too few and too short to show a level that stays wrong for a year.
+# The forecasts that dynamics are fitted to are too few and too short to show a level that stays wrong for years.
 _MIN_WEIGHT = 0.05
 _MAX_LOADING = 0.98
 # What is assumed where nothing was measured: a busy hour is busy in all counts, and says little about the shares.

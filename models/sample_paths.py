@@ -17,7 +17,8 @@ from infra.ahead import ahead
 from infra.schema import METRIC_INDEX, METRICS, QUANTILE_LEVELS, RUNNING_TOTALS, Kind
 from models.constraints import lower_to_larger
 from models.contract import FloatArray, ForecastChunk, PathChunk
-from models.paths import RankPaths, RankStructure, quantile_values
+from models.levels import level_shares
+from models.paths import RankPaths, RankStructure, add_up, quantile_values
 
 # Of the 53 bits of a rank the first 20 say where it lies.
 _LATE_DIGITS = 2.0**20
@@ -25,6 +26,7 @@ _LEVELS = np.array(QUANTILE_LEVELS)
 _MODELLED = [index for index, metric in enumerate(METRICS) if metric.kind is not Kind.TOTAL]
 _COUNTS = [index for index, metric in enumerate(METRICS) if metric.kind is Kind.COUNT]
 _SHARES = [index for index, metric in enumerate(METRICS) if metric.kind is Kind.SHARE]
+_MODELLED_COUNTS = np.array([METRICS[index].kind is Kind.COUNT for index in _MODELLED])
 _TOTALS = [METRIC_INDEX[total] for total, _ in RUNNING_TOTALS]
 _NEWS = [METRIC_INDEX[new] for _, new in RUNNING_TOTALS]
 
@@ -57,7 +59,9 @@ def sample_paths(
         raise ValueError(f"a forecast has at least one path, not {n_paths}")
     ranks = RankPaths(structure, key=(*key, "paths"), n_paths=n_paths)
     totals_TP = np.repeat(np.asarray(last_totals, dtype=np.float64)[:, None], n_paths, axis=1)
-    ranked = ((chunk, ranks.draw(len(chunk))) for chunk in (ahead(chunks) if use_threads else chunks))
+    slow_K = np.array([dynamics.weight_slow for dynamics in structure.dynamics])
+    forecast = ahead(chunks) if use_threads else chunks
+    ranked = ((chunk, ranks.draw(len(chunk), _slow(chunk, slow_K))) for chunk in forecast)
     for chunk, ranks_HKP in ahead(ranked) if use_threads else ranked:
         values_HMP = np.zeros((len(chunk), len(METRICS), n_paths))
         values_HMP[:, _MODELLED] = _modelled(chunk, ranks_HKP)
@@ -66,7 +70,9 @@ def sample_paths(
         values_HMP[:, _SHARES] = np.minimum(values_HMP[:, _SHARES], 1)
         lower_to_larger(values_HMP, totals=False)
         if len(chunk):
-            values_HMP[:, _TOTALS] = totals_TP + np.cumsum(values_HMP[:, _NEWS], axis=0)
+            sums_HTP = values_HMP[:, _NEWS]
+            add_up(sums_HTP)
+            values_HMP[:, _TOTALS] = totals_TP + sums_HTP
             totals_TP = values_HMP[-1, _TOTALS].copy()
         lower_to_larger(values_HMP, totals=True)
         yield PathChunk(chunk.first_step, values_HMP, replace(chunk, finer=None))
@@ -82,9 +88,20 @@ def _whole(values_HCP: FloatArray, ranks_H1P: FloatArray) -> FloatArray:
     return np.asarray(np.floor(values_HCP + (ranks_H1P * _LATE_DIGITS) % 1.0))
 
 
-def _modelled(chunk: ForecastChunk, ranks_HKP: FloatArray) -> FloatArray:
+def _slow(chunk: ForecastChunk, slow_K: FloatArray) -> FloatArray:
+    """Return the slow share [H, K] of ranks: that of the level for counts, `slow_K` for shares."""
+    shares_HK = level_shares(chunk.mean[:, _MODELLED], _through(chunk), slow_K)
+    return np.where(_MODELLED_COUNTS, shares_HK, slow_K)
+
+
+def _through(chunk: ForecastChunk) -> FloatArray:
+    """Return the quantiles [H, K, Q] that paths go through."""
     through_HMQ = chunk.quantiles if chunk.finer is None else chunk.finer
-    mean_HK, quantiles_HKQ = chunk.mean[:, _MODELLED], through_HMQ[:, _MODELLED]
+    return through_HMQ[:, _MODELLED]
+
+
+def _modelled(chunk: ForecastChunk, ranks_HKP: FloatArray) -> FloatArray:
+    mean_HK, quantiles_HKQ = chunk.mean[:, _MODELLED], _through(chunk)
     values_HKP = quantile_values(quantiles_HKQ, _LEVELS, ranks_HKP)
     # Rarer than the outermost level can say: a path then has one with the probability of the mean.
     rare_HK = (quantiles_HKQ[..., -1] <= 0) & (mean_HK > 0)

@@ -1,3 +1,6 @@
+import math
+from statistics import NormalDist
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +11,7 @@ from infra.errors import ModelError
 from infra.schema import METRIC_INDEX, METRIC_NAMES, QUANTILE_LEVELS
 from models.constraints import TotalsAccumulator, constrain, violations
 from models.paths import RankDynamics
+from models.ranks import SLOW_SEASONS
 
 M, Q = len(METRIC_NAMES), len(QUANTILE_LEVELS)
 DYNAMICS = RankDynamics(rho_slow=0.99, rho_fast=0.5, weight_slow=0.3)
@@ -174,3 +178,18 @@ def test_an_empty_chunk_is_empty():
     mean, quantiles = accumulator().complete(np.zeros((0, M)), np.zeros((0, M, Q)))
     assert mean.shape == (0, M)
     assert quantiles.shape == (0, M, Q)
+
+
+def test_totals_over_the_longest_horizon_carry_the_uncertainty_of_the_rate():
+    """36,500 hours of 10 +- 5 new ones: the errors of hours average out, and what the rate becomes does not."""
+    normal = np.array([NormalDist().inv_cdf(level) for level in QUANTILE_LEVELS])
+    mean, quantiles = np.full((1000, M), 10.0), np.tile(10 + 5 * normal, (1000, M, 1))
+    rarely_slow = RankDynamics(rho_slow=math.exp(-1 / (SLOW_SEASONS * 168)), rho_fast=0.2, weight_slow=0.05)
+    total, step = accumulator((0.0, 0.0), rarely_slow, n_paths=256), 0
+    while step < 36_500:
+        said_mean, said = total.complete(mean, quantiles)
+        step += len(said)
+    for name in ("total_nodes", "total_edges"):
+        low, high = said[-1, METRIC_INDEX[name], [1, -2]] / said_mean[-1, METRIC_INDEX[name]]
+        assert low < 0.77, name
+        assert high > 1.23, name

@@ -39,6 +39,30 @@ def test_ranks_depend_on_key_and_step_not_on_chunks(lengths, n_paths, seed):
     np.testing.assert_array_equal(np.concatenate([chunked.draw(n) for n in lengths]), whole)
 
 
+def test_the_slow_share_may_differ_from_step_to_step():
+    structure = RankStructure((RankDynamics(0.999, 0.2, 0.1), RankDynamics(0.999, 0.2, 0.1)), (0.7, 0.7))
+    slow_HK = np.tile([0.9, 0.0], (60, 1))
+    slow_HK[::2] = slow_HK[::2, ::-1]
+    ranks_HKP = RankPaths(structure, key=(3,), n_paths=4000).draw(60, slow_HK)
+    for ranks_P in (ranks_HKP[1, 0], ranks_HKP[58, 1]):
+        np.testing.assert_allclose(np.quantile(ranks_P, LEVELS), LEVELS, atol=0.035)
+    slow, fast = ranks_HKP[1::2, 0], ranks_HKP[::2, 0]
+    assert np.corrcoef(slow[0], slow[-1])[0, 1] == pytest.approx(0.9 * 0.999**58, abs=0.05)
+    assert abs(np.corrcoef(fast[0], fast[-1])[0, 1]) < 0.05
+    cut = RankPaths(structure, key=(3,), n_paths=4000)
+    np.testing.assert_array_equal(
+        np.concatenate([cut.draw(n, slow_HK[begin : begin + n]) for begin, n in ((0, 5), (5, 0), (5, 55))]), ranks_HKP
+    )
+
+
+def test_one_field_has_ranks_that_differ_by_their_slow_share_alone():
+    structure = RankStructure.one(RankDynamics(0.99, 0.3, 0.4))
+    slow_HK = np.tile([0.4, 0.4, 0.8], (30, 1))
+    ranks_HKP = RankPaths(structure, key=(4,), n_paths=500).draw(30, slow_HK)
+    np.testing.assert_array_equal(ranks_HKP[:, :2], RankPaths(structure, key=(4,), n_paths=500).draw(30).repeat(2, 1))
+    assert 0.8 < np.corrcoef(ranks_HKP[9, 1], ranks_HKP[9, 2])[0, 1] < 0.99
+
+
 def test_another_key_gives_other_ranks():
     structure = RankStructure.one(RankDynamics(0.9, 0.3, 0.5))
     draws = [RankPaths(structure, key=key, n_paths=8).draw(4) for key in ((0, "a"), (0, "b"), (1, "a"), ("0", "a"))]

@@ -8,6 +8,7 @@ import pytest
 from scipy.special import ndtri
 
 from infra.schema import QUANTILE_LEVELS
+from models import checkpoint, general_folder
 from models.paths import RankDynamics, RankPaths, RankStructure
 from models.ranks import (
     SLOW_SEASONS,
@@ -64,6 +65,14 @@ def test_the_structure_of_metrics_is_recovered() -> None:
     found = fit_structure(ndtri(ranks_HKP.transpose(2, 0, 1)), SEASON)
     assert found.loadings == pytest.approx(loadings, abs=0.15)
     assert structure_from_json(structure_json(found)) == found
+
+
+def test_a_misjudged_level_outlasts_the_year() -> None:
+    found = checkpoint.load(general_folder())
+    assert found is not None
+    for dynamics in (default_dynamics(168), *structure_from_json(found.card["ranks"]).dynamics):
+        assert dynamics.rho_slow**8766 > 0.7
+        assert dynamics.rho_slow**36_500 > 0.3
 
 
 def test_a_structure_without_scores_is_the_default() -> None:

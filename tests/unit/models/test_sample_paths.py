@@ -1,6 +1,8 @@
 """Sample paths spread as the quantiles say, hang together, and keep every invariant."""
 
+import math
 from collections.abc import Iterator
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -18,11 +20,13 @@ from models.constraints import constrain, violations
 from models.contract import ForecastChunk, PathChunk
 from models.floor import Floor
 from models.paths import RankDynamics, RankStructure, floored_mean
+from models.ranks import SLOW_SEASONS
 from models.sample_paths import sample_paths
 
 M, Q = len(METRICS), len(QUANTILE_LEVELS)
 K = sum(metric.kind is not Kind.TOTAL for metric in METRICS)
 STRUCTURE = RankStructure((RankDynamics(0.99, 0.5, 0.3),) * K, (0.8,) * K)
+NORMAL = np.array([NormalDist().inv_cdf(level) for level in QUANTILE_LEVELS])
 COUNTS = [index for index, metric in enumerate(METRICS) if metric.kind is Kind.COUNT]
 
 
@@ -104,6 +108,18 @@ def test_a_high_path_is_high_in_every_metric_and_stays_so() -> None:
         abs(np.corrcoef(independent_MP[METRIC_INDEX["events"]], independent_MP[METRIC_INDEX["triangles"]])[0, 1]) < 0.2
     )
     assert sums_MP[METRIC_INDEX["events"]].std() > 2 * independent_MP[METRIC_INDEX["events"]].std()
+
+
+def test_sums_of_steps_that_spread_little_carry_the_uncertainty_of_their_level() -> None:
+    """Steps of 100 +- 30 are off by two thirds of that together, however little the errors of single steps last."""
+    quantiles = np.tile(100 + 30 * NORMAL, (2000, M, 1))
+    chunk = ForecastChunk(0, np.full((2000, M), 100.0), quantiles)
+    fleeting = RankStructure((RankDynamics(math.exp(-1 / (SLOW_SEASONS * 168)), 0.3, 0.05),) * K, (0.8,) * K)
+    drawn_HMP = paths(chunk, 300, fleeting)
+    for name in ("events", "active_nodes", "triangles"):
+        values_HP = drawn_HMP[:, METRIC_INDEX[name]]
+        assert values_HP[::50].std() == pytest.approx(30, rel=0.1), name
+        assert 18 < values_HP.mean(axis=0).std() < 29, name
 
 
 def test_what_is_rarer_than_every_level_happens_now_and_then() -> None:
