@@ -1,16 +1,15 @@
-"""The graphs that a source feeds: which events belong to which, and whether it may feed them."""
+"""The graphs that a source feeds: whether it may feed them, and as what it knows them."""
 
 import logging
 import re
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from infra.errors import StoreError
 from infra.steps import format_duration, format_time
-from stream.events import EventBatch, IntArray
+from stream.events import IntArray
+from stream.members import TYPE_MARK, Members
 from stream.sources.base import Part
 from stream.store.known import BoolArray
 from stream.store.rebuild import REBUILT, refuse_rebuilt
@@ -21,39 +20,9 @@ from stream.windows import NEVER_US, Clock, Hand
 
 logger = logging.getLogger(__name__)
 
-# Stands between the name of a graph and the type of the events of a part of it.
-TYPE_MARK = ":"
-
 
 class BeginsBeforeError(StoreError):
     """A source begins before the end of the closed steps of a graph that another one filled."""
-
-
-@dataclass(frozen=True, slots=True)
-class Members:
-    """The rows of a batch that belong to one graph, ascending; `whole` unless it is a part of another by type."""
-
-    name: str
-    rows: IntArray
-    whole: bool
-
-
-def memberships(events: EventBatch, eligible: BoolArray, *, split_by_type: bool) -> list[Members]:
-    """Return the graphs of the `eligible` [n] rows of a batch and these rows, in order of first appearance."""
-    names = events.interner.names
-    found: list[Members] = []
-    rows = np.flatnonzero(eligible)
-    for graph_code, of_eligible in _groups(events.graph[rows]):
-        of_graph = rows[of_eligible]
-        found.append(Members(names[graph_code], of_graph, whole=True))
-        if split_by_type:
-            found.extend(
-                Members(f"{names[graph_code]}{TYPE_MARK}{names[type_code]}", of_graph[of_type], whole=False)
-                for type_code, of_type in _groups(events.type[of_graph])
-                if names[type_code]
-            )
-    # Stable: a graph stands before the part of it that begins with the same event.
-    return sorted(found, key=lambda members: int(members.rows[0]))
 
 
 class FedGraphs:
@@ -190,8 +159,9 @@ class FedGraphs:
         return name in self._graphs
 
     def find(self, name: str) -> GraphState | None:
-        """Return a graph as it is now, whoever feeds it; None if there is none of that name."""
-        return self._graphs.get(name) or self._writer.graph(name)
+        """Return a graph as it is now, whoever feeds it; None if no event has begun one of that name."""
+        graph = self._graphs.get(name) or self._writer.graph(name)
+        return graph if graph is not None and self._has_begun(graph) else None
 
     def barred(self, graph: GraphState, step_us: IntArray, late: BoolArray) -> int:
         """Return how many of the first rows of a graph that it has not fed so far this source may not feed to it.
@@ -235,33 +205,76 @@ class FedGraphs:
         """Tell whether any process feeds a graph from this source."""
         return any(feeder.source == self._source.name for feeder in feeders)
 
-    def get(self, members: Members, parts: Collection[Part], *, first_us: int, first_is_late: bool) -> GraphState:
-        """Return the graph of `members`; at first contact make sure that this source may feed it.
+    def get(self, name: str, *, first_us: int, first_is_late: bool) -> GraphState:
+        """Return a graph; at first contact make sure that this source may feed it.
+
+        One that there is not is added, for its late events are counted; nobody sees it before `feed` has begun it.
 
         Args:
-            members: the graph's rows in the batch.
-            parts: the partitions of the batch.
-            first_us: the step of the graph's first row.
+            name: of the graph.
+            first_us: the step of the graph's first row in the batch.
             first_is_late: whether that event is late.
 
         Raises:
             StoreError: it may not.
         """
-        graph = self._graphs.get(members.name)
-        if graph is None:
-            graph = self._contact(members.name, first_us, is_late=first_is_late)
+        return self._graphs.get(name) or self._contact(name, first_us, is_late=first_is_late)
+
+    def feed(self, fed: Iterable[tuple[GraphState, Members, IntArray]], parts: Collection[Part]) -> None:
+        """Note that this source feeds graphs; one that there was not begins with its first event that counts.
+
+        Args:
+            fed: the graphs of a batch, their rows, and those of the rows that count.
+            parts: the partitions of the batch.
+
+        Raises:
+            StoreError: the source may not feed one of them.
+        """
+        # In the order in which they begin, whatever the cut into batches.
+        for graph, members, counting in sorted(fed, key=_begins_at):
+            if not len(counting) and not self._has_begun(graph):
+                continue
             self._graphs[members.name] = graph
-        for part in parts:
-            link = (members.name, part.partition)
-            if link not in self._links and _has_rows(members.rows, part):
-                self._welcome(graph, self._writer.feeders(graph))
-                self._writer.link(self._source, part.partition, graph)
-                self._links.add(link)
-        return graph
+            for part in parts:
+                link = (members.name, part.partition)
+                if link not in self._links and _has_rows(members.rows, part):
+                    self._welcome(graph, self._writer.feeders(graph))
+                    self._writer.link(self._source, part.partition, graph)
+                    self._links.add(link)
+
+    def take_over(self, sources: Iterable[SourceState], partitions: Collection[str]) -> None:
+        """Feed the graphs that other sources feed, from some partitions, so that their steps close with this source's.
+
+        Graphs are left out that are still filled, or that another process reads.
+
+        Args:
+            sources: those others, which were read to their ends.
+            partitions: of this source.
+
+        Raises:
+            StoreError: a graph has another step size.
+        """
+        found = {graph.id: graph for source in sources for graph in self._writer.graphs_of(source)}
+        for _, seen in sorted(found.items()):
+            feeders = [] if self.has(seen.name) else self._writer.feeders(seen)
+            if not feeders or any(not each.ended or each.elsewhere for each in self._others(feeders)):
+                continue
+            # As it is now that nobody else changes it.
+            graph = self._writer.graph(seen.name) or seen
+            self.check_step(graph)
+            self._graphs[graph.name] = graph
+            self._welcome(graph, feeders)
+            for partition in partitions:
+                self._writer.link(self._source, partition, graph)
+                self._links.add((graph.name, partition))
+
+    def _has_begun(self, graph: GraphState) -> bool:
+        """Tell whether an event of a graph has counted."""
+        return self.has(graph.name) or graph.first_step_us is not None or bool(self._writer.feeders(graph))
 
     def _contact(self, name: str, first_us: int, *, is_late: bool) -> GraphState:
         graph = self._writer.graph(name)
-        if graph is None:
+        if graph is None or not self._has_begun(graph):
             return self._writer.add_graph(name, self._step_us)
         self.check_step(graph)
         feeders = self._writer.feeders(graph)
@@ -371,18 +384,11 @@ def short(source_name: str) -> str:
     return re.sub(r"[0-9a-f]{64}", lambda digest: digest[0][:12], source_name)
 
 
+def _begins_at(fed: tuple[GraphState, Members, IntArray]) -> int:
+    _, members, counting = fed
+    return int((counting if len(counting) else members.rows)[0])
+
+
 def _has_rows(rows: IntArray, part: Part) -> bool:
     at = int(np.searchsorted(rows, part.begin))
     return at < len(rows) and int(rows[at]) < part.end
-
-
-def _groups(codes: IntArray) -> list[tuple[int, IntArray]]:
-    """Return each distinct code and the indices where it stands, ascending."""
-    if not len(codes):
-        return []
-    if int(codes.min()) == int(codes.max()):
-        return [(int(codes[0]), np.arange(len(codes)))]
-    order = np.argsort(codes, kind="stable")
-    ordered = codes[order]
-    borders = [0, *(np.flatnonzero(ordered[1:] != ordered[:-1]) + 1).tolist(), len(codes)]
-    return [(int(ordered[begin]), order[begin:end]) for begin, end in pairwise(borders)]

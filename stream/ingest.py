@@ -11,8 +11,9 @@ from infra.steps import DAY_US, HOUR_US, SECOND_US
 from stream.closing import Limits
 from stream.companion import Companion
 from stream.events import EventBatch, IntArray, Interner
-from stream.graphs import FedGraphs, Members, check_split, memberships, short
+from stream.graphs import FedGraphs, check_split, short
 from stream.intake import TimeRules, Verdict, count_verdicts, is_too_late, judge, rows_with_ids, turned_away
+from stream.members import Members, memberships
 from stream.progress import IngestProgress, IngestResult, Meter, summary
 from stream.revision import can_revise, revise
 from stream.sources.base import PartitionedBatch, PartitionedSource, Position, ReadBefore, Source
@@ -114,7 +115,7 @@ class Ingest:
         self._writer = writer
         self._options = options
         self._rules = options.time_rules
-        self._after = ""
+        self._after: tuple[str, ...] = ()
         self._on_progress = on_progress
         self._unchanged = False
         # Steps may have become due because other partitions are waited for now, without any event.
@@ -203,6 +204,10 @@ class Ingest:
         """See `stream.sources.base.Claims`."""
         return self._writer.read_before(prefix)
 
+    def hold(self, names: Sequence[str]) -> None:
+        """See `stream.sources.base.Claims`."""
+        self._writer.hold(names)
+
     def release(self, partitions: Sequence[str]) -> None:
         """See `stream.sources.base.Claims`."""
         for name in partitions:
@@ -214,8 +219,8 @@ class Ingest:
 
     @property
     def _backfill(self) -> bool:
-        """Whether events may belong to closed steps: as asked for, or as those behind a file that was read before."""
-        return self._options.backfill or self._after != ""
+        """Whether events may belong to closed steps: as asked for, or as those behind files that were read before."""
+        return self._options.backfill or bool(self._after)
 
     def _fed_graphs(self) -> FedGraphs:
         options = self._options
@@ -234,17 +239,31 @@ class Ingest:
         check_split(self._state, split_by_type=self._options.split_by_type)
         self._graphs = self._fed_graphs()
 
-    def _go_on_after(self, name: str) -> None:
-        """Let the events of a source that goes on with the one of this name revise its steps, which are closed."""
-        if name == self._after:
+    def _go_on_after(self, names: tuple[str, ...]) -> None:
+        """Let the events of a source that goes on with those of these names revise their steps, which are closed."""
+        if names == self._after:
             return
-        self._after = name
-        before = self._writer.source(name)
-        if before is not None:
+        self._after = names
+        for before in self._sources_before():
             check_split(before, split_by_type=self._options.split_by_type)
         self._graphs.backfill = True
         if self._state.id:
             self._graphs.reload()
+
+    def _sources_before(self) -> list[SourceState]:
+        return [source for source in map(self._writer.source, self._after) if source is not None]
+
+    def _take_over(self, batch: PartitionedBatch) -> None:
+        """Feed the graphs of the sources before, too: the end of this one is the end of all that was read of the log.
+
+        Their last event counts as one of this source, and so on for what goes on with this one.
+        """
+        before = self._sources_before()
+        self._graphs.take_over(before, [part.partition for part in batch.parts])
+        last_us = max((self._writer.totals(source).clock.max_ts_us for source in before), default=NEVER_US)
+        for part in batch.parts:
+            state = self._state.partitions[part.partition]
+            state.clock = replace(state.clock, max_ts_us=max(state.clock.max_ts_us, last_us))
 
     def _changes(self, batch: PartitionedBatch) -> bool:
         return (
@@ -266,6 +285,8 @@ class Ingest:
             self._add_source()
         writer, options, partitions = self._writer, self._options, self._state.partitions
         self._waits_for_others = False
+        if batch.after and batch.end:
+            self._take_over(batch)
         verdict = judge(batch, partitions, self._rules)
         members = memberships(batch.events, verdict != Verdict.FUTURE, split_by_type=options.split_by_type)
         for part in batch.parts:
@@ -314,8 +335,7 @@ class Ingest:
         graphs: dict[int, GraphState] = {}
         fed = [
             self._graphs.get(
-                members,
-                batch.parts,
+                members.name,
                 first_us=int(step_us[members.rows[0]]),
                 first_is_late=bool(verdict[members.rows[0]] == Verdict.LATE),
             )
@@ -340,6 +360,7 @@ class Ingest:
             graph_ids.append(np.full(len(rows), graph.id, dtype=np.int64))
             next_us = graph.next_step_us
             revising.append(step_us[rows] < (NEVER_US if next_us is None else next_us))
+        self._graphs.feed(zip(fed, of_graphs, chosen[1:], strict=True), batch.parts)
         graph_id, at, revises = np.concatenate(graph_ids), np.concatenate(chosen), np.concatenate(revising)
         if len(graphs) > 1:
             # Node ids follow the log, whatever the graphs' order in the batch.

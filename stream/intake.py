@@ -12,7 +12,8 @@ import numpy.typing as npt
 from infra.steps import format_duration, format_time, step_start_us
 from stream.closing import too_early
 from stream.events import EventBatch, IntArray, Reject
-from stream.graphs import FedGraphs, Members
+from stream.graphs import FedGraphs
+from stream.members import Members
 from stream.sources.base import PartitionedBatch
 from stream.store.known import BoolArray
 from stream.store.records import PartitionState

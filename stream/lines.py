@@ -52,7 +52,7 @@ class BlockLines:
 
 def line_record(label: str, line: int, text: str) -> Record:
     """Return a line of a file as a record; a file has one partition."""
-    return Record(text.encode("utf-8", "surrogateescape"), topic=label, offset=line)
+    return Record(text.encode("utf-8", "surrogateescape"), topic=printable(label), offset=line)
 
 
 def line_reject(record: Record, reason: str, stage: str) -> Reject:
@@ -77,7 +77,12 @@ def is_file(source: str) -> bool:
 
 def shown_line(text: str) -> str:
     """Return a line as people see it: cut, and bytes that are no text as escapes."""
-    return text[:SHOWN_RECORD_CHARS].encode("utf-8", "backslashreplace").decode("utf-8")
+    return printable(text[:SHOWN_RECORD_CHARS])
+
+
+def printable(text: str) -> str:
+    """Return a text whose bytes that are none are escapes; file names may have such bytes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _text(record: Record) -> str:

@@ -14,8 +14,9 @@ import numpy.typing as npt
 from infra.steps import step_start_us
 from stream.advance import Finality, close_due, newly_final
 from stream.events import EventBatch, IntArray
-from stream.graphs import FedGraphs, Members
+from stream.graphs import FedGraphs
 from stream.intake import Verdict, rows_with_ids, turn_away
+from stream.members import Members
 from stream.sources.base import PartitionedBatch
 from stream.store.records import EdgeRows, GraphState
 from stream.store.writer import StoreWriter
@@ -82,7 +83,7 @@ class Turns:
             batch.parts,
             alone=batch.end
             or options.backfill
-            or batch.after != ""
+            or bool(batch.after)
             or self._asks_for_turn(split, batch.events, verdict),
             is_due=lambda graph, hands: self._reached(hands).is_due(graph, earliest_us.get(graph.name)),
         )

@@ -17,11 +17,10 @@ from forecasting.cli.progress import Report, progress
 from forecasting.cli.reject_files import reject_folder
 from forecasting.cli.spool import is_spool, run_spool
 from forecasting.cli.store import StoreOption
-from infra.errors import InputError, UsageError
+from infra.errors import UsageError
 from infra.steps import format_time
 
 if TYPE_CHECKING:
-    from infra.errors import GraphtideError
     from infra.settings import Settings
     from stream.decoders.builder import DecodeOptions
     from stream.ingest import IngestOptions
@@ -54,6 +53,10 @@ def ingest(
         str | None, typer.Option("--url", metavar="URL", help="Where the live source is; else as config.toml says.")
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Wait for more as the file grows, until Ctrl-C.")] = False,
+    restart_if_replaced: Annotated[
+        bool,
+        typer.Option("--restart-if-replaced", help="With --follow: read the new file where another took its place."),
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first record that is no valid event.")] = False,
     file_format: Annotated[
         str | None,
@@ -173,6 +176,8 @@ def ingest(
         time_unit="auto" if time_unit is None else time_unit,
         strict=strict,
     )
+    if restart_if_replaced and not follow:
+        raise UsageError("--restart-if-replaced is for --follow", fix="add --follow, or leave it out")
     live = not kafka and is_live(source, url)
     spool = not kafka and is_spool(source)
     as_they_come = follow or live or kafka or spool
@@ -182,7 +187,10 @@ def ingest(
     elif kafka:
         ran = run_kafka(kafka_flags, decoding, settings, options, follow=follow)
     else:
-        ran = _run_log(source, decoding, settings, options, url=url if live else None, live=live, follow=follow)
+        restart = restart_if_replaced
+        ran = _run_log(
+            source, decoding, settings, options, url=url if live else None, live=live, follow=follow, restart=restart
+        )
     for note in ran.notes:
         say(f"note: {note}")
     reject_file = write_rejects(ran.result, reject_folder(settings.store.url), f"{decoding.graph}.{ran.file_name}")
@@ -204,6 +212,7 @@ def _run_log(
     url: str | None,
     live: bool,
     follow: bool,
+    restart: bool,
 ) -> Ran:
     from stream.graphs import BeginsBeforeError  # noqa: PLC0415
     from stream.sources.files import FileSource  # noqa: PLC0415
@@ -214,26 +223,17 @@ def _run_log(
         if live:
             events = live_source(str(source), decoding, settings, url)
         else:
-            events = _source(source, decoding, settings, report, follow=follow, backfill=options.backfill)
+            backfill = options.backfill
+            events = _source(source, decoding, settings, report, follow=follow, restart=restart, backfill=backfill)
         try:
             result, interrupted, notes = run_to_end(
                 SinglePartition(events), settings, options, lambda state: report(state.events, None, _rate(state))
             )
         except BeginsBeforeError as error:
-            if isinstance(events, FileSource) and events.rewritten_from is not None:
-                raise _rewritten(events, events.rewritten_from, error) from None
+            if isinstance(events, FileSource) and events.rewritten is not None:
+                raise events.rewritten.error(error.message) from None
             raise
     return Ran(str(source), source.resolve().name, result, interrupted, [*notes, *events.notes])
-
-
-def _rewritten(source: "FileSource", up_to: int, error: "GraphtideError") -> InputError:
-    """Return the error of a file that was ingested before and no longer begins with what it held then."""
-    return InputError(
-        f"{source.path} was ingested before up to byte {up_to:,}, and what stands there has changed: {error.message}",
-        place=f"{source.path}, up to byte {up_to:,}",
-        fix="put back what stood there, and reading goes on behind it; else ingest the file into a new store or under"
-        " another --graph",
-    )
 
 
 def _source(
@@ -243,6 +243,7 @@ def _source(
     report: Report,
     *,
     follow: bool,
+    restart: bool = False,
     backfill: bool = False,
 ) -> "FileSource | FollowSource":
     from stream.sources.files import FileSource, FollowSource  # noqa: PLC0415
@@ -250,7 +251,13 @@ def _source(
     keeps = bool(settings.dead_letters.target)
     decoding = replace(decoding, reject_sample=settings.ingest.keep_rejects, keep_records=keeps)
     if follow:
-        return FollowSource(path, decoding, poll_interval_s=settings.ingest.poll_interval_s)
+        return FollowSource(
+            path,
+            decoding,
+            poll_interval_s=settings.ingest.poll_interval_s,
+            restart_if_replaced=restart,
+            may_be_late=backfill,
+        )
     return FileSource(
         path,
         decoding,

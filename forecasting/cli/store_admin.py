@@ -40,6 +40,7 @@ def copy(
     """
     from stream.store import open_reader, open_writer  # noqa: PLC0415 - numpy is not needed for --help
     from stream.store.copy import copy_store  # noqa: PLC0415
+    from stream.store.influx.address import address_of_url, is_influx_url  # noqa: PLC0415
 
     call: Call = ctx.obj
     settings = call.load().values
@@ -49,7 +50,8 @@ def copy(
         open_writer(target) as writer,
         progress("Copying") as report,
     ):
-        copied = copy_store(reader, writer, lambda rows: report(rows, None, "rows"))
+        origin = address_of_url(source, settings.influxdb).store_url if is_influx_url(source) else ""
+        copied = copy_store(reader, writer, lambda rows: report(rows, None, "rows"), origin=origin)
     say(f"Copied {copied.graphs:,} graphs with {copied.snapshots:,} snapshots.")
     if not copied.whole:
         say("There were no nodes and edges to copy: these graphs can be read and forecast, and take no more events.")

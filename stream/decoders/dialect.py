@@ -37,10 +37,10 @@ class Dialect:
     bipartite_hint: bool = False
     summary: str = ""
 
-    def decoder(self, label: str, *, first_line: int = 1) -> Decoder:
-        """Return a new decoder that starts at line `first_line` of the log."""
+    def decoder(self, label: str, *, first_line: int = 1, in_array: bool | None = None) -> Decoder:
+        """Return a new decoder that starts at line `first_line` of the log; `in_array` is for JSON documents alone."""
         if self.format == "json":
-            return JsonDecoder(label, columns=self.columns)
+            return JsonDecoder(label, columns=self.columns, first_line=first_line, in_array=in_array)
         if self.format == "ndjson":
             return NdjsonDecoder(label, columns=self.columns, first_line=first_line)
         if self.format == "delimited":

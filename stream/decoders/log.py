@@ -9,6 +9,7 @@ from stream.decoders.base import Decoder, RawColumns
 from stream.decoders.builder import DecodeOptions, EventBuilder, RejectLog
 from stream.decoders.detect import detect
 from stream.decoders.dialect import Dialect
+from stream.decoders.ndjson import JsonDecoder, Value
 from stream.decoders.times import UNIT_US, UNIT_WORDS, TimeReader
 from stream.decoders.units import OPEN, reader_of, tell_unit
 from stream.events import EventBatch, Interner
@@ -27,10 +28,13 @@ class LogReader:
         builder: makes the batches.
         dialect, unit: where reading resumes, what was told at its beginning; else the first `HEAD_BYTES` tell.
         first_line: number of the first line that will be fed.
+        in_array: where reading of JSON documents resumes, whether that is inside an array.
 
     Attributes:
+        told_unit: the records that were read, or the options, tell the unit of times.
         unfinished_bytes, unfinished_lines: after `finish`, how long the last record was that lacked its end, and how
             many line ends it had.
+        unfinished_counts: that record became an event: it was none that is no valid one, a comment or a blank.
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class LogReader:
         dialect: Dialect | None = None,
         unit: str | None = None,
         first_line: int = 1,
+        in_array: bool = False,
     ) -> None:
         options = builder.options
         self.label = label
@@ -56,8 +61,10 @@ class LogReader:
         self._unit = OPEN
         self._small_numbers = 0
         self.unfinished_bytes = self.unfinished_lines = 0
+        self.unfinished_counts = False
+        self.told_unit = True
         if dialect is not None and unit is not None:
-            self._open(dialect, unit, first_line)
+            self._open(dialect, unit, first_line, in_array=in_array)
 
     @property
     def interner(self) -> Interner:
@@ -73,6 +80,11 @@ class LogReader:
     def next_line(self) -> int:
         """Number of the first line that is not decoded."""
         return 1 if self._decoder is None else self._decoder.next_line
+
+    @property
+    def last_value(self) -> Value | None:
+        """The last value of JSON documents that was decoded; None of other formats."""
+        return self._decoder.last_value if isinstance(self._decoder, JsonDecoder) else None
 
     @property
     def pending_bytes(self) -> int:
@@ -123,7 +135,10 @@ class LogReader:
         if self._head:
             raws, self._head = self._decoder.feed(self._head), b""
         self.unfinished_bytes, self.unfinished_lines = self._decoder.pending_bytes, self._decoder.pending_lines
-        return self._build(raws + self._decoder.finish())
+        last = self._decoder.finish()
+        batches = self._build(raws + last)
+        self.unfinished_counts = any(len(raw.lines) for raw in last) and self.rejects.last_line != self.next_line
+        return batches
 
     def _tell(self, *, whole: bool, wait: bool) -> bool:
         """Tell dialect and unit from the head; False if it does not hold enough yet."""
@@ -143,6 +158,7 @@ class LogReader:
             unit = self._unit_of(dialect, head, whole=whole, settle=whole or wait or full)
             if unit is None and not (whole or wait or full):
                 return False
+        self.told_unit = unit is not None
         self._open(dialect, unit or "s", 1)
         self.notes.append(f"{self.label}: {dialect.summary}")
         self._note_unit()
@@ -173,9 +189,9 @@ class LogReader:
             fix=f"give --time-unit s if these are seconds, or write {written}",
         )
 
-    def _open(self, dialect: Dialect, unit: str, first_line: int) -> None:
+    def _open(self, dialect: Dialect, unit: str, first_line: int, *, in_array: bool | None = None) -> None:
         self.dialect = dialect
-        self._decoder = dialect.decoder(self.label, first_line=first_line)
+        self._decoder = dialect.decoder(self.label, first_line=first_line, in_array=in_array)
         self._take_unit(unit)
 
     def _take_unit(self, unit: str) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 from itertools import chain
 from typing import Any
@@ -24,6 +25,7 @@ _JSON = msgspec.json.Decoder(float_hook=Decimal)
 _BLANK = re.compile(rb"[\s,]*")
 # All up to the next bracket, strings skipped as a whole.
 _TO_BRACKET = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+[{}\[\]]', re.DOTALL)
+_BOM = b"\xef\xbb\xbf"
 _NO_OBJECT = re.compile(rb'"(?:[^"\\]|\\.)*+"|[^\s,{\["][^\s,{\[\]"]*', re.DOTALL)
 
 
@@ -77,21 +79,46 @@ class NdjsonDecoder(LineDecoder):
         return _decode(range(first_line, first_line + len(lines)), lines, self._columns), ""
 
 
+@dataclass(frozen=True, slots=True)
+class Value:
+    """A value of JSON documents.
+
+    Attributes:
+        end_byte: where it ends, counted in what was fed.
+        line: the line of its end.
+        in_array: it stands in an array.
+    """
+
+    end_byte: int
+    line: int
+    in_array: bool
+
+
 class JsonDecoder:
     """Decodes JSON documents: objects one after another, or inside arrays, whatever the white space between them.
 
     Args:
         label: the file, as errors name it.
         columns: role to key where the caller says so; other roles are found by `base.ALIASES`.
+        first_line: number of the first line that will be fed.
+        in_array: reading resumes behind a value: whether that stands in an array. None: it begins with the file.
+
+    Attributes:
+        last_value: the last value that was decoded.
     """
 
-    def __init__(self, label: str, *, columns: Mapping[str, str]) -> None:
+    def __init__(
+        self, label: str, *, columns: Mapping[str, str], first_line: int = 1, in_array: bool | None = None
+    ) -> None:
         self.label = label
-        self.next_line = 1
+        self.next_line = first_line
+        self.last_value: Value | None = None
         self._columns = columns
         self._pending = b""
-        self._started = False
-        self._in_array = False
+        self._started = in_array is not None
+        self._in_array = bool(in_array)
+        # Bytes that were decoded.
+        self._done = 0
 
     @property
     def pending_bytes(self) -> int:
@@ -123,10 +150,13 @@ class JsonDecoder:
             if len(data) < 3 and not final:
                 self._pending = data
                 return []
-            data = data.removeprefix(b"\xef\xbb\xbf")
+            if data.startswith(_BOM):
+                data = data.removeprefix(_BOM)
+                self._done = len(_BOM)
             self._started = True
         numbers: list[int] = []
         pieces: list[bytes] = []
+        last: tuple[int, int, bool] | None = None
         at = 0
         while True:
             start = _end(_BLANK, data, at)
@@ -152,6 +182,10 @@ class JsonDecoder:
             pieces.append(piece)
             self.next_line += piece.count(b"\n")
             at = end
+            last = (at, self.next_line, self._in_array)
+        if last is not None:
+            self.last_value = Value(self._done + last[0], *last[1:])
+        self._done += at
         self._pending = data[at:]
         self._check_length(len(self._pending))
         return [_decode(numbers, pieces, self._columns)]

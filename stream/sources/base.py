@@ -21,11 +21,26 @@ class ReadBefore:
         name: its name.
         ended: it was read to its end.
         position: how far it was read.
+        elsewhere: another process reads it.
     """
 
     name: str
     ended: bool
     position: Position
+    elsewhere: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class GoingOn:
+    """Where a source begins that goes on with others.
+
+    Attributes:
+        position: there.
+        after: the names of those others, which were read to their ends.
+    """
+
+    position: Position
+    after: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +55,8 @@ class SourceBatch:
         rejected: how many records were rejected since the previous batch.
         end: True on the last batch of a bounded source: nothing comes after it, every open step can close.
         letter: makes the reject of one of the events, should it be late; None where the source has no whole records.
-        after: the name of a source that was read to its end and that this one goes on with; "" for none. Its events
-            may belong to steps that are closed.
+        after: the names of sources that were read to their ends and that this one goes on with. Its events may belong
+            to steps that are closed, if there are any.
     """
 
     events: EventBatch
@@ -50,7 +65,7 @@ class SourceBatch:
     rejected: int = 0
     end: bool = False
     letter: Letter | None = None
-    after: str = ""
+    after: tuple[str, ...] = ()
 
 
 class Source(Protocol):
@@ -79,7 +94,7 @@ class Source(Protocol):
 class Growing(Protocol):
     """A source whose content may be that of one that was read before, and more."""
 
-    def goes_on(self, before: Sequence[ReadBefore]) -> Position | None:
+    def goes_on(self, before: Sequence[ReadBefore]) -> GoingOn | None:
         """Return where to begin so that nothing is read twice; None: at the beginning.
 
         Raises:
@@ -131,7 +146,7 @@ class PartitionedBatch:
     names_graphs: bool = True
     end: bool = False
     complete: bool = False
-    after: str = ""
+    after: tuple[str, ...] = ()
 
 
 class Claims(Protocol):
@@ -153,6 +168,14 @@ class Claims(Protocol):
 
     def read_before(self, prefix: str) -> list[ReadBefore]:
         """Return the sources of one partition whose names begin so and that were read, at least in part."""
+        ...
+
+    def hold(self, names: Sequence[str]) -> None:
+        """Let no other process go on with these sources while this one lives.
+
+        Raises:
+            StoreError: another one does already.
+        """
         ...
 
     def release(self, partitions: Sequence[str]) -> None:

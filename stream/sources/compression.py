@@ -1,10 +1,11 @@
 """Files as streams of plain bytes, whatever they are compressed with; told by their first bytes, not by their names."""
 
 import gzip
+import hashlib
 import lzma
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -32,6 +33,7 @@ _UNREAD = {
 }
 # A zstd block of a few bytes may hold 128 KiB: small pieces keep what one of them expands to small.
 _ZSTD_PIECE_BYTES = 2048
+_BLOCK_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,9 +106,90 @@ def members(path: Path) -> list[Member]:
     return [Member(str(path), inner, partial(unpack, path), is_plain=not kind)]
 
 
-def behind(path: Path, byte: int) -> Member:
-    """Return what a plain file holds from `byte` on."""
-    return Member(str(path), path.name, partial(_plain, path, begin=byte), is_plain=True)
+class Text:
+    """The text of a log from some byte on, and what went by of it.
+
+    Args:
+        path: the file.
+        log: the log in it.
+        begin_byte: where it begins, counted in the text of the log.
+
+    Attributes:
+        end_byte: up to where it was read.
+    """
+
+    def __init__(self, path: Path, log: Member, begin_byte: int = 0) -> None:
+        self.begin_byte = begin_byte
+        self.end_byte = begin_byte if log.is_plain else 0
+        self._path = path
+        self._log = log
+        self._digest = hashlib.sha256()
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of what a packed log holds up to `end_byte`, in hex."""
+        return self._digest.hexdigest()
+
+    def pieces(self, size: int, on_read: OnRead) -> Iterator[bytes]:
+        """Return the text in pieces of at most `size` bytes; once.
+
+        Raises:
+            InputError: the file is cut short or broken.
+        """
+        if self._log.is_plain:
+            for piece in _plain(self._path, size, on_read, begin=self.begin_byte):
+                self.end_byte += len(piece)
+                yield piece
+            return
+        for piece in self._log.pieces(size, on_read):
+            known = max(0, self.begin_byte - self.end_byte)
+            self._digest.update(piece)
+            self.end_byte += len(piece)
+            if known < len(piece):
+                yield piece[known:]
+
+
+@dataclass(slots=True)
+class Beginning:
+    """The beginning of a text.
+
+    Attributes:
+        digest: its SHA-256, in hex.
+        last: its last byte.
+        following: the two bytes behind it, or what there is of them.
+    """
+
+    digest: str
+    last: bytes
+    following: bytes
+
+
+def beginnings(log: Member, sizes: Collection[int]) -> dict[int, Beginning]:
+    """Return the beginnings of the text of a log by their sizes in bytes, above 0; those that it is long enough for.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    digest, at, found = hashlib.sha256(), 0, dict[int, Beginning]()
+    open_ended: list[Beginning] = []
+    left = sorted(sizes)
+    for piece in log.pieces(_BLOCK_BYTES, lambda _: None):
+        for each in open_ended:
+            each.following += piece[: 2 - len(each.following)]
+        done = 0
+        while left and left[0] <= at + len(piece):
+            size = left.pop(0)
+            end = size - at
+            digest.update(piece[done:end])
+            done = end
+            found[size] = Beginning(digest.hexdigest(), piece[end - 1 : end], piece[end : end + 2])
+            open_ended.append(found[size])
+        open_ended = [each for each in open_ended if len(each.following) < 2]
+        if not left and not open_ended:
+            break
+        digest.update(piece[done:])
+        at += len(piece)
+    return found
 
 
 def _plain(path: Path, size: int, on_read: OnRead, *, begin: int = 0) -> Iterator[bytes]:

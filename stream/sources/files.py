@@ -4,7 +4,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +15,11 @@ from stream.decoders.detect import check_options
 from stream.decoders.log import LogReader
 from stream.events import EventBatch, Interner, Reject
 from stream.lines import letter_of
-from stream.sources.base import Position, ReadBefore, SourceBatch
-from stream.sources.compression import behind
-from stream.sources.follow import FollowSource
-from stream.sources.growth import Extent, Start, rewritten, start_behind
+from stream.sources.base import GoingOn, Position, ReadBefore, SourceBatch
+from stream.sources.compression import Member, Text
+from stream.sources.extents import Extent, Extents, of_position, sources_before, to_position
+from stream.sources.follow import FollowSource, check_not_followed
+from stream.sources.growth import Rewritten, growth_of
 from stream.sources.kept import KeptRejects
 from stream.sources.selection import LogFile, Selection, select_logs
 from stream.sources.sorting import TimeSorter
@@ -49,8 +50,7 @@ class FileSource:
     Attributes:
         notes: how each log was understood, and what was left out, in lines for the user; complete after the first
             batch.
-        rewritten_from: up to which byte a file of the same path was read before that held something else; None where
-            none was.
+        rewritten: a log that was read before from the same place and held something else; None where none was.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class FileSource:
         self._block_bytes = block_bytes
         self._may_be_late = may_be_late
         self._selection: Selection | None = None
-        self.rewritten_from: int | None = None
+        self.rewritten: Rewritten | None = None
 
     @property
     def name(self) -> str:
@@ -89,22 +89,21 @@ class FileSource:
         digest = digests[0] if len(digests) == 1 else hashlib.sha256("\n".join(digests).encode()).hexdigest()
         return f"file:{digest}{self.options.fingerprint()}"
 
-    def goes_on(self, before: Sequence[ReadBefore]) -> Position | None:
-        """Return the position behind what was read of this file before it grew; None if nothing of it was.
-
-        Only a plain file of lines can be gone on with.
+    def goes_on(self, before: Sequence[ReadBefore]) -> GoingOn | None:
+        """Return the position behind what was read of these logs before they grew; None if nothing of them was.
 
         Raises:
-            InputError: it cannot be told where.
+            InputError: it cannot be told where, or something that was read has changed.
         """
-        files = self._select().files
-        if len(files) != 1 or not all(log.is_plain for log in files[0].logs):
+        files, reading = self._select().files, self.options.fingerprint()
+        growth = growth_of(self.path, files, before, reading, may_be_late=self._may_be_late)
+        if self._may_be_late or growth.extents:
+            check_not_followed(files, before, reading)
+        self.rewritten = growth.rewritten
+        if not growth.extents:
             return None
-        start = start_behind(files[0].path, before, self.options.fingerprint())
-        if start is None:
-            self.rewritten_from = rewritten(files[0].path, before)
-            return None
-        return {"mode": "sorted", "row": 0, "rejected": 0, **start.to_position()}
+        position: Position = {"mode": "sorted", "row": 0, "rejected": 0, **to_position(growth.extents)}
+        return GoingOn(position, sources_before(growth.extents))
 
     def batches(self, resume_after: Position | None) -> Iterator[SourceBatch]:
         """Decode, sort, and yield the events behind the row of `resume_after`.
@@ -114,19 +113,21 @@ class FileSource:
                 is bad and the options are strict.
         """
         row, counted = (0, 0) if resume_after is None else self._place_of(resume_after)
-        start = Start.from_position(resume_after)
-        keep_lines = self.options.keep_records and (self._may_be_late or start is not None)
+        begun = [] if resume_after is None else of_position(resume_after)
+        after = sources_before(begun)
+        keep_lines = self.options.keep_records and (self._may_be_late or bool(after))
         interner = Interner()
         with (
             KeptRejects(self._temp_folder) as kept,
             TimeSorter(interner, max_rows=self._max_rows, folder=self._temp_folder, keep_lines=keep_lines) as events,
         ):
-            read = self._decode(interner, events, kept, start)
+            read = self._decode(interner, events, kept, begun if after else ())
             if row > events.rows:
                 raise InputError(
                     f"{self.path} holds {events.rows:,} events, but {row:,} of them were ingested before",
                     fix="ingest it into a new store",
                 )
+            logs = to_position(read.extents)
             while True:
                 end = min(row + self._batch_rows, events.rows)
                 # Whole records are as large as events: they are not committed all at once either.
@@ -135,12 +136,12 @@ class FileSource:
                 is_end = end == events.rows and upto == read.rejected
                 yield SourceBatch(
                     events=batch,
-                    position={"mode": "sorted", "row": end, "rows": events.rows, "rejected": upto, **read.position},
+                    position={"mode": "sorted", "row": end, "rows": events.rows, "rejected": upto, **logs},
                     rejects=kept.slice(counted, upto) if len(kept) else read.sample if counted == 0 else [],
                     rejected=upto - counted,
                     end=is_end,
                     letter=letter_of(batch) if keep_lines else None,
-                    after=start.after if start is not None else "",
+                    after=after,
                 )
                 if is_end:
                     return
@@ -151,67 +152,81 @@ class FileSource:
             self._selection = select_logs(self.path, self.options)
         return self._selection
 
-    def _decode(self, interner: Interner, events: TimeSorter, kept: KeptRejects, start: Start | None) -> "_Read":
-        """Read all logs into `events`, from `start` on; bad records that are kept whole go to `kept`."""
+    def _decode(self, interner: Interner, events: TimeSorter, kept: KeptRejects, begun: Extents) -> "_Read":
+        """Read all logs into `events`, from where they are `begun` on; bad records that are kept whole go to `kept`."""
         selection = self._select()
-        builder = EventBuilder(interner, self.options)
         self.notes = [f"left out: {what}" for what in selection.left_out[:_SHOWN_NAMES]]
         if len(selection.left_out) > _SHOWN_NAMES:
             self.notes.append(f"left out: {len(selection.left_out) - _SHOWN_NAMES} more")
-        if start is not None:
-            self.notes.append(
-                f"{self.path} grew: what is behind byte {start.byte:,} is added to what was ingested before"
-            )
-        total = sum(file.bytes for file in selection.files)
-        read = _Read({} if start is None else start.to_position())
+        read = _Read(EventBuilder(interner, self.options), events, kept)
+        extents = iter(begun or repeat(None))
         done = 0
-        two_sorts = False
         for file in selection.files:
-            for reader in self._read(file, builder, events, kept, start, done, total):
-                read.rejected += reader.rejects.count
-                read.sample += reader.rejects.take()[: self.options.reject_sample - len(read.sample)]
-                self.notes += reader.notes
-                two_sorts |= reader.dialect is not None and reader.dialect.bipartite_hint
-                if len(selection.files) == len(file.logs) == 1 and file.logs[0].is_plain:
-                    extent = Extent.of(file.path, file.bytes, reader)
-                    read.position |= {} if extent is None else extent.to_position()
+            for log in file.logs:
+                extent = next(extents)
+                if extent is None or extent.begin is None or not extent.begin.whole:
+                    extent = self._read(file, log, read, extent, done)
+                read.extents.append(extent)
+            file.check_unchanged()
             done += file.bytes
-        if not events.rows and start is None:
+        if not (events.rows or begun):
             raise self._no_event(read.rejected, [*read.sample, *kept.slice(0, _SHOWN_REJECTS)])
+        if not (events.rows or read.rejected):
+            self.notes.append(f"{self.path} holds nothing that was not ingested before")
         events.finish()
-        if two_sorts and not self.options.bipartite and (shared := self._names_on_both_sides(events, len(interner))):
+        names = len(interner)
+        if read.two_sorts and not self.options.bipartite and (shared := self._names_on_both_sides(events, names)):
             self.notes.append(
                 f"{shared:,} names stand both for a source and for an item; if they are counted apart, use --bipartite"
             )
         return read
 
-    def _read(
-        self,
-        file: LogFile,
-        builder: EventBuilder,
-        events: TimeSorter,
-        kept: KeptRejects,
-        start: Start | None,
-        done: int,
-        total: int,
-    ) -> Iterator[LogReader]:
+    def _read(self, file: LogFile, log: Member, read: "_Read", begun: Extent | None, done: int) -> Extent | None:
+        """Read a log, from where it is `begun` on; return what was read of it, None if it holds no record.
+
+        Args:
+            file: the file that it is in.
+            log: the log.
+            read: takes what is read.
+            begun: what was read of it before.
+            done: the bytes of the files before.
+        """
+
+        total = sum(each.bytes for each in self._select().files)
+
         def on_read(at: int) -> None:
             if self._on_progress is not None:
                 self._on_progress(done + at, total)
 
-        for log in file.logs if start is None else (behind(file.path, start.byte),):
-            if start is None:
-                reader = LogReader(log.label, builder)
-            else:
-                reader = LogReader(log.label, builder, dialect=start.dialect, unit=start.unit, first_line=start.line)
-            # `finish` is last.
-            for batches in chain(map(reader.feed, log.pieces(self._block_bytes, on_read)), _finish(reader)):
-                for batch in batches:
-                    events.add(batch)
-                if self.options.keep_records:
-                    kept.extend(reader.rejects.take())
-            yield reader
-        file.check_unchanged()
+        begin = None if begun is None else begun.begin
+        if begun is None or begin is None:
+            text, reader = Text(file.path, log), LogReader(log.label, read.builder)
+        else:
+            text = Text(file.path, log, begin.byte)
+            reader = LogReader(
+                log.label,
+                read.builder,
+                dialect=begun.dialect,
+                unit=begin.unit,
+                first_line=begin.line,
+                in_array=begin.in_array,
+            )
+        rows = read.events.rows
+        # `finish` is last.
+        for batches in chain(map(reader.feed, text.pieces(self._block_bytes, on_read)), _finish(reader)):
+            for batch in batches:
+                read.events.add(batch)
+            if self.options.keep_records:
+                read.kept.extend(reader.rejects.take())
+        read.rejected += reader.rejects.count
+        read.sample += reader.rejects.take()[: self.options.reject_sample - len(read.sample)]
+        read.two_sorts |= reader.dialect is not None and reader.dialect.bipartite_hint
+        has_records = read.events.rows > rows or reader.rejects.count > 0
+        if begin is not None and has_records:
+            where = f"byte {begin.byte:,}" if log.is_plain else f"byte {begin.byte:,} of what it unpacks to"
+            self.notes.append(f"{log.label} grew: what is behind {where} is added to what was ingested before")
+        self.notes += reader.notes
+        return Extent.of(file, log, text, reader, begin) if has_records or begin is not None else None
 
     def _names_on_both_sides(self, events: TimeSorter, names: int) -> int:
         is_src, is_dst = np.zeros(names, dtype=np.bool_), np.zeros(names, dtype=np.bool_)
@@ -242,11 +257,18 @@ class FileSource:
 
 @dataclass(slots=True)
 class _Read:
-    """What was read: what the positions of all batches hold, how many records are bad, and a sample of them."""
+    """What is read of logs: where their records go, how many are bad with a sample of them, and how far each was read.
 
-    position: Position
+    `two_sorts`: the header of one speaks of users and items.
+    """
+
+    builder: EventBuilder
+    events: TimeSorter
+    kept: KeptRejects
     rejected: int = 0
     sample: list[Reject] = field(default_factory=list)
+    extents: list[Extent | None] = field(default_factory=list)
+    two_sorts: bool = False
 
 
 def _finish(reader: LogReader) -> Iterator[list[EventBatch]]:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,9 +13,11 @@ from stream.decoders.detect import check_options
 from stream.decoders.dialect import Dialect
 from stream.decoders.log import LogReader
 from stream.events import EventBatch, Interner
-from stream.lines import letter_of
-from stream.sources.base import Position, SourceBatch
-from stream.sources.compression import compression_of, reading
+from stream.lines import letter_of, printable
+from stream.sources.base import Position, ReadBefore, SourceBatch
+from stream.sources.compression import compression_of, members, reading
+from stream.sources.growth import growth_of
+from stream.sources.selection import LogFile, log_file
 
 _BLOCK_BYTES = 1 << 20
 _FINGERPRINT_BYTES = 4096
@@ -34,6 +36,7 @@ class FollowSource:
         stop: asked between batches and polls; True ends the reading at the last complete line.
         restart_if_replaced: go on with the new file where the old one was replaced or cut.
         block_bytes: bytes decoded at once.
+        may_be_late: its events may belong to steps that are closed.
         sleep: waits for some seconds.
     """
 
@@ -46,6 +49,7 @@ class FollowSource:
         stop: Callable[[], bool] = lambda: False,
         restart_if_replaced: bool = False,
         block_bytes: int = _BLOCK_BYTES,
+        may_be_late: bool = False,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.path = Path(path)
@@ -59,6 +63,7 @@ class FollowSource:
         self._stop = stop
         self._restart = restart_if_replaced
         self._block_bytes = block_bytes
+        self._may_be_late = may_be_late
         self._sleep = sleep
 
     @property
@@ -70,7 +75,25 @@ class FollowSource:
     @property
     def name(self) -> str:
         """The identity: `follow:`, the resolved path, and the options."""
-        return f"follow:{self.path.resolve()}{self.options.fingerprint()}"
+        return f"follow:{printable(str(self.path.resolve()))}{self.options.fingerprint()}"
+
+    def goes_on(self, before: Sequence[ReadBefore]) -> None:
+        """Make sure that nothing of the file counts again that was ingested before.
+
+        Raises:
+            InputError: some would.
+        """
+        if not self._may_be_late or self.path.is_dir():
+            return
+        files = [log_file(self.path, members(self.path))]
+        growth = growth_of(self.path, files, before, self.options.fingerprint(), may_be_late=True)
+        if growth.extents:
+            raise InputError(
+                f"{self.path} was ingested before, and following it begins at its start:"
+                " with --backfill what was ingested would count again",
+                place=str(self.path),
+                fix="leave out --follow and ingest it again whenever it grew; only what is new is added",
+            )
 
     def batches(self, resume_after: Position | None) -> Iterator[SourceBatch]:
         """Yield what is there, then what comes, until `stop` says so; never a batch without a record.
@@ -233,6 +256,39 @@ class _Log:
             return True
         mine = os.fstat(self.file.fileno())
         return (now.st_dev, now.st_ino) != (mine.st_dev, mine.st_ino)
+
+
+def check_not_followed(files: Iterable[LogFile], before: Iterable[ReadBefore], reading_: str) -> None:
+    """Make sure that no plain file was followed, under whatever name.
+
+    Args:
+        files: the files.
+        before: sources that were read.
+        reading_: how these files are read; what was read in another way is other events.
+
+    Raises:
+        InputError: one was.
+    """
+    followed = [each for each in before if each.name.startswith("follow:") and _reading_of(each.name) == reading_]
+    for file in files if followed else ():
+        with reading(file.path) as opened:
+            head = opened.read(_FINGERPRINT_BYTES)
+        for each in followed:
+            byte, length = each.position.get("byte"), each.position.get("fingerprint_bytes")
+            if not (isinstance(byte, int) and isinstance(length, int)) or not 0 < length <= len(head):
+                continue
+            if _digest(head[:length]) == each.position.get("fingerprint"):
+                raise InputError(
+                    f"{file.path} was read before with --follow, up to byte {byte:,}, and that would count again",
+                    place=f"{file.path}, up to byte {byte:,}",
+                    fix="go on with --follow, or ingest the file into a new store or under another --graph",
+                )
+
+
+def _reading_of(source: str) -> str:
+    """Return how a followed file was read, as the name of its source says behind the path."""
+    _, mark, reading_ = source.rpartition("#")
+    return f"{mark}{reading_}" if mark and "=" in reading_ else ""
 
 
 def _digest(prefix: bytes) -> str:

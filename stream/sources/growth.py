@@ -1,163 +1,283 @@
-"""A file that grew since it was read: which bytes were read before, and where to go on behind them."""
+"""Logs that grew since they were read: what of them was read before, and where to go on behind it."""
 
-import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Self
 
 from infra.errors import InputError
-from stream.decoders.dialect import Dialect
-from stream.decoders.log import LogReader
-from stream.sources.base import Position, ReadBefore
-from stream.sources.compression import reading
+from stream.sources.base import ReadBefore
+from stream.sources.compression import Beginning, Member, Text, beginnings
+from stream.sources.extents import INSIDE_QUOTE, Begin, Extent, of_position, path_of, reading_of, reads_same_events
+from stream.sources.selection import LogFile
 
-_HASH_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 1 << 20
+_ELSEWHERE = "ingest it into a new store, or under another --graph"
 
 
 @dataclass(frozen=True, slots=True)
-class Extent:
-    """What of a file was read.
+class Rewritten:
+    """A log that was read before from the same place, and whose beginning is not what was read.
 
     Attributes:
-        path: the file, resolved.
-        bytes: its size then, all of which was read.
-        next_byte: where reading goes on if the last line is longer by then; before the end where that line lacked its
-            end and was rejected.
-        next_line: the number of the line there.
-        dialect, unit: how it was understood.
+        path: the file.
+        label: the log.
+        bytes: up to where it was read.
     """
 
-    path: str
+    path: Path
+    label: str
     bytes: int
-    next_byte: int
-    next_line: int
-    dialect: str
-    unit: str
 
-    @classmethod
-    def of(cls, path: Path, size: int, reader: LogReader) -> Self | None:
-        """Return what was read of a plain file to its end; None where it is of a kind that cannot be gone on with."""
-        # Of documents, an end belongs to the beginning; inside a quote nobody can tell where records begin.
-        if reader.dialect is None or reader.dialect.format == "json" or reader.unfinished_lines:
-            return None
-        was_rejected = bool(reader.unfinished_bytes) and reader.rejects.last_line == reader.next_line
-        next_byte = size - (reader.unfinished_bytes if was_rejected else 0)
-        return cls(str(path.resolve()), size, next_byte, reader.next_line, reader.dialect.to_json(), reader.unit)
-
-    @classmethod
-    def from_position(cls, position: Position) -> Self | None:
-        """Return the extent that a position holds; None if it holds none."""
-        path, size, byte, line = (position.get(key) for key in ("path", "bytes", "next_byte", "next_line"))
-        dialect, unit = position.get("dialect"), position.get("time_unit")
-        if not (isinstance(size, int) and isinstance(byte, int) and isinstance(line, int)):
-            return None
-        if not (isinstance(path, str) and isinstance(dialect, str) and isinstance(unit, str)):
-            return None
-        return cls(path, size, byte, line, dialect, unit)
-
-    def to_position(self) -> Position:
-        """Return the extent as a part of a position."""
-        return {
-            "path": self.path,
-            "bytes": self.bytes,
-            "next_byte": self.next_byte,
-            "next_line": self.next_line,
-            "dialect": self.dialect,
-            "time_unit": self.unit,
-        }
+    def error(self, why: str = "") -> InputError:
+        """Return it as an error; `why` it cannot be read."""
+        return InputError(
+            f"{self.label} was ingested before up to byte {self.bytes:,}, and holds something else now"
+            f"{why and ': '}{why}",
+            place=f"{self.label}, up to byte {self.bytes:,}",
+            fix="if it was changed, put back what stood there, and reading goes on behind it; if it is another log, as"
+            f" after a rotation, and none of its events was ingested, give it another name (ln {self.path} NEW) and"
+            f" ingest that with --backfill; else {_ELSEWHERE}",
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
-    """Where reading of a file begins that goes on with the source `after`."""
+class Growth:
+    """What of the logs of a source was read before.
 
-    after: str
-    byte: int
-    line: int
-    dialect: Dialect
-    unit: str
+    Attributes:
+        extents: of each log what was read, with where to begin now; None of one that is new. Empty if all are.
+        rewritten: the first log that is new in place of another one.
+    """
 
-    @classmethod
-    def from_position(cls, position: Position | None) -> Self | None:
-        """Return the start that `start_behind` wrote into a position; None where reading begins with the file."""
-        if position is None or "after" not in position:
-            return None
-        dialect = Dialect.from_json(str(position["begin_dialect"]))
-        byte, line = int(position["begin_byte"]), int(position["begin_line"])
-        return cls(str(position["after"]), byte, line, dialect, str(position["begin_unit"]))
-
-    def to_position(self) -> Position:
-        """Return the start as a part of a position."""
-        return {
-            "after": self.after,
-            "begin_byte": self.byte,
-            "begin_line": self.line,
-            "begin_dialect": self.dialect.to_json(),
-            "begin_unit": self.unit,
-        }
+    extents: tuple[Extent | None, ...] = ()
+    rewritten: Rewritten | None = None
 
 
-def start_behind(path: Path, before: Sequence[ReadBefore], fingerprint: str) -> Start | None:
-    """Return where a plain file goes on behind the longest beginning of it that was read before; None if none was.
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """An extent of a source that was read before, and its number in it."""
+
+    source: ReadBefore
+    number: int
+    extent: Extent
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.source.name, self.number
+
+    @property
+    def reading(self) -> str:
+        return reading_of(self.source.name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Log:
+    """A log, and what tells it by its place."""
+
+    file: LogFile
+    member: Member
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What was read of a log, and how the log begins; None where the file is the one that was read."""
+
+    known: _Known
+    head: Beginning | None
+
+
+def growth_of(
+    path: Path, files: Sequence[LogFile], before: Iterable[ReadBefore], reading: str, *, may_be_late: bool
+) -> Growth:
+    """Return what of the logs of some files was read before; each log that was read is found once.
+
+    A log is known by its place and its beginning, or else, as it may have been moved or packed, by its beginning alone.
 
     Args:
-        path: the file.
-        before: sources that were read, named `file:DIGEST` and the fingerprint.
-        fingerprint: of how this file is read.
+        path: what the files were chosen by.
+        files: the files.
+        before: sources that were read; those of files matter.
+        reading: how these are read, as the names of sources end.
+        may_be_late: events that were read before would count again.
 
     Raises:
-        InputError: reading was broken off in this beginning, or ended in the middle of a line that is longer now.
+        InputError: it cannot be told where to go on, something that was read has changed, or would count again.
     """
-    known = {each.name: (each, extent) for each in before if (extent := Extent.from_position(each.position))}
-    sizes = {extent.bytes for _, extent in known.values()}
-    names = [f"file:{digest}{fingerprint}" for digest in _digests(path, sizes)]
-    found = next((known[name] for name in reversed(names) if name in known), None)
-    if found is None:
-        return None
-    source, extent = found
-    if not source.ended:
+    known = [each for each in _all_known(before) if reads_same_events(each.reading, reading)]
+    logs = [_Log(file, member, path_of(file, member)) for file in files for member in file.logs]
+    growth = _growth_of(path, logs, [each for each in known if each.reading == reading], may_be_late=may_be_late)
+    if may_be_late:
+        new = [log for at, log in enumerate(logs) if not growth.extents or growth.extents[at] is None]
+        for at, each in _matches(new, [each for each in known if each.reading != reading]).items():
+            raise _read_otherwise(new[at], each.known)
+    return growth
+
+
+def _all_known(before: Iterable[ReadBefore]) -> Iterator[_Known]:
+    for source in before:
+        if source.name.startswith("file:"):
+            for number, extent in enumerate(of_position(source.position)):
+                if extent is not None and not (extent.begin is not None and extent.begin.is_copy):
+                    yield _Known(source, number, extent)
+
+
+def _growth_of(path: Path, logs: Sequence[_Log], known: Sequence[_Known], *, may_be_late: bool) -> Growth:
+    """Return what of some logs was read before, in the same way."""
+    if not known:
+        return Growth()
+    surpassed = {(k.extent.begin.after, k.extent.begin.number) for k in known if k.extent.begin is not None}
+    last = [each for each in known if each.key not in surpassed]
+    places = {each.extent.path: each for each in last}
+    found = _matches(logs, last)
+    if is_copy := len(logs) == 1 and not found and logs[0].path not in places:
+        # Of a log that went on it is nothing new.
+        found = _matches(logs, known)
+        for at, each in found.items():
+            _check_nothing_behind(logs[at], each.known.extent)
+    taken = {each.known.key for each in found.values()}
+    changed = [
+        Rewritten(log.file.path, log.member.label, places[log.path].extent.bytes)
+        for at, log in enumerate(logs)
+        if at not in found and log.path in places and places[log.path].key not in taken
+    ]
+    if changed and (found or may_be_late):
+        raise changed[0].error()
+    for at, each in found.items():
+        if each.known.source.elsewhere:
+            raise _being_read(path, logs[at])
+        if not each.known.source.ended:
+            raise _broken_off(path, logs[at], each.known.extent, alone=len(logs) == 1)
+    if not found:
+        return Growth(rewritten=changed[0] if changed else None)
+    return Growth(
+        tuple(_begun(log, found[at], is_copy=is_copy) if at in found else None for at, log in enumerate(logs))
+    )
+
+
+def _check_nothing_behind(log: _Log, extent: Extent) -> None:
+    """Make sure that a copy of a log that went on holds no more than an extent of it.
+
+    What stands there besides may be what was added to the log, or not.
+
+    Raises:
+        InputError: it holds more.
+    """
+    blank = b" \t\r\n" + (b"]," if extent.dialect.format == "json" else b"")
+    text = Text(log.file.path, log.member, extent.bytes)
+    if any(piece.strip(blank) for piece in text.pieces(_BLOCK_BYTES, lambda _: None)):
+        label = log.member.label
         raise InputError(
-            f"{path} grew after reading it was broken off, and what was there then has to be read to its end first",
-            place=f"{path}, byte {extent.bytes:,}",
-            fix=f"head -c {extent.bytes} {path} > FILE, ingest FILE with the same flags, and then {path} again",
+            f"{label} begins as a log that was ingested and has grown since: what of the rest was ingested with that"
+            " cannot be told",
+            place=f"{label}, behind byte {extent.bytes:,}",
+            fix=f"ingest that log as it is now instead; else {_ELSEWHERE}",
         )
-    dialect = Dialect.from_json(extent.dialect)
-    return Start(source.name, _next_byte(path, extent), extent.next_line, dialect, extent.unit)
 
 
-def rewritten(path: Path, before: Sequence[ReadBefore]) -> int | None:
-    """Return up to which byte a file of this path was read last, whatever it held; None if it never was."""
-    resolved = str(path.resolve())
-    extents = (Extent.from_position(each.position) for each in before)
-    sizes = [extent.bytes for extent in extents if extent is not None and extent.path == resolved]
-    return sizes[-1] if sizes else None
+def _matches(logs: Sequence[_Log], known: Sequence[_Known]) -> dict[int, _Found]:
+    """Return for each log, by its number, the longest of its beginnings that was read; each of them for one log.
+
+    What was read from the place of a log comes first, so that of a folder only what changed is compared with all.
+    """
+    of_place: dict[str, list[_Known]] = {}
+    for each in known:
+        of_place.setdefault(each.extent.path, []).append(each)
+    found: dict[int, _Found] = {}
+    taken: set[tuple[str, int]] = set()
+    for elsewhere in (False, True):
+        for at, log in enumerate(logs):
+            among = known if elsewhere else of_place.get(log.path, ())
+            free = [] if at in found else [each for each in among if each.key not in taken]
+            if match := _longest(log, free):
+                found[at] = match
+                taken.add(match.known.key)
+    return found
 
 
-def _next_byte(path: Path, extent: Extent) -> int:
-    """Return where reading goes on, by what stands behind the bytes that were read."""
-    with reading(path) as file:
-        file.seek(extent.bytes - 1)
-        last, following = file.read(1), file.read(2)
-    if last == b"\n" or following.startswith((b"\n", b"\r\n")):
+def _longest(log: _Log, known: Sequence[_Known]) -> _Found | None:
+    """Return the longest of the beginnings of a log that was read; None if none was."""
+    for each in known:
+        if (each.extent.path, each.extent.file) == (log.path, log.file.digest):
+            return _Found(each, None)
+    heads = beginnings(log.member, {each.extent.bytes for each in known}) if known else {}
+    fitting = [each for each in known if (head := heads.get(each.extent.bytes)) and head.digest == each.extent.digest]
+    if not fitting:
+        return None
+    longest = max(fitting, key=lambda each: (each.extent.bytes, each.source.ended))
+    return _Found(longest, heads[longest.extent.bytes])
+
+
+def _begun(log: _Log, found: _Found, *, is_copy: bool) -> Extent:
+    """Return what was read of a log, with where to go on; of a copy all was.
+
+    Raises:
+        InputError: that cannot be told.
+    """
+    extent, head = found.known.extent, found.head
+    # Of documents only the end of the last value is known: behind it at least a bracket may stand.
+    is_json = extent.dialect.format == "json"
+    whole = is_copy or head is None or not (head.following or is_json)
+    byte = extent.bytes if head is None or whole or is_json else _next_byte(log.member.label, extent, head)
+    begin = Begin(
+        after=found.known.source.name,
+        number=found.known.number,
+        byte=byte,
+        line=extent.next_line,
+        in_array=extent.in_array,
+        unit=extent.unit,
+        whole=whole,
+        is_copy=is_copy,
+    )
+    return replace(extent, path=log.path, file=log.file.digest, begin=begin)
+
+
+def _next_byte(label: str, extent: Extent, head: Beginning) -> int:
+    """Return where reading of lines goes on, by what stands behind those that were read."""
+    if extent.next_byte == INSIDE_QUOTE:
+        raise InputError(
+            f"{label} grew behind a quote that was not closed: where its records begin cannot be told",
+            place=f"{label}, byte {extent.bytes:,}",
+            fix=f"{_ELSEWHERE}; write whole records",
+        )
+    if head.last == b"\n" or head.following.startswith((b"\n", b"\r\n")):
         return extent.bytes  # every line was whole, the last one but for its end
     if extent.next_byte < extent.bytes:
         return extent.next_byte
     raise InputError(
-        f"{path} grew inside its last line, which was counted when it was not complete",
-        place=f"{path}:{extent.next_line}",
-        fix="ingest the file into a new store, or under another --graph; write whole lines, or --follow the file",
+        f"{label} grew inside its last line, which was counted when it was not complete",
+        place=f"{label}:{extent.next_line}",
+        fix=f"{_ELSEWHERE}; write whole lines, or --follow the file",
     )
 
 
-def _digests(path: Path, sizes: set[int]) -> list[str]:
-    """Return the SHA-256 of the beginnings of a file, in hex, by size; of those `sizes` that it is longer than."""
-    total = path.stat().st_size
-    digest, digests, at = hashlib.sha256(), [], 0
-    with reading(path) as file:
-        for size in sorted(size for size in sizes if size < total):
-            while at < size and (block := file.read(min(size - at, _HASH_BLOCK_BYTES))):
-                digest.update(block)
-                at += len(block)
-            digests.append(digest.hexdigest())
-    return digests
+def _being_read(path: Path, log: _Log) -> InputError:
+    return InputError(
+        f"{path} grew since another process began to read it, which is not done yet",
+        place=log.member.label,
+        fix="wait until it is, then run the same command again: what is new then is added",
+    )
+
+
+def _broken_off(path: Path, log: _Log, extent: Extent, *, alone: bool) -> InputError:
+    if alone and log.member.is_plain and extent.bytes < log.file.bytes and extent.dialect.format != "json":
+        fix = f"head -c {extent.bytes} {path} > FILE, ingest FILE with the same flags, and then {path} again"
+    else:
+        fix = (
+            f"put back what {path} was then, without what is new, ingest it with the same flags, and then as it is now"
+        )
+    return InputError(
+        f"{path} grew after reading it was broken off, and what was there then has to be read to its end first",
+        place=f"{log.member.label}, byte {extent.bytes:,}",
+        fix=fix,
+    )
+
+
+def _read_otherwise(log: _Log, known: _Known) -> InputError:
+    label = log.member.label
+    return InputError(
+        f"{label} was ingested before with other flags ({known.reading.removeprefix('#') or 'none'}), and with"
+        " --backfill its events would count again",
+        place=f"{label}, up to byte {known.extent.bytes:,}",
+        fix=f"give the flags of then, and what is new is added; else {_ELSEWHERE}",
+    )

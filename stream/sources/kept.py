@@ -3,7 +3,7 @@
 import tempfile
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -63,6 +63,7 @@ class KeptRecords:
                 self._file = tempfile.TemporaryFile(prefix="graphtide-lines-", dir=self._folder)  # noqa: SIM115
             self._file.seek(self._bytes)
             self._file.write(data)
+            self._file.flush()
         self._bytes += len(data)
         return places
 
@@ -75,7 +76,9 @@ class KeptRecords:
     def close(self) -> None:
         """Remove the file."""
         if self._file is not None:
-            self._file.close()
+            # What there is no room for `add` has told; to close it tries once more.
+            with suppress(OSError):
+                self._file.close()
 
     def __enter__(self) -> Self:
         return self

@@ -77,7 +77,7 @@ def select_logs(path: Path, options: DecodeOptions) -> Selection:
             logs = _that_look_like_logs(logs, options, left_out)
         if not logs:
             raise _nothing(path, left_out)
-        return Selection((_log_file(path, logs),), tuple(left_out))
+        return Selection((log_file(path, logs),), tuple(left_out))
     left_out = []
     chosen: list[LogFile] = []
     try:
@@ -90,10 +90,21 @@ def select_logs(path: Path, options: DecodeOptions) -> Selection:
         elif not _has_name_of_a_log(entry.name):
             left_out.append(f"{entry} (by its name)")
         elif logs := _that_look_like_logs(members(entry), options, left_out):
-            chosen.append(_log_file(entry, logs))
+            chosen.append(log_file(entry, logs))
     if not chosen:
         raise _nothing(path, left_out)
     return Selection(tuple(chosen), tuple(left_out))
+
+
+def log_file(path: Path, logs: Sequence[Member]) -> LogFile:
+    """Return a file as it is now, with what is read of it.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    with reading(path):
+        stat = path.stat()
+    return LogFile(path, tuple(logs), stat.st_size, stat.st_mtime_ns, file_digest(path))
 
 
 def file_digest(path: Path, n_bytes: int | None = None) -> str:
@@ -109,12 +120,6 @@ def file_digest(path: Path, n_bytes: int | None = None) -> str:
             digest.update(block)
             left = None if left is None else left - len(block)
     return digest.hexdigest()
-
-
-def _log_file(path: Path, logs: Sequence[Member]) -> LogFile:
-    with reading(path):
-        stat = path.stat()
-    return LogFile(path, tuple(logs), stat.st_size, stat.st_mtime_ns, file_digest(path))
 
 
 def _has_name_of_a_log(name: str) -> bool:

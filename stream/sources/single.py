@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from stream.sources.base import Claims, Growing, Part, PartitionedBatch, Source
+from stream.sources.base import Claims, Growing, Part, PartitionedBatch, Position, Source
 
 # A file has one partition; where it stands is told without its name.
 ONLY_PARTITION = ""
@@ -21,11 +21,9 @@ class SinglePartition:
 
     def batches(self, claims: Claims) -> Iterator[PartitionedBatch]:
         """Yield the source's batches from where the store has it; see `PartitionedSource`."""
+        begin = self._begin(claims)
         position = claims.claim((ONLY_PARTITION,))[ONLY_PARTITION]
-        if position is None and isinstance(self._source, Growing):
-            kind = self._source.name.partition(":")[0]
-            position = self._source.goes_on(claims.read_before(f"{kind}:"))
-        for batch in self._source.batches(position):
+        for batch in self._source.batches(begin if position is None else position):
             part = Part(ONLY_PARTITION, 0, len(batch.events), batch.position, batch.rejected)
             yield PartitionedBatch(
                 batch.events,
@@ -37,3 +35,19 @@ class SinglePartition:
                 complete=batch.end,
                 after=batch.after,
             )
+
+    def _begin(self, claims: Claims) -> Position | None:
+        """Return where a source that was never read begins; what it goes on with is held by then."""
+        if not isinstance(self._source, Growing):
+            return None
+        before = claims.read_before("")
+        if any(each.name == self.name for each in before):
+            return None
+        going_on, held = self._source.goes_on(before), set[str]()
+        while going_on is not None and not held.issuperset(going_on.after):
+            claims.hold(going_on.after)
+            held.update(going_on.after)
+            # Until then another process may have gone on with them, and come to its end.
+            if (now := claims.read_before("")) != before:
+                before, going_on = now, self._source.goes_on(now)
+        return None if going_on is None else going_on.position

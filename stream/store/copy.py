@@ -13,6 +13,8 @@ from infra.errors import StoreError
 from infra.schema import METRIC_NAMES
 from infra.steps import format_time
 from stream.store.base import GraphInfo, SnapshotReader, SnapshotTable
+from stream.store.rebuild import source_of_rebuilt
+from stream.store.records import SourceState
 from stream.store.sql.database import ReadDatabase
 from stream.store.sql.reader import SqlSnapshots
 from stream.store.sql.tables import table_columns
@@ -56,8 +58,16 @@ class Comparison:
     difference: str | None
 
 
-def copy_store(source: SnapshotReader, target: SqlWriter, on_progress: OnProgress | None = None) -> Copied:
+def copy_store(
+    source: SnapshotReader, target: SqlWriter, on_progress: OnProgress | None = None, *, origin: str = ""
+) -> Copied:
     """Copy a store in one transaction of the target.
+
+    Args:
+        source: the store.
+        target: a new store.
+        on_progress: called with the rows copied so far.
+        origin: the address of a source that is a projection, without secrets, to be remembered.
 
     Raises:
         StoreError: the target has something already that would be mixed with it, or either fails.
@@ -68,9 +78,10 @@ def copy_store(source: SnapshotReader, target: SqlWriter, on_progress: OnProgres
             with source.database.frozen() as frozen:
                 return copy_tables(frozen, target, report)
         infos = source.graphs()
+        feeder = source_of_rebuilt(target, origin) if origin else None
         copied = 0
         for info in infos:
-            copied += _copy_graph(source, info, target, lambda rows, before=copied: report(before + rows))  # type: ignore[misc]
+            copied += _copy_graph(source, info, target, feeder, lambda rows, before=copied: report(before + rows))  # type: ignore[misc]
     return Copied(len(infos), copied, whole=False)
 
 
@@ -132,13 +143,17 @@ def check_empty(target: SqlWriter) -> None:
             )
 
 
-def _copy_graph(source: SnapshotReader, info: GraphInfo, target: SqlWriter, report: OnProgress) -> int:
+def _copy_graph(
+    source: SnapshotReader, info: GraphInfo, target: SqlWriter, feeder: SourceState | None, report: OnProgress
+) -> int:
     if target.graph(info.name) is not None:
         raise StoreError(
             f"the store {target.database.name} has a graph {info.name!r} already",
             fix="name another target, or move that store away",
         )
     graph = target.add_graph(info.name, info.step_us)
+    if feeder is not None:
+        target.link(feeder, "", graph)
     copied, totals = 0, np.zeros(2)
     for table in _tables(source, info.name):
         target.import_snapshots(graph, table)

@@ -72,6 +72,17 @@ class Outbox(Protocol):
         """
         ...
 
+    def rebuilt_from(self, origin: str) -> list[str]:
+        """Return the graphs that were restored from this place, so that it has them, as they stay, whoever wrote them.
+
+        Args:
+            origin: the address of the place as a store URL, without the token.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        ...
+
     def close(self) -> None:
         """Release the connection."""
         ...

@@ -7,7 +7,7 @@ note in a transaction of its own; a crash in between repeats writes, which chang
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Self
@@ -184,6 +184,7 @@ class Projector:
 
             with InfluxWriter(self._address, stop=self._stop, on_try=note) as writer:
                 claims = Claims(self._address, writer, outbox.store_id(), take_over=self._take_over)
+                claims.leave(outbox.rebuilt_from(self._address.store_url))
                 shown: dict[str, GraphInfo] = {}
                 while not self._stop.is_set():
                     if self._round(outbox, reader, writer, claims, shown):
@@ -210,9 +211,9 @@ class Projector:
         if not outbox.elect(PROJECTION):
             return self._follow(outbox, shown, number)
         # Read before the changes: every snapshot that the facts count is then in this round, or was in one before.
-        facts = reader.graphs()
+        facts = [info for info in reader.graphs() if info.name not in claims.left]
         changes, is_all = self._pending(outbox)
-        graphs = {info.name for info in reader.graphs()}
+        graphs = {info.name for info in reader.graphs()} - claims.left
         news = [info for info in facts if shown.get(info.name) != info]
         if changes or news:
             claims.hold(graphs)
@@ -221,7 +222,7 @@ class Projector:
                 return self._follow(outbox, shown, number)
             tables = snapshots_of(reader, piece, graphs)
             writer.write(chain.from_iterable(map(snapshot_lines, tables)))
-            self._acknowledge(piece)
+            self._acknowledge(piece, graphs)
         if not outbox.elect(PROJECTION):
             return self._follow(outbox, shown, number)
         if is_all:
@@ -256,10 +257,11 @@ class Projector:
                 self._noted -= gone
         return [change for change in listed if change.number not in known], is_all
 
-    def _acknowledge(self, changes: Sequence[Change]) -> None:
+    def _acknowledge(self, changes: Sequence[Change], graphs: Collection[str]) -> None:
+        """Show changes as done; those of `graphs` were written, the others are there."""
         with self._changed:
             self._acknowledged.update((change.number, change.n_steps) for change in changes)
-            written = self._status.written + sum(change.n_steps for change in changes)
+            written = self._status.written + sum(change.n_steps for change in changes if change.graph in graphs)
             self._status = replace(self._status, written=written, error=None, fix=None, down_since_s=None)
             self._changed.notify_all()
 

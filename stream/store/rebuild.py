@@ -13,7 +13,7 @@ import numpy as np
 from infra.errors import StoreError
 from infra.schema import METRIC_INDEX, METRIC_NAMES
 from stream.store.base import GraphInfo, SnapshotReader, SnapshotTable
-from stream.store.records import EdgeRows, Feeder, GraphState
+from stream.store.records import EdgeRows, Feeder, GraphState, SourceState
 from stream.store.writer import Closed, StoreWriter
 
 # The source that a rebuilt graph is noted to come from begins with this; no source that is read does.
@@ -37,8 +37,7 @@ def rebuild(reader: SnapshotReader, writer: StoreWriter, origin: str, on_steps: 
     """
     infos = reader.graphs()
     with writer.transaction():
-        name = REBUILT + origin
-        source = writer.source(name) or writer.add_source(name, split_by_type=False)
+        source = source_of_rebuilt(writer, origin)
         for info in infos:
             if writer.graph(info.name) is not None:
                 raise StoreError(
@@ -50,8 +49,18 @@ def rebuild(reader: SnapshotReader, writer: StoreWriter, origin: str, on_steps: 
             last = _restore_steps(reader, writer, info, graph, on_steps)
             _restore_facts(info, graph, last)
             writer.save_graphs([graph])
-        writer.end_source(source)
     return len(infos)
+
+
+def source_of_rebuilt(writer: StoreWriter, origin: str) -> SourceState:
+    """Return the source, which has ended, that graphs restored from a projection are linked to.
+
+    It bars events from them, and tells the projector that the place they came from has them.
+    """
+    name = REBUILT + origin
+    source = writer.source(name) or writer.add_source(name, split_by_type=False)
+    writer.end_source(source)
+    return source
 
 
 def refuse_rebuilt(graph: str, feeders: Iterable[Feeder]) -> None:

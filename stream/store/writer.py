@@ -24,8 +24,8 @@ class Closed:
 class StoreWriter(Projections, Protocol):
     """One process's right to change a store.
 
-    Every change but `claim` and `release` happens inside `transaction`; what it changed is there as a whole after it,
-    or not at all. After an error nothing that the writer keeps in memory differs from what the store has.
+    Every change but `claim`, `hold` and `release` happens inside `transaction`; what it changed is there as a whole
+    after it, or not at all. After an error nothing that the writer keeps in memory differs from what the store has.
 
     `exclusive` is True where no other process can write the store meanwhile: what is claimed then needs no record.
     """
@@ -68,6 +68,14 @@ class StoreWriter(Projections, Protocol):
         """
         ...
 
+    def hold(self, names: Sequence[str]) -> None:
+        """Take over the only partitions of sources of these names, in a transaction of its own, if nobody has them.
+
+        Raises:
+            StoreError: another process that lives has one.
+        """
+        ...
+
     def release(self, source: SourceState, partitions: Sequence[str]) -> None:
         """Note, in a transaction of its own, that this process no longer reads partitions. Others may have them."""
         ...
@@ -102,7 +110,10 @@ class StoreWriter(Projections, Protocol):
         ...
 
     def add_graph(self, name: str, step_us: int) -> GraphState:
-        """Add an empty graph."""
+        """Add an empty graph; one that nothing feeds yet is returned as it is, but with this step size.
+
+        Readers see it once it is linked to a partition or has a closed step.
+        """
         ...
 
     def share(self, names: Sequence[str], step_us: int, *, alone: bool) -> list[GraphState]:
@@ -112,7 +123,7 @@ class StoreWriter(Projections, Protocol):
 
         Args:
             names: in order.
-            step_us: step size of those that are added.
+            step_us: step size of those that are added, or that nothing feeds yet.
             alone: nobody adds to their open steps either; without it only that may be done, and `unshare`.
         """
         ...

@@ -201,7 +201,7 @@ def test_reading_and_ingesting_never_import_torch_or_pandas(
     assert "pandas" not in run.stderr
 
 
-def follow(log: Path, folder: Path) -> "subprocess.Popen[str]":
+def follow(log: Path, folder: Path, *flags: str) -> "subprocess.Popen[str]":
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GRAPHTIDE_")}
     # A shell starts what it runs in the background with Ctrl-C ignored, and children inherit that.
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
@@ -215,6 +215,7 @@ def follow(log: Path, folder: Path) -> "subprocess.Popen[str]":
             "--graph",
             "g",
             "--follow",
+            *flags,
         ],
         cwd=folder,
         env=environment | {"GRAPHTIDE_INGEST__POLL_INTERVAL_S": "0.05"},
@@ -255,3 +256,28 @@ def test_stopped_follower_goes_on_where_it_stood(tmp_path: Path, sent: signal.Si
             assert f"{10 * (part + 1)} events" in out
         closed = snapshots_closed(tmp_path)
     assert closed == 19
+
+
+def test_a_rotated_log_is_followed_where_that_is_asked_for(tmp_path: Path) -> None:
+    log = tmp_path / "growing.txt"
+    log.write_text("".join(f"a{hour} b {1254189600 + 3600 * hour}\n" for hour in range(10)))
+    running = follow(log, tmp_path, "--restart-if-replaced")
+    try:
+        while snapshots_closed(tmp_path) < 9:
+            assert running.poll() is None, running.communicate()[1]
+            time.sleep(0.05)
+        (new := tmp_path / "new.txt").write_text("".join(f"c b {1254189600 + 3600 * hour}\n" for hour in range(9, 20)))
+        new.replace(log)
+        while snapshots_closed(tmp_path) < 19:
+            assert running.poll() is None, running.communicate()[1]
+            time.sleep(0.05)
+    finally:
+        running.send_signal(signal.SIGINT)
+        out, _ = running.communicate(timeout=60)
+    assert "21 events" in out
+    # Without the flag it is refused, and the message says so.
+    new.write_text("x y 1254189600\n")
+    new.replace(log)
+    refused = follow(log, tmp_path)
+    assert "--restart-if-replaced" in refused.communicate(timeout=60)[1]
+    assert refused.returncode == 1

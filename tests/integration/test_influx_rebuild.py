@@ -25,6 +25,7 @@ from tests.conftest import Ran
 from tests.integration.test_forecast_cli import SMALL
 from tests.servers.influxdb import InfluxDatabase
 from tests.unit.stream.projection_cases import some_snapshots
+from tests.unit.stream.store_contract import begin
 
 Run = Callable[..., Ran]
 PATIENCE_S = 60
@@ -35,7 +36,7 @@ NO_EDGES = EdgeRows(NONE, NONE, NONE, NONE)
 def fill(writer: StoreWriter, table: SnapshotTable, *, late: int) -> None:
     """Write a graph as ingestion does; its totals are those of its last step."""
     with writer.transaction():
-        graph = writer.add_graph(table.graph, table.step_us)
+        graph = begin(writer, table.graph)
         metrics = {name: np.ascontiguousarray(table.values[:, at]) for name, at in METRIC_INDEX.items()}
         ids: IntArray = np.full(len(table), graph.id, dtype=np.int64)
         writer.add_snapshots(ids, table.step_start_us, metrics, NO_EDGES)
@@ -155,6 +156,36 @@ def test_two_stores_do_not_overwrite_each_other(graphtide: Run, record: str, set
     with open_reader(other) as first, open_reader(settings) as second:
         assert first.snapshots("toy").digest() == second.snapshots("toy").digest()
     assert graphtide("store", "project", "--all", "--store", record).code == 0
+
+
+@pytest.mark.parametrize("how", ["rebuild", "copy"])
+def test_a_rebuilt_store_goes_on_in_the_bucket_by_itself(
+    graphtide: Run, record: str, settings: str, tmp_path: Path, how: str
+) -> None:
+    ran(graphtide("store", "project", "--store", record))
+    rebuilt = f"sqlite:///{tmp_path / 'rebuilt.db'}"
+    ran(graphtide("store", how, *(("--store", rebuilt) if how == "rebuild" else (settings, rebuilt))))
+    # The first store was not lost after all, and goes on.
+    with open_writer(record) as writer, writer.transaction():
+        revise(writer, "toy", 3, 5)
+    ran(graphtide("store", "project", "--store", record))
+    log = tmp_path / "more.ndjson"
+    log.write_text('{"graph": "more", "src": "a", "dst": "b", "ts": "2026-03-01T10:05:00Z"}\n')
+    said = graphtide("ingest", log, "--store", rebuilt)
+    ran(said)
+    assert "not in InfluxDB" not in said.err
+    for store, written in ((rebuilt, 0), (record, 0)):
+        said = graphtide("store", "project", "--store", store)
+        ran(said)
+        assert f"\n{written} snapshots written" in "\n" + said.err
+    with open_reader(record) as first, open_reader(settings) as second, open_reader(rebuilt) as third:
+        assert {info.name for info in second.graphs()} == {"more", "new", "toy", "toy:sent to"}
+        assert first.snapshots("toy").digest() == second.snapshots("toy").digest() != third.snapshots("toy").digest()
+        assert third.snapshots("more").digest() == second.snapshots("more").digest()
+    log.write_text('{"graph": "toy", "src": "a", "dst": "b", "ts": "2026-03-01T10:05:00Z"}\n')
+    refused = graphtide("ingest", log, "--store", rebuilt)
+    assert refused.code == 1
+    assert f"was rebuilt from {settings}" in refused.err
 
 
 def test_another_bucket_gets_everything(

@@ -4,11 +4,11 @@ import psycopg
 import pytest
 
 from infra.errors import StoreError
-from infra.steps import HOUR_US
 from stream.store import open_reader, open_writer
 from stream.store.migrate import migrate_store
 from stream.store.sql.tables import STORE_SCHEMA
 from tests.conftest import Ran
+from tests.unit.stream.store_contract import begin
 from tests.unit.stream.test_migrations import later
 
 NEXT = STORE_SCHEMA + 1
@@ -16,7 +16,7 @@ NEXT = STORE_SCHEMA + 1
 
 def fill(url: str) -> None:
     with open_writer(url) as writer, writer.transaction():
-        writer.add_graph("town", HOUR_US)
+        begin(writer, "town")
 
 
 def test_steps_are_taken_as_a_whole_or_not_at_all(postgres_url: str) -> None:

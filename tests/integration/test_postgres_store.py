@@ -174,8 +174,9 @@ class TestSharing:
                     except StoreError as error:
                         failed.append(error)
 
+            source = add_source(one)
             with one.transaction():
-                one.add_graph("g", HOUR_US)
+                one.link(source, "t-0", one.add_graph("g", HOUR_US))
                 thread = run_behind(add)
                 wait_for_lock(url)
             thread.join(30)

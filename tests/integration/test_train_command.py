@@ -79,7 +79,7 @@ def young_store(tmp_path_factory: pytest.TempPathFactory) -> str:
         config = SimulationConfig(years=years, events_per_hour=2.0, initial_users=40, communities=4, seed=seed)
         ingest(SimulatedSource(config, graph=graph), url, IngestOptions())
     with open_writer(url) as writer, writer.transaction():
-        writer.share(["aanew"], HOUR_US, alone=True)
+        writer.link(writer.add_source("new", split_by_type=False), "", writer.add_graph("aanew", HOUR_US))
     return url
 
 

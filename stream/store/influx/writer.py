@@ -73,6 +73,15 @@ class InfluxWriter:
         """
         return self._patiently(lambda: self._connection.query(flux))
 
+    def pause(self, seconds: float) -> None:
+        """Wait.
+
+        Raises:
+            StoppedError: the stop event was set meanwhile.
+        """
+        if self._stop.wait(seconds):
+            raise StoppedError
+
     def close(self) -> None:
         """Release the connection."""
         self._connection.close()

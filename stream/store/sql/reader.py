@@ -11,10 +11,14 @@ from infra.schema import METRIC_INDEX, METRIC_NAMES
 from stream.events import Reject
 from stream.store.base import GraphInfo, SnapshotTable
 from stream.store.outbox import Change
+from stream.store.rebuild import REBUILT
 from stream.store.sql.database import ReadDatabase, Row
 from stream.store.sql.marks import PROJECTIONS, store_id_of
+from stream.store.sql.sources import BEGUN
 
 _GRAPH_COLUMNS = "name, step_us, snapshots, events, first_step_us, next_step_us, late, final_us"
+GRAPHS = f"SELECT {_GRAPH_COLUMNS} FROM graphs WHERE {BEGUN} ORDER BY name"
+GRAPH = f"SELECT {_GRAPH_COLUMNS} FROM graphs WHERE name = ? AND {BEGUN}"
 PENDING = (
     "SELECT outbox.id, name, step_us, outbox.first_step_us, last_step_us FROM outbox"
     " JOIN graphs ON graphs.id = graph_id WHERE projection = ? ORDER BY outbox.id LIMIT ?"
@@ -22,6 +26,10 @@ PENDING = (
 WAITING = (
     "SELECT sum((last_step_us - outbox.first_step_us) / step_us + 1) FROM outbox JOIN graphs ON graphs.id = graph_id"
     " WHERE projection = ?"
+)
+REBUILT_FROM = (
+    "SELECT graphs.name FROM sources JOIN feeders ON feeders.source_id = sources.id"
+    " JOIN graphs ON graphs.id = feeders.graph_id WHERE sources.name = ?"
 )
 
 
@@ -33,7 +41,7 @@ class SqlSnapshots:
 
     def graphs(self) -> list[GraphInfo]:
         """Return all graphs, by name."""
-        return [_info(row) for row in self.database.fetch(f"SELECT {_GRAPH_COLUMNS} FROM graphs ORDER BY name")]
+        return [_info(row) for row in self.database.fetch(GRAPHS)]
 
     def graph(self, name: str) -> GraphInfo:
         """Return one graph.
@@ -41,7 +49,7 @@ class SqlSnapshots:
         Raises:
             StoreError: there is no such graph; the message names the nearest ones.
         """
-        rows = self.database.fetch(f"SELECT {_GRAPH_COLUMNS} FROM graphs WHERE name = ?", (name,))
+        rows = self.database.fetch(GRAPH, (name,))
         if not rows:
             raise unknown_graph(name, [info.name for info in self.graphs()], self.database.name)
         return _info(rows[0])
@@ -133,6 +141,17 @@ class SqlOutbox:
             StoreError: the store cannot be read.
         """
         return store_id_of(name for (name,) in self._database.fetch(PROJECTIONS))
+
+    def rebuilt_from(self, origin: str) -> list[str]:
+        """Return the graphs that were restored from this place, so that it has them, as they stay, whoever wrote them.
+
+        Args:
+            origin: the address of the place as a store URL, without the token.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
+        return [name for (name,) in self._database.fetch(REBUILT_FROM, (REBUILT + origin,))]
 
     def close(self) -> None:
         """Release the connection."""

@@ -39,7 +39,10 @@ class Sources(Part):
     def read_before(self, prefix: str) -> list[ReadBefore]:
         """Return the sources of one partition whose names begin so and that were read, at least in part."""
         rows = self.database.fetch(READ_BEFORE, (len(prefix), prefix))
-        return [ReadBefore(name, bool(ended), json.loads(position)) for name, ended, position in rows]
+        return [
+            ReadBefore(name, bool(ended), json.loads(position), elsewhere=not ended and self._is_elsewhere(owner))
+            for name, ended, position, owner in rows
+        ]
 
     def add_source(self, name: str, *, split_by_type: bool) -> SourceState:
         """Add a source that was never read; if another process was first, return what it added."""
@@ -75,6 +78,21 @@ class Sources(Part):
             )
             states[name] = _partition(rows[0])
         return states
+
+    def _hold(self, names: Sequence[str]) -> set[tuple[int, str]]:
+        """Take over partitions that nobody has, inside a transaction; return them as (source id, name)."""
+        held = set()
+        for name in sorted(names):
+            for source_id, partition, owner in self.database.fetch(ONLY, (name,)):
+                if self._is_elsewhere(owner):
+                    raise StoreError(
+                        "another process goes on with what was read of this log before",
+                        place=self.database.name,
+                        fix="wait until it is done, then run the same command again: what is new then is added",
+                    )
+                self.database.fetch(TAKE, (self.database.number, source_id, partition))
+                held.add((source_id, partition))
+        return held
 
     def _release(self, source: SourceState, partitions: Sequence[str]) -> None:
         """Give partitions up, inside a transaction; those that another process has taken stay its own."""
@@ -184,20 +202,30 @@ class Sources(Part):
         return database.alive(owner)
 
     def add_graph(self, name: str, step_us: int) -> GraphState:
-        """Add an empty graph.
+        """Add an empty graph; one that nothing feeds yet is returned as it is, but with this step size.
 
         Raises:
-            StoreError: another process has added it since it was asked for.
+            StoreError: another process has begun it since it was asked for.
         """
         rows = self.database.fetch(ADD_GRAPH, (name, step_us))
-        if not rows:
+        if rows:
+            return GraphState(rows[0][0], name, step_us)
+        there = self.graph(name)
+        graph = there and self._take_unfed(there.id, step_us)
+        if graph is None:
             raise StoreError(
                 f"graph {name!r} has events in partitions that two processes read",
                 place=self.database.name,
                 fix="key the records by graph, so that each graph has one partition, read all partitions in one"
                 f" process, or let the processes share the graph: --split {name}",
             )
-        return GraphState(rows[0][0], name, step_us)
+        return graph
+
+    def _take_unfed(self, graph_id: int, step_us: int) -> GraphState | None:
+        """Set the step size of a graph that nothing feeds and return it, locked; None where something does."""
+        self.database.lock_graph(graph_id)
+        rows = self.database.fetch(TAKE_UNFED, (step_us, graph_id))
+        return GraphState(*rows[0]) if rows else None
 
     def noted_graphs(self, source: SourceState, mark: str) -> list[str]:
         """Return the names of the graphs that a source feeds and that are also linked to the source named `mark`."""
@@ -230,11 +258,19 @@ ADD_GRAPH = (
     "INSERT INTO graphs (name, step_us, snapshots, events, total_nodes, total_edges, late)"
     " VALUES (?, ?, 0, 0, 0, 0, 0) ON CONFLICT (name) DO NOTHING RETURNING id"
 )
+# Whether a graph has begun: nothing feeds one that only late events have named, and readers do not see it.
+BEGUN = "(first_step_us IS NOT NULL OR EXISTS (SELECT 1 FROM feeders WHERE feeders.graph_id = graphs.id))"
+TAKE_UNFED = f"UPDATE graphs SET step_us = ? WHERE id = ? AND NOT {BEGUN} RETURNING {_GRAPH}"
 SAVE_GRAPH = f"UPDATE graphs SET {', '.join(f'{column} = ?' for column in _SAVED)} WHERE id = ?"
 READ_BEFORE = (
-    "SELECT sources.name, ended, position FROM sources JOIN partitions ON source_id = sources.id"
+    "SELECT sources.name, ended, position, owner FROM sources JOIN partitions ON source_id = sources.id"
     " WHERE substr(sources.name, 1, ?) = ? AND partitions.name = '' AND position IS NOT NULL ORDER BY sources.id"
 )
+ONLY = (
+    "SELECT source_id, partitions.name, owner FROM partitions JOIN sources ON sources.id = source_id"
+    " WHERE sources.name = ? AND partitions.name = '' FOR UPDATE OF partitions"
+)
+TAKE = "UPDATE partitions SET owner = ? WHERE source_id = ? AND name = ?"
 HANDS = "SELECT name, watermark_us, max_ts_us, idle, owner FROM partitions WHERE source_id = ?"
 OWNED = "SELECT source_id, name FROM partitions WHERE owner = ? ORDER BY source_id, name FOR UPDATE"
 NOTED = (

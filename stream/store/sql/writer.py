@@ -67,6 +67,18 @@ class SqlWriter(Erasure, Dictionary, OpenSteps, ClosedSteps, EventIds, Letters):
         self._forget()
         return states
 
+    def hold(self, names: Sequence[str]) -> None:
+        """Take over the only partitions of sources of these names, in a transaction of its own, if nobody has them.
+
+        Raises:
+            StoreError: another process that lives has one.
+        """
+        if self.exclusive:
+            return
+        with self.transaction():
+            held = self._hold(names)
+        self._claimed |= held
+
     def release(self, source: SourceState, partitions: Sequence[str]) -> None:
         """Note, in a transaction of its own, that this process no longer reads partitions. Others may have them."""
         self._claimed -= {(source.id, name) for name in partitions}
@@ -80,7 +92,7 @@ class SqlWriter(Erasure, Dictionary, OpenSteps, ClosedSteps, EventIds, Letters):
 
         Args:
             names: in order.
-            step_us: step size of those that are added.
+            step_us: step size of those that are added, or that nothing feeds yet.
             alone: nobody adds to their open steps either; without it only that may be done, and `unshare`.
         """
         if not alone:
@@ -104,7 +116,8 @@ class SqlWriter(Erasure, Dictionary, OpenSteps, ClosedSteps, EventIds, Letters):
         if not self.database.exclusive:
             self._share_open(graph.id)
         # Others may have changed it until the lock was ours.
-        return self.graph(name) or graph
+        graph = self.graph(name) or graph
+        return graph if graph.step_us == step_us else self._take_unfed(graph.id, step_us) or graph
 
     def close(self) -> None:
         """Close the store; a new one that nothing was written to goes away."""

@@ -25,6 +25,7 @@ from stream.spool.file import Spool
 from stream.spool.source import SpoolSource
 from stream.store import open_reader, open_writer
 from tests.unit.stream.ingest_cases import dump, ingest_list, query
+from tests.unit.stream.store_contract import begin
 
 TOY = SimulationConfig(years=0.01, events_per_hour=4.0, initial_users=20, communities=2)
 # An event that closes the steps of those before it.
@@ -120,7 +121,7 @@ def test_a_backup_shows_one_moment_while_the_store_is_written(system: Settings, 
         with open_writer(f"sqlite:///{tmp_path / 'live' / 'store.db'}") as writer:
             while not enough.is_set():
                 with writer.transaction():
-                    writer.add_graph(f"g{committed}", HOUR_US)
+                    begin(writer, f"g{committed}")
                     writer.database.fetch("UPDATE graphs SET late = late + 1")
                 committed += 1
 
@@ -191,7 +192,7 @@ def test_a_store_that_is_being_written_is_not_replaced(system: Settings, tmp_pat
     take_backup(system, tmp_path / "backup", force=False, on_copied=silent)
     with open_writer(system.store.url) as writer:
         with writer.transaction():
-            writer.add_graph("more", HOUR_US)
+            begin(writer, "more")
         with pytest.raises(StoreError, match="another process is writing the store"):
             restore_backup(system, tmp_path / "backup", force=True, on_copied=silent)
     with open_reader(system.store.url) as reader:

@@ -10,6 +10,7 @@ from stream.decoders.records.base import Record
 from stream.events import Reject
 from stream.store import open_dead_letters, open_outbox
 from stream.store.outbox import CHANGE_STEPS, Change
+from stream.store.rebuild import source_of_rebuilt
 from stream.store.records import PAIR_BITS, GraphState, SourceState
 from stream.store.sql.erasure import Erased
 from stream.store.sql.writer import SqlWriter
@@ -115,6 +116,17 @@ class OutboxContract(StoreContract):
                 close(writer, graph, [2])
             (second,) = outbox.pending("influxdb", 10)
             assert second.number > first.number
+
+    def test_graphs_that_were_restored_from_a_place_are_known(
+        self, url: str, writer: SqlWriter, graph: GraphState
+    ) -> None:
+        with writer.transaction():
+            source = source_of_rebuilt(writer, "influxdb://one/org/bucket")
+            for name in ("x", "y"):
+                writer.link(source, "", writer.add_graph(name, HOUR_US))
+        with open_outbox(url) as outbox:
+            assert sorted(outbox.rebuilt_from("influxdb://one/org/bucket")) == ["x", "y"]
+            assert outbox.rebuilt_from("influxdb://two/org/bucket") == []
 
     def test_what_is_undone_does_not_wait(self, url: str, writer: SqlWriter, graph: GraphState) -> None:
         with pytest.raises(ZeroDivisionError), writer.transaction():

@@ -45,6 +45,8 @@ class MemoryStore:
         self.late = 0
         self.leads = True
         self.id = ""
+        # The graphs that were restored from any place.
+        self.rebuilt: list[str] = []
         self.broken: StoreError | None = None
 
     def add(self, table: SnapshotTable) -> None:
@@ -121,6 +123,9 @@ class MemoryStore:
 
     def store_id(self) -> str:
         return self.id
+
+    def rebuilt_from(self, origin: str) -> list[str]:
+        return self.rebuilt
 
     def close(self) -> None:
         pass

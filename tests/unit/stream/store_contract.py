@@ -17,7 +17,7 @@ from stream.store import open_reader, open_writer
 from stream.store.records import PAIR_BITS, EdgeRows, Feeder, GraphState, PartitionState, SourceState
 from stream.store.sql import dictionary, open_steps
 from stream.store.sql.writer import SqlWriter
-from stream.store.writer import Closed
+from stream.store.writer import Closed, StoreWriter
 from stream.windows import NEVER_US, Clock
 
 FIRST_STEPS = st.dictionaries(st.integers(1, 12), st.integers(0, 40), max_size=8)
@@ -53,6 +53,13 @@ def metrics(n_steps: int, first: int = 0) -> dict[str, np.ndarray]:
 
 def table_of(values: dict[str, np.ndarray]) -> np.ndarray:
     return np.stack([values[name] for name in METRIC_NAMES], axis=1)
+
+
+def begin(writer: StoreWriter, name: str) -> GraphState:
+    """Add a graph that a source feeds, so that readers see it."""
+    graph = writer.add_graph(name, HOUR_US)
+    writer.link(writer.source("file") or writer.add_source("file", split_by_type=False), "", graph)
+    return graph
 
 
 def close(writer: SqlWriter, graph: GraphState, hours: Sequence[int], edges: EdgeRows | None = None) -> None:
@@ -165,6 +172,31 @@ class SourceContract(StoreContract):
             writer.save_graphs([saved])
         assert writer.graph("zoo") == saved
         assert writer.graph("ant") == ant == GraphState(ant.id, "ant", 60)
+
+    def test_a_graph_that_nothing_feeds_is_seen_by_nobody(
+        self, url: str, writer: SqlWriter, source: SourceState
+    ) -> None:
+        with writer.transaction():
+            graph = writer.add_graph("early", HOUR_US)
+            graph.late = 3
+            writer.save_graphs([graph])
+        with open_reader(url) as reader:
+            assert reader.graphs() == []
+            with pytest.raises(StoreError, match="the store is empty"):
+                reader.graph("early")
+            # It is still what it was, but for the step size of who adds it next.
+            with writer.transaction():
+                added = writer.add_graph("early", 60)
+                assert added == GraphState(graph.id, "early", 60, late=3)
+                assert writer.share(["early"], HOUR_US, alone=True) == [writer.graph("early")]
+                graph = writer.add_graph("early", HOUR_US)
+                writer.link(source, "t-0", graph)
+            assert [(info.name, info.step_us, info.late) for info in reader.graphs()] == [("early", HOUR_US, 3)]
+            assert reader.graph("early").late == 3
+        with writer.transaction():
+            assert writer.share(["early"], 60, alone=True) == [graph]
+            with pytest.raises(StoreError, match="two processes read"):
+                writer.add_graph("early", HOUR_US)
 
     def test_a_failed_transaction_leaves_nothing(self, writer: SqlWriter, source: SourceState) -> None:
         with pytest.raises(ZeroDivisionError), writer.transaction():

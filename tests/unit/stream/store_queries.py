@@ -44,6 +44,8 @@ QUERIES: dict[str, tuple[str, tuple[object, ...]]] = {
     "partitions of a source": (sources.HANDS, (2,)),
     "graphs that are noted": (sources.NOTED, ("file", 1)),
     "what feeds a graph": (sources.FEEDERS, (3,)),
+    "a graph by its name": (reader.GRAPH, ("g3",)),
+    "graphs restored from a place": (reader.REBUILT_FROM, ("rebuilt:a",)),
 }  # fmt: skip
 # The tables that these read in order of an index, or of which they read a few rows; nothing is read as a whole.
 N_GRAPHS, N_STEPS = 5, 10_000

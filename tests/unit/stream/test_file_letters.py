@@ -93,6 +93,16 @@ def test_without_room_for_bad_lines_the_folder_is_named(tmp_path: Path) -> None:
         next(source.batches(None))
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+def test_a_full_disk_is_told_by_the_first_bad_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    full = Path("/dev/full").open("w+b")  # noqa: SIM115 - the source closes it
+    monkeypatch.setattr("tempfile.TemporaryFile", lambda **_: full)
+    source = FileSource(write(tmp_path, "log.txt", BAD), KEEP, temp_folder=tmp_path)
+    with pytest.raises(InputError, match="no room to sort the events on disk: No space left"):
+        next(source.batches(None))
+    assert full.closed
+
+
 @settings(max_examples=25)
 @given(
     lines=st.lists(st.sampled_from(["1 2 30", "3 4 10", "bad", "5 6 never", "7 7 7 7"]), min_size=1, max_size=20),

@@ -1,54 +1,23 @@
 """A file that grew: `ingest` goes on behind what it read, exactly once, or says why it cannot."""
 
-import gzip
+import os
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from growth_cases import HOUR, Runs, add, event_line, lines_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ingest_cases import Killed, dying, query, snapshot_rows
+from ingest_cases import Killed
 from log_cases import write
 
-from infra.errors import GraphtideError, InputError, StoreError
+from infra.errors import InputError, StoreError
 from stream.decoders.builder import DecodeOptions
 from stream.graphs import BeginsBeforeError
 from stream.ingest import IngestOptions, ingest
-from stream.progress import IngestResult
 from stream.sources.files import FileSource
 from stream.store import open_dead_letters
-
-HOUR = 3600
-
-
-def lines_of(*hours: float) -> str:
-    return "".join(f"n{int(hour) % 5} n{int(hour) % 3} {1_600_000_000 + int(hour * HOUR)}\n" for hour in hours)
-
-
-def add(path: Path, text: str) -> None:
-    with path.open("a") as file:
-        file.write(text)
-
-
-class Runs:
-    """Runs of one file into one store."""
-
-    def __init__(self, folder: Path, name: str = "store.db", options: DecodeOptions | None = None) -> None:
-        self.store = folder / name
-        self._options = options
-
-    def run(self, path: Path, *, kill_after: int | None = None, batch_rows: int = 2, **flags: bool) -> IngestResult:
-        source = FileSource(path, self._options, batch_rows=batch_rows)
-        options = IngestOptions(**flags)  # type: ignore[arg-type]
-        return ingest(source, f"sqlite:///{self.store}", options, dying(kill_after))
-
-    def snapshots(self) -> list[tuple[object, ...]]:
-        """Return all snapshots without their revisions, which tell how they came about."""
-        return [(*row[:2], *row[3:]) for row in snapshot_rows(self.store)]
-
-    def events(self) -> int:
-        return int(str(query(self.store, "SELECT sum(events) FROM graphs")[0][0]))
 
 
 @pytest.fixture
@@ -73,18 +42,28 @@ def test_what_was_added_is_counted_and_nothing_twice(tmp_path: Path, runs: Runs)
 
 @settings(max_examples=30, deadline=None)
 @given(
-    events=st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 40)), min_size=1, max_size=12),
+    events=st.lists(
+        st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 40), st.sampled_from(("", "g", "h"))),
+        min_size=1,
+        max_size=12,
+    ),
     bad=st.sets(st.integers(0, 11)),
     cuts=st.lists(st.floats(0, 1), max_size=3),
     kills=st.lists(st.integers(1, 4), max_size=4),
     batch_rows=st.integers(1, 4),
+    split_by_type=st.booleans(),
 )
 def test_however_it_grows_and_whoever_is_killed_the_store_is_that_of_the_whole_file(
-    events: list[tuple[int, int, int]], bad: set[int], cuts: list[float], kills: list[int], batch_rows: int
+    events: list[tuple[int, int, int, str]],
+    bad: set[int],
+    cuts: list[float],
+    kills: list[int],
+    batch_rows: int,
+    split_by_type: bool,
 ) -> None:
     lines = [
-        "{]" if at in bad and at else f'{{"src": "n{src}", "dst": "n{dst}", "ts": {1_600_000_000 + hour * HOUR}}}'
-        for at, (src, dst, hour) in enumerate(events)
+        "{]" if at in bad and at else event_line(f"n{src}", f"n{dst}", hour, graph)
+        for at, (src, dst, hour, graph) in enumerate(events)
     ]
     data = "".join(f"{line}\n" for line in lines).encode()
     with tempfile.TemporaryDirectory() as folder:
@@ -98,15 +77,34 @@ def test_however_it_grows_and_whoever_is_killed_the_store_is_that_of_the_whole_f
             try:
                 if (kill_after := next(pending, None)) is not None:
                     with suppress(Killed):
-                        grown.run(path, kill_after=kill_after, batch_rows=batch_rows)
-                grown.run(path, batch_rows=batch_rows)
+                        grown.run(path, kill_after=kill_after, batch_rows=batch_rows, split_by_type=split_by_type)
+                grown.run(path, batch_rows=batch_rows, split_by_type=split_by_type)
             except InputError as error:
                 assert error.message.endswith(("is empty", "holds no record")) or "none of" in error.message
-        whole.run(path)
+        whole.run(path, split_by_type=split_by_type)
         assert grown.snapshots() == whole.snapshots()
         with open_dead_letters(f"sqlite:///{grown.store}") as reader:
             kept = [letter.record.offset for letter in reader.letters(limit=100) if letter.record.value == b"{]"]
         assert sorted(kept) == [at + 1 for at, line in enumerate(lines) if line == "{]"]
+
+
+@pytest.mark.parametrize("split_by_type", [False, True])
+def test_graphs_of_which_nothing_was_added_end_with_the_file_too(tmp_path: Path, *, split_by_type: bool) -> None:
+    path = tmp_path / "log.ndjson"
+    grown = Runs(tmp_path, "grown.db")
+    # The file's last event comes second, then a graph that begins before the end of the others, then nothing at all.
+    for more in (
+        event_line("a", "b", 1, "g") + "\n" + event_line("a", "c", 3, "h"),
+        event_line("a", "b", 9, "g"),
+        event_line("a", "b", 2, "i"),
+        "bad",
+        event_line("a", "b", 12, "h"),
+    ):
+        add(path, f"{more}\n")
+        grown.run(path, split_by_type=split_by_type)
+        whole = Runs(tmp_path, f"{path.stat().st_size}.db")
+        whole.run(path, split_by_type=split_by_type)
+        assert grown.snapshots() == whole.snapshots()
 
 
 def test_a_header_and_the_numbers_of_lines_stay(tmp_path: Path) -> None:
@@ -176,7 +174,8 @@ def test_what_changed_is_refused_and_told(tmp_path: Path, runs: Runs) -> None:
     source = FileSource(path)
     with pytest.raises(BeginsBeforeError):
         ingest(source, f"sqlite:///{runs.store}", IngestOptions())
-    assert source.rewritten_from == size
+    assert source.rewritten is not None
+    assert source.rewritten.bytes == size
     assert runs.events() == 2
     # Another log under the same name, which begins behind the first one, is as good as one under another name.
     path.write_text(lines_of(7, 8))
@@ -199,22 +198,42 @@ def test_what_was_broken_off_has_to_be_ended_first(tmp_path: Path, runs: Runs) -
     assert runs.events() == 5
 
 
-def test_other_flags_and_kinds_that_cannot_be_gone_on_with_are_refused_as_before(tmp_path: Path, runs: Runs) -> None:
+@pytest.mark.parametrize("last", ["# com", "#", " "])
+def test_a_last_line_without_its_end_that_was_no_event_may_become_one(tmp_path: Path, runs: Runs, last: str) -> None:
+    path = write(tmp_path, "log.txt", lines_of(1) + last)
+    runs.run(path)
+    add(path, "ment\n" + lines_of(2) if "#" in last else lines_of(2))
+    assert (runs.run(path).rejected, runs.events()) == (0, 2)
+
+
+def test_a_name_that_is_no_text_is_shown_with_escapes(tmp_path: Path) -> None:
+    runs = Runs(tmp_path, options=DecodeOptions(keep_records=True))
+    path = tmp_path / os.fsdecode(b"log-\xff.txt")
+    add(path, lines_of(1) + "bad\n")
+    runs.run(path)
+    add(path, lines_of(2) + "worse\n")
+    assert runs.run(path).events == 1
+    with open_dead_letters(f"sqlite:///{runs.store}") as reader:
+        assert [letter.place for letter in reader.letters(limit=9)] == [
+            f"{tmp_path}/log-\\udcff.txt:{line}" for line in (2, 4)
+        ]
+
+
+def test_other_flags_are_refused(tmp_path: Path, runs: Runs) -> None:
     path = write(tmp_path, "log.txt", lines_of(1, 2))
     runs.run(path)
     add(path, lines_of(3))
     for backfill in (False, True):
         with pytest.raises(StoreError, match="without --split-by-type"):
             runs.run(path, split_by_type=True, backfill=backfill)
-    for old, new in (
-        (gzip.compress(lines_of(1, 2).encode()), gzip.compress(lines_of(1, 2, 3).encode())),
-        (
-            '[{"src": "a", "dst": "b", "ts": 5}]',
-            '[{"src": "a", "dst": "b", "ts": 5}, {"src": "a", "dst": "b", "ts": 6}]',
-        ),
-        (f'src,dst,ts\na,b,{HOUR}\n"a,b,1\n', f'src,dst,ts\na,b,{HOUR}\n"a,b,1\n",c,{HOUR}\n'),
-    ):
-        other = Runs(tmp_path, f"{len(old)}.db")
-        other.run(write(tmp_path, "x", old))
-        with pytest.raises(GraphtideError, match="this source begins before that"):
-            other.run(write(tmp_path, "x", new))
+
+
+@pytest.mark.parametrize("flags", [{}, {"backfill": True}])
+def test_what_ended_inside_a_quote_is_refused(tmp_path: Path, runs: Runs, flags: dict[str, bool]) -> None:
+    path = write(tmp_path, "log.csv", f'src,dst,ts\na,b,{HOUR}\n"a,b,1\n')
+    runs.run(path)
+    add(path, f'",c,{HOUR}\n')
+    with pytest.raises(InputError, match="grew behind a quote that was not closed") as failure:
+        runs.run(path, **flags)
+    assert str(path) in str(failure.value.place)
+    assert runs.events() == 1

@@ -1,8 +1,11 @@
 """The projector: all that the outbox lists reaches InfluxDB, in outages too, and ingestion never waits for it."""
 
+import itertools
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
@@ -251,6 +254,38 @@ def test_a_graph_of_another_store_is_left_alone_until_it_is_taken_over(store: Me
         assert projector.drain(PATIENCE_S).refused
 
 
+def test_a_rebuilt_store_goes_on_beside_the_one_that_wrote_the_bucket(store: MemoryStore, influx: FakeInflux) -> None:
+    store.id = "aa"
+    with projector_of(store, influx) as projector:
+        assert projector.drain(PATIENCE_S).drained
+    theirs = dict(influx.points)
+    rebuilt = MemoryStore()
+    rebuilt.id, rebuilt.rebuilt = "bb", ["a", "b:x,y", "nobody's"]
+    # As they were, before the first store wrote more.
+    rebuilt.add(some_snapshots("a", 20, seed=1))
+    rebuilt.add(some_snapshots("b:x,y", 7, seed=2))
+    rebuilt.add(some_snapshots("nobody's", 2))
+    rebuilt.add(some_snapshots("new", 3))
+    for _ in range(2):
+        with projector_of(rebuilt, influx) as projector:
+            status = projector.drain(PATIENCE_S)
+            assert (status.drained, status.waiting, status.error) == (True, 0, None)
+            assert status.written == 5
+            assert projector.acknowledged() == [1, 2, 3, 4]
+        assert theirs.items() <= influx.points.items()
+        assert {fields for series, fields in claimed(influx).items() if "new" in series or "nobody" in series} == {
+            'store="bb"'
+        }
+    store.revise("a", 3)
+    with projector_of(store, influx) as projector:
+        assert projector.drain(PATIENCE_S).drained
+        assert lines_of(store) <= held(influx)
+    address = InfluxAddress(url=influx.url, org="o", bucket="b", max_wait_s=0.02, settle_s=0.01)
+    with Projector(lambda: rebuilt, lambda: rebuilt, address, take_over=True, idle_s=0.01) as projector:
+        assert projector.drain(PATIENCE_S).written == 32
+    assert set(claimed(influx).values()) == {'store="bb"'}
+
+
 def test_a_graph_is_claimed_before_its_first_point(store: MemoryStore, influx: FakeInflux) -> None:
     store.id = "aa"
     with projector_of(store, influx) as projector:
@@ -263,6 +298,32 @@ def test_a_graph_is_claimed_before_its_first_point(store: MemoryStore, influx: F
     ]
     assert first == sorted(first)
     assert first[0] < first[1]
+
+
+def test_of_two_that_claim_a_free_graph_at_once_one_writes(influx: FakeInflux, monkeypatch: pytest.MonkeyPatch) -> None:
+    both_found_it_free = threading.Barrier(2)
+    asked = itertools.count()
+    answer = influx.claims
+
+    def claims() -> bytes:
+        found = answer()
+        if next(asked) < 2:
+            both_found_it_free.wait(PATIENCE_S)
+        return found
+
+    monkeypatch.setattr(influx, "claims", claims)
+    stores = [MemoryStore(), MemoryStore()]
+    with ExitStack() as ends:
+        projectors = []
+        for number, each in enumerate(stores):
+            each.id = f"store{number}"
+            each.add(some_snapshots("a", 30, seed=number))
+            projectors.append(ends.enter_context(projector_of(each, influx)))
+        ended = [projector.drain(PATIENCE_S) for projector in projectors]
+    assert sorted((status.drained, status.refused) for status in ended) == [(False, True), (True, False)]
+    winner = stores[[status.drained for status in ended].index(True)]
+    assert held(influx) - lines_of(winner) == {f'graphtide_stores,graph=a,schema=1 store="{winner.id}" 0'}
+    assert b"\n".join(influx.bodies).count(b"graphtide_snapshots") == 30
 
 
 def test_a_graph_that_is_taken_over_meanwhile_is_given_up(

@@ -14,7 +14,7 @@ from infra.steps import HOUR_US
 from stream.store import open_reader, open_writer, sqlite
 from stream.store.base import SnapshotTable
 from stream.store.sql.tables import STORE_SCHEMA
-from tests.unit.stream.store_contract import close, rows
+from tests.unit.stream.store_contract import begin, close, rows
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ class TestReading:
     def test_an_unknown_graph_is_answered_with_the_nearest(self, store: Path) -> None:
         with open_writer(url(store)) as writer, writer.transaction():
             for name in ("mathoverflow", "digg"):
-                writer.add_graph(name, HOUR_US)
+                begin(writer, name)
         with open_reader(url(store)) as reader, pytest.raises(StoreError) as caught:
             reader.snapshots("mathovreflow")
         assert "digg, mathoverflow" in caught.value.message
@@ -68,7 +68,7 @@ class TestReading:
 
     def test_a_graph_without_closed_steps_has_no_snapshots(self, store: Path) -> None:
         with open_writer(url(store)) as writer, writer.transaction():
-            writer.add_graph("g", HOUR_US)
+            begin(writer, "g")
         with open_reader(url(store)) as reader:
             assert (reader.graph("g").first_step_us, reader.graph("g").last_step_us) == (None, None)
         assert read(store).values.shape == (0, len(METRIC_NAMES))
@@ -250,7 +250,7 @@ class TestWriting:
     def test_an_erased_name_is_in_no_file_any_more(self, store: Path) -> None:
         with open_writer(url(store)) as writer:
             with writer.transaction():
-                graph = writer.add_graph("g", HOUR_US)
+                graph = begin(writer, "g")
                 names = [f"somebody-{number}" for number in range(2000)]
                 writer.node_ids(np.full(2000, graph.id), np.arange(2000), names)
             with writer.transaction():

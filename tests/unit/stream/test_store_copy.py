@@ -11,7 +11,7 @@ from stream.store.base import SnapshotReader, SnapshotTable
 from stream.store.copy import Copied, compare_stores, copy_store, first_difference
 from stream.store.writer import Closed
 from tests.unit.stream.copy_cases import N_STEPS, check_whole, fill
-from tests.unit.stream.store_contract import ints, metrics, rows, table_of
+from tests.unit.stream.store_contract import begin, ints, metrics, rows, table_of
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_the_first_difference_is_named(urls: list[str]) -> None:
     with open_reader(urls[0]) as reader, open_writer(urls[1]) as writer:
         copy_store(reader, writer)
         with writer.transaction():
-            writer.add_graph("only here", HOUR_US)
+            begin(writer, "only here")
             graph = writer.graph("h")
             assert graph is not None
             writer.revise(graph, Closed(ints(9) * HOUR_US, table_of(metrics(1, 9))), rows())

@@ -14,7 +14,19 @@ from stream.decoders.records.base import Record
 from stream.events import Event, Reject
 from stream.progress import IngestResult
 from stream.sources.base import Claims, PartitionedBatch
-from tests.unit.stream.ingest_cases import ListSource, at, counts_in_store, cut, dump, ingest_list, query, run
+from stream.store import open_reader
+from tests.unit.stream.ingest_cases import (
+    Killed,
+    ListSource,
+    at,
+    counts_in_store,
+    cut,
+    dump,
+    dying,
+    ingest_list,
+    query,
+    run,
+)
 
 NOW_H = 5000
 Batches = Sequence[tuple[str, Sequence[Event]]]
@@ -176,6 +188,85 @@ class TestStray:
         follow(store, [("0", log)], limit=10)
         assert letters(store) == []
         assert len(events_by_hour(store, "g")) == 899
+
+
+class TestLateBeforeItsGraph:
+    """A graph comes to be with its first event that counts, and then tells of the late ones before it, too."""
+
+    LOG = (
+        at(4000, "a", "b"),
+        at(4009, "a", "b"),
+        at(4001, "x", "y", "town", "like"),
+        at(4010, "a", "b"),
+        at(4002, "x", "y", "town"),
+        at(4011, "x", "y", "town"),
+        at(4003, "x", "y", "town", "like"),
+        at(4004, "x", "y", "only late"),
+        at(4012, "a", "b"),
+    )
+
+    @staticmethod
+    def shown(store: Path) -> dict[str, tuple[int, int]]:
+        """Return the events in closed steps and the late ones of all graphs that readers see."""
+        with open_reader(f"sqlite:///{store}") as reader:
+            return {info.name: (info.events, info.late) for info in reader.graphs()}
+
+    def test_nobody_sees_a_graph_that_only_late_events_name(self, store: Path) -> None:
+        result = follow(store, [("0", self.LOG[:5])], split_by_type=True)
+        assert self.shown(store) == {"g": (2, 0)}
+        assert [graph.name for graph in result.graphs] == ["g"]
+        assert (result.events, result.late, result.rejected) == (5, 2, 0)
+        assert letters(store) == ["late", "late"]
+        with open_reader(f"sqlite:///{store}") as reader, pytest.raises(StoreError, match="no graph 'town'"):
+            reader.graph("town")
+
+    @pytest.mark.parametrize("size", [1, 2, 4, 9])
+    def test_late_ones_count_whatever_the_cut(self, store: Path, size: int) -> None:
+        result = follow(store, cut(self.LOG, size), split_by_type=True)
+        assert self.shown(store) == {"g": (3, 0), "town": (1, 3)}
+        assert {graph.name: graph.late for graph in result.graphs} == {"g": 0, "town": 3}
+        assert (result.events, result.late, letters(store)) == (9, 4, ["late"] * 4)
+        assert events_by_hour(store, "town") == {4011: 1}
+
+    def test_graphs_begin_in_one_order_whatever_the_cut(self, tmp_path: Path) -> None:
+        log = [*self.LOG[:3], at(4010, "a", "b", "harbour"), *self.LOG[3:]]
+        begun = []
+        for size in (1, 2, 10):
+            run(tmp_path / f"{size}.db", cut(log, size), split_by_type=True)
+            begun.append([dump(tmp_path / f"{size}.db")[table] for table in ("graphs", "feeders", "nodes")])
+        assert begun[0] == begun[1] == begun[2]
+
+    @pytest.mark.parametrize("after", range(1, 6))
+    def test_a_replay_after_a_crash_comes_to_the_same(self, store: Path, after: int) -> None:
+        with pytest.raises(Killed):
+            ingest_list(ListSource(cut(self.LOG, 2)), store, dying(after), split_by_type=True)
+        run(store, cut(self.LOG, 2), split_by_type=True)
+        other = store.with_name("undisturbed.db")
+        run(other, cut(self.LOG, 2), split_by_type=True)
+        assert dump(store) == dump(other)
+        assert self.shown(store)["town"] == (1, 3)
+
+    def test_another_source_can_begin_it_in_other_steps(self, store: Path) -> None:
+        follow(store, [("0", self.LOG[:3])])
+        run(store, cut([at(4000, "a", "b", "town")], 1), name="file:town", step_us=2 * HOUR_US)
+        with open_reader(f"sqlite:///{store}") as reader:
+            assert (reader.graph("town").step_us, reader.graph("town").late) == (2 * HOUR_US, 1)
+        # To the first source it is now a graph that another one fills.
+        follow(store, [("0", self.LOG[:3]), ("0", self.LOG[3:6])])
+        assert letters(store) == ["late", "late", "foreign"]
+
+    def test_a_graph_that_is_split_is_no_other(self, store: Path) -> None:
+        split = {"split_graphs": frozenset({"town"}), "split_by_type": True}
+        follow(store, [("0", self.LOG[:4])], **split)
+        assert self.shown(store) == {"g": (2, 0)}
+        follow(store, [("0", self.LOG[:4]), ("0", self.LOG[4:])], **split)
+        assert self.shown(store) == {"g": (3, 0), "town": (1, 3)}
+
+    def test_a_part_that_only_duplicates_name(self, store: Path) -> None:
+        log = [Event("a", "b", 4000 * HOUR_US, graph="g", type=type_, id="x") for type_ in ("like", "follow")]
+        result = follow(store, [("0", [*log, at(4001, "a", "b")])], split_by_type=True, dedup_window_us=HOUR_US)
+        assert result.duplicates == 1
+        assert self.shown(store) == {"g": (1, 0), "g:like": (1, 0)}
 
 
 def test_a_backfill_far_before_its_graph_is_refused(store: Path) -> None:
