@@ -48,10 +48,11 @@ def tuning_config(settings: Settings) -> TrainingConfig:
 def forecaster_of(found: checkpoint.Checkpoint) -> MambaForecaster:
     """Return the forecaster that a checkpoint holds."""
     card = found.card
+    season = int(card["season_steps"])
     return MambaForecaster(
         found.net,
-        structure_from_json(card["ranks"]),
-        ranks_season=int(card["season_steps"]),
+        structure_from_json(card["ranks"], season),
+        ranks_season=season,
         calibration=Calibration.from_json(card["calibration"]),
         name=str(card["name"]),
         precision=found.precision,

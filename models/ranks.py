@@ -6,7 +6,7 @@ it; marginal quantiles do not. What is fitted here of its weight is the least: f
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from statistics import NormalDist
 from typing import Any
 
@@ -85,8 +85,12 @@ def structure_json(structure: RankStructure) -> list[dict[str, float | str]]:
     ]
 
 
-def structure_from_json(rows: Sequence[Mapping[str, Any]]) -> RankStructure:
-    """Invert `structure_json`.
+def structure_from_json(rows: Sequence[Mapping[str, Any]], season: int) -> RankStructure:
+    """Invert `structure_json`, but for `rho_slow`: it is assumed and not measured, so an older card has no say in it.
+
+    Args:
+        rows: what it returned.
+        season: steps of a season where the structure was measured.
 
     Raises:
         ValueError: a metric is missing or there is one too many, or a value makes no sense.
@@ -95,7 +99,9 @@ def structure_from_json(rows: Sequence[Mapping[str, Any]]) -> RankStructure:
     if [row["metric"] for row in rows] != _NAMES:
         raise ValueError(f"ranks of {[row['metric'] for row in rows]}, not of {_NAMES}")
     names = [field.name for field in fields(RankDynamics)]
-    dynamics = tuple(RankDynamics(**{name: float(row[name]) for name in names}) for row in rows)
+    rho_slow = default_dynamics(season).rho_slow
+    measured = (RankDynamics(**{name: float(row[name]) for name in names}) for row in rows)
+    dynamics = tuple(replace(one, rho_slow=rho_slow) for one in measured)
     return RankStructure(dynamics, tuple(float(row["loading"]) for row in rows))
 
 

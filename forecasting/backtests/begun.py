@@ -6,13 +6,15 @@ Parts and trainings are kept by the steps that they are of, so a plan that moved
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from forecasting.backtests.kept import KEPT_DAYS
 from forecasting.training import describe
+from infra.file_lock import file_lock_if_free
 from infra.whole_file import whole_file
 from models.contract import History
 
@@ -39,6 +41,18 @@ class Begun:
         """
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
         return cls(folder / f"{digest[:32]}{_SUFFIX}")
+
+    @contextmanager
+    def alone(self) -> Iterator["Begun | None"]:
+        """Yield it for the length of the command; None where another process runs the same command now.
+
+        That one has not ended: it needs the file itself.
+
+        Raises:
+            GraphtideError: the folder cannot be written to.
+        """
+        with file_lock_if_free(self.path.with_suffix(".lock")) as is_ours:
+            yield self if is_ours else None
 
     def seen(self, histories: Mapping[str, History]) -> dict[str, History]:
         """Return the histories as the command that began saw them; all steps of those that it did not see like this.

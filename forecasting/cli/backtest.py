@@ -96,9 +96,9 @@ def backtest(
     from forecasting.evaluation import begun, evaluate  # noqa: PLC0415 - imports torch
 
     with interruptible(_AFTER):
-        beginning = begun(graphs or [], settings)
+        beginning = ctx.with_resource(begun(graphs or [], settings).alone())
         newest = _histories(graphs, settings)
-        histories = newest if restart else beginning.seen(newest)
+        histories = newest if restart or beginning is None else beginning.seen(newest)
         _tell_older(histories, newest)
         with ExitStack() as working, ExitStack() as shown:
             training = Phase(shown, "Training before the first origins")
@@ -142,7 +142,8 @@ def backtest(
             temporary.write_text(render(evaluation, histories), encoding="utf-8")
         say(f"Wrote the page to {html}")
     # Before the tables: whoever reads of these only the first lines has a backtest that ended.
-    beginning.end()
+    if beginning is not None:
+        beginning.end()
     if as_json:
         sys.stdout.write(text)
     else:

@@ -13,6 +13,7 @@ from forecasting.cli.engines import Engine, EngineOption, RayAddressOption, chec
 from forecasting.cli.progress import Phase, progress
 from forecasting.cli.store import StoreOption
 from infra.errors import ModelError, UsageError
+from infra.file_lock import file_lock_if_free
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 
 SIMULATED_NETWORKS = 24
+# While a model of a graph is trained, beside its checkpoint.
+_LOCK_NAME = ".training.lock"
 
 
 class TrainingReport:
@@ -197,17 +200,55 @@ def _graphs(
     settings: "Settings", graphs: list[str] | None, engine: Engine, *, from_scratch: bool, restart: bool
 ) -> list[dict[str, Any]]:
     from forecasting.backtests.engine import Recipe  # noqa: PLC0415 - imports torch
-    from forecasting.training import forecaster_config, start_of, train_graph  # noqa: PLC0415
+    from forecasting.training import forecaster_config, start_of  # noqa: PLC0415
     from models.distributed import of_the_first  # noqa: PLC0415
 
     # All are looked up before the first training, which takes minutes.
     histories = of_the_first(_named(settings, graphs) if graphs else _long_enough(settings))
     start, config = start_of(settings, from_scratch=from_scratch)
     recipe = Recipe(forecaster_config(settings), config, start)
-    cards, trainings = _trainings(settings, histories, recipe, restart=restart, resume=engine is not Engine.RAY)
-    if engine is Engine.RAY:
-        cards |= _on_ray(settings, trainings, recipe) if trainings else {}
-        return [cards[name] for name in histories]
+    with ExitStack() as held:
+        folders = _folders(settings, histories, held, named=bool(graphs))
+        resume = engine is not Engine.RAY
+        cards, trainings = _trainings(histories, folders, recipe, restart=restart, resume=resume)
+        if engine is not Engine.RAY:
+            cards |= _here(trainings, recipe)
+        elif trainings:
+            cards |= _on_ray(settings, trainings, recipe)
+    return [cards[name] for name in folders]
+
+
+def _folders(settings: "Settings", histories: "dict[str, History]", held: ExitStack, *, named: bool) -> dict[str, Path]:
+    """Return the folders of the graphs' checkpoints, for this process alone until `held` is closed.
+
+    Raises:
+        UsageError: another process trains a graph that was named.
+        GraphtideError: a folder cannot be written to.
+    """
+    from forecasting.training import checkpoint_folder  # noqa: PLC0415 - imports torch
+    from models.distributed import of_the_first, worker_number  # noqa: PLC0415
+
+    found = {}
+    for name in histories:
+        folder = checkpoint_folder(settings.models.directory, name)
+        # The first of the processes of torchrun holds it for all.
+        if worker_number() == 0 and not held.enter_context(file_lock_if_free(folder / _LOCK_NAME)):
+            if named:
+                raise UsageError(
+                    f"another process trains a model of graph {name} now",
+                    place=str(folder),
+                    fix="wait until it is done, or name other graphs",
+                )
+            _say(f"{name}: left out: another process trains it now")
+            continue
+        found[name] = folder
+    return of_the_first(found)
+
+
+def _here(trainings: "Sequence[Training]", recipe: "Recipe") -> dict[str, dict[str, Any]]:
+    from forecasting.training import train_graph  # noqa: PLC0415 - imports torch
+
+    cards = {}
     for one in trainings:
         with ExitStack() as shown:
             saved = train_graph(
@@ -215,30 +256,30 @@ def _graphs(
                 one.graph,
                 one.folder,
                 recipe.forecaster,
-                config,
-                start=start,
+                recipe.config,
+                start=recipe.start,
                 on_progress=TrainingReport(shown, f"Training on {one.graph}"),
             )
         cards[one.graph] = saved.card
         _tell(one.graph, saved.card, one.folder)
-    return [cards[name] for name in histories]
+    return cards
 
 
 def _trainings(
-    settings: "Settings", histories: "dict[str, History]", recipe: "Recipe", *, restart: bool, resume: bool
+    histories: "dict[str, History]", folders: dict[str, Path], recipe: "Recipe", *, restart: bool, resume: bool
 ) -> "tuple[dict[str, dict[str, Any]], list[Training]]":
     """Return the cards of the graphs that are up to date, by graph, and the trainings of the others in their order."""
     from forecasting.backtests.engine import Training  # noqa: PLC0415 - imports torch
     from forecasting.resuming import Steps, forget, steps_to_train_on  # noqa: PLC0415
-    from forecasting.training import checkpoint_folder, kept_training  # noqa: PLC0415
+    from forecasting.training import kept_training  # noqa: PLC0415
 
     cards: dict[str, dict[str, Any]] = {}
     waiting: list[tuple[bool, int, Training]] = []
     made_by = recipe.forecaster, recipe.config, recipe.start
-    for name, history in histories.items():
-        folder = checkpoint_folder(settings.models.directory, name)
+    for name, folder in folders.items():
+        history = histories[name]
         kept = kept_training(folder, history, name, *made_by)
-        if kept is not None:
+        if kept is not None and not restart:
             _say(f"{name}: up to date: the same training on these {len(history):,} steps made {folder}")
             cards[name] = kept.card
             continue

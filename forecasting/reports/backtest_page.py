@@ -72,6 +72,7 @@ def render(evaluation: Evaluation, histories: Mapping[str, History]) -> str:
         against=against,
         buckets=buckets,
         models=[*ours, *evaluation.floors],
+        of_some=_of_some(ours, evaluation),
         references=list(dict.fromkeys(ratio.against for ratio in summary)),
         ratios={(r.model, r.bucket, r.score, r.against): r for r in summary},
         fan_metrics=FAN_METRICS,
@@ -84,6 +85,13 @@ def render(evaluation: Evaluation, histories: Mapping[str, History]) -> str:
         share=lambda value: "-" if math.isnan(value) else f"{100 * value:.0f} %",
         number=lambda value: "-" if math.isnan(value) else f"{value:,.1f}",
     )
+
+
+def _of_some(ours: Sequence[str], evaluation: Evaluation) -> dict[str, int]:
+    """Return on how many graphs those were scored that were not on all: the means of these are of other graphs."""
+    results = evaluation.results.values()
+    counts = {model: sum(model in result.timings for result in results) for model in ours}
+    return {model: count for model, count in counts.items() if count < len(results)}
 
 
 def _section(number: int, graph: str, result: BacktestResult, history: History, ours: list[str]) -> _Section:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.file_lock import file_lock_if_free
 from infra.steps import HOUR_US
 from models import checkpoint, general_folder
 from stream.ingest import IngestOptions, ingest
@@ -114,6 +115,19 @@ def test_young_graphs_hold_up_no_other(graphtide: Cli) -> None:
     assert "aaa: up to date" in again.err
     assert "bbb: up to date" not in again.err
     assert "aaa: up to date" not in graphtide("train", "aaa", "--iterations", 1, "--seed", 3).err
+
+
+@pytest.mark.usefixtures("at_the_young")
+def test_a_training_that_runs_is_not_begun_twice(graphtide: Cli) -> None:
+    with file_lock_if_free(Path(".graphtide/models/aaa/.training.lock")):
+        named = graphtide("train", "aaa", "--iterations", 1)
+        assert (named.code, "another process trains a model of graph aaa now" in named.err) == (2, True)
+        every = graphtide("train", "--iterations", 1, "--json")
+    assert "aaa: left out: another process trains it now" in every.err
+    assert [card["data"][0]["graph"] for card in json.loads(every.out)] == ["bbb"]
+    # Asked for, what is up to date is made anew.
+    assert "bbb: up to date" in graphtide("train", "bbb", "--iterations", 1).err
+    assert "bbb: up to date" not in graphtide("train", "bbb", "--iterations", 1, "--restart").err
 
 
 @pytest.mark.usefixtures("at_the_young")

@@ -143,9 +143,10 @@ class EmulatedDevice:
         self.launches: list[str] = []
         self.orders = itertools.count()
 
-    def load(self, source: str, defines: Mapping[str, str]) -> EmulatedProgram:
-        library = build(self._folder, self._compiler, SOURCES / source, defines, KERNELS[source])
-        return EmulatedProgram(library, int(defines.get("CLUSTER", "1")), self)
+    def load(self, sources: Sequence[str], defines: Mapping[str, str]) -> list[EmulatedProgram]:
+        cluster = int(defines.get("CLUSTER", "1"))
+        libraries = [build(self._folder, self._compiler, SOURCES / name, defines, KERNELS[name]) for name in sources]
+        return [EmulatedProgram(library, cluster, self) for library in libraries]
 
     def current(self) -> AbstractContextManager[object]:
         return nullcontext()

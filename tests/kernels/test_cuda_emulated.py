@@ -2,7 +2,7 @@
 
 import ctypes
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -278,10 +278,10 @@ def test_a_large_batch_compiles_only_what_can_hold_it(build_folder: Path, compil
     compiled: list[str] = []
 
     class Listing(EmulatedDevice):
-        def load(self, source: str, defines: Mapping[str, str]) -> EmulatedProgram:
+        def load(self, sources: Sequence[str], defines: Mapping[str, str]) -> list[EmulatedProgram]:
             compiled.append(defines["SERIES"])
             # The kernels are of no matter here, only how many of them run at once.
-            return EmulatedProgram(ctypes.CDLL(None), 1, self)
+            return [EmulatedProgram(ctypes.CDLL(None), 1, self) for _ in sources]
 
     device = Listing(build_folder, compiler, resident_clusters=2)
     found = []

@@ -86,3 +86,11 @@ def test_the_same_command_is_told_by_what_it_asks(tmp_path: Path) -> None:
         path(forecast={"seed": 9}),
     ]
     assert len({path(), *others}) == 7
+
+
+def test_a_command_that_still_runs_is_not_one_that_was_ended(beginning: Begun) -> None:
+    with beginning.alone() as running, beginning.alone() as second:
+        assert running == beginning
+        assert second is None
+    with beginning.alone() as again:
+        assert again == beginning

@@ -126,7 +126,10 @@ def test_a_graph_without_a_training_stands_beside_one_with(capsys: pytest.Captur
     said = capsys.readouterr().out
     assert re.search(r"^ old +mamba2 .*\n old +mamba2-general .*\n young +mamba2-general ", said, re.MULTILINE)
     assert re.search(r"^ mamba2 .* 1 *$", said, re.MULTILINE)
-    assert "the forecast of mamba2-general from the last origin" in render(both, histories)
+    page = render(both, histories)
+    assert "the forecast of mamba2-general from the last origin" in page
+    assert "Note: mamba2 was scored on 1 of 2 graphs" in page
+    assert "mamba2-general was scored on" not in page
 
 
 def test_a_season_before_the_only_window_is_enough_without_a_training(

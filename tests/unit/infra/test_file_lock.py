@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.file_lock import file_lock
+from infra.errors import GraphtideError
+from infra.file_lock import file_lock, file_lock_if_free
 
 
 def test_holders_take_turns_and_leave_no_file(tmp_path: Path) -> None:
@@ -54,3 +55,19 @@ def test_a_file_system_without_locks_does(tmp_path: Path, monkeypatch: pytest.Mo
     with file_lock(tmp_path / "a.lock"):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_who_does_not_wait_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.lock"
+    with file_lock_if_free(path) as first, file_lock_if_free(path) as second:
+        assert (first, second) == (True, False)
+        assert path.exists()
+    assert not path.exists()
+    with file_lock_if_free(path) as again:
+        assert again
+
+
+def test_a_lock_that_cannot_be_made_is_an_error_with_its_place(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(GraphtideError, match="cannot write"), file_lock_if_free(tmp_path / "file" / "a.lock"):
+        pass

@@ -3,6 +3,7 @@
 import ctypes
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -20,7 +21,7 @@ from models.mamba2.kernels.cuda.driver import (
     Driver,
     current_stream,
 )
-from models.mamba2.kernels.cuda.nvrtc import Nvrtc, compile_cached
+from models.mamba2.kernels.cuda.nvrtc import Compiled, Nvrtc, compile_cached
 from models.mamba2.kernels.cuda.plan import DeviceLimits
 
 OLDEST = (8, 0)
@@ -56,8 +57,8 @@ class Device(Protocol):
         """Where tensors for the kernels must lie."""
         ...
 
-    def load(self, source: str, defines: Mapping[str, str]) -> Program:
-        """Return the kernels of a source of this package, compiled with macros; the same object for the same call."""
+    def load(self, sources: Sequence[str], defines: Mapping[str, str]) -> Sequence[Program]:
+        """Return the kernels of sources of this package, compiled at once with macros; the same for the same call."""
         ...
 
     def current(self) -> AbstractContextManager[object]:
@@ -140,24 +141,27 @@ class CudaDevice:
         self.limits = DeviceLimits(shared_bytes=shared_bytes, has_clusters=properties.major >= 9)
         self._programs: dict[tuple[str, tuple[tuple[str, str], ...]], CudaProgram] = {}
         self._lock = threading.Lock()
-        self._loading: dict[tuple[str, tuple[tuple[str, str], ...]], threading.Lock] = {}
 
-    def load(self, source: str, defines: Mapping[str, str]) -> CudaProgram:
-        """See `Device.load`; different ones compile at once, where threads ask for them.
+    def load(self, sources: Sequence[str], defines: Mapping[str, str]) -> list[CudaProgram]:
+        """See `Device.load`.
 
         Raises:
             KernelBuildError: the compiler refused.
         """
-        key = (source, tuple(sorted(defines.items())))
-        with self._lock:
-            loading = self._loading.setdefault(key, threading.Lock())
-        with loading, self.current():
-            if key not in self._programs:
-                compiled = compile_cached(self._compiler, self._cache, source, self.architecture, defines)
-                self._programs[key] = CudaProgram(
-                    self._driver, compiled.cubin, self.torch_device, self._multiprocessors
+        macros = tuple(sorted(defines.items()))
+        with self._lock, self.current():
+            missing = [source for source in sources if (source, macros) not in self._programs]
+            with ThreadPoolExecutor(max(1, len(missing)), "graphtide-nvrtc") as threads:
+                compiled = list(threads.map(lambda source: self._compiled(source, defines), missing))
+            # Not in the threads of the compiler: a new thread has no current context, which loading needs.
+            for source, one in zip(missing, compiled, strict=True):
+                self._programs[source, macros] = CudaProgram(
+                    self._driver, one.cubin, self.torch_device, self._multiprocessors
                 )
-            return self._programs[key]
+            return [self._programs[source, macros] for source in sources]
+
+    def _compiled(self, source: str, defines: Mapping[str, str]) -> Compiled:
+        return compile_cached(self._compiler, self._cache, source, self.architecture, defines)
 
     def load_text(self, text: str, defines: Mapping[str, str]) -> CudaProgram:
         """Return the kernels of a text that is not of this package, for measurements; compiled at each call."""

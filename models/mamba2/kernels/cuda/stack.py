@@ -4,7 +4,6 @@ import ctypes
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -177,16 +176,11 @@ class CudaStack:
         program.launch("read_chunks", grid, plan.scan_threads, plan.read_shared_bytes, reading)
 
     def _prefill_programs(self) -> tuple[Program, Program]:
-        """Return the kernels of products and those of the scan; at the first need both compile, at once."""
-        with self._lock:
-            if self._prefill is None:
-                defines = self.prefill_plan.defines()
-                with ThreadPoolExecutor(2, "graphtide-nvrtc") as threads:
-                    products, scan = threads.map(
-                        lambda source: self._device.load(source, defines), ("products.cu", "scan.cu")
-                    )
-                self._prefill = products, scan
-            return self._prefill
+        """Return the kernels of products and those of the scan."""
+        if self._prefill is None:
+            products, scan = self._device.load(("products.cu", "scan.cu"), self.prefill_plan.defines())
+            self._prefill = products, scan
+        return self._prefill
 
     def _piece_steps(self, batch: int) -> int:
         """Return the steps of a piece: whole chunks, so that pieces change no bit, and what the workspace holds."""
@@ -303,7 +297,7 @@ class CudaStack:
         raise BackendUnavailableError("this GPU can run no cluster of the sizes that the rollout was planned for")
 
     def _compile(self, plan: RolloutPlan) -> RolloutShape:
-        program = self._device.load("rollout.cu", plan.defines())
+        (program,) = self._device.load(("rollout.cu",), plan.defines())
         count = program.resident_clusters("rollout", plan.cluster, plan.threads, plan.shared_bytes)
         return RolloutShape(plan, program, count)
 
