@@ -116,6 +116,7 @@ class Ingest:
         self._options = options
         self._rules = options.time_rules
         self._after: tuple[str, ...] = ()
+        self._check_first: Callable[[], None] | None = None
         self._on_progress = on_progress
         self._unchanged = False
         # Steps may have become due because other partitions are waited for now, without any event.
@@ -208,6 +209,10 @@ class Ingest:
         """See `stream.sources.base.Claims`."""
         self._writer.hold(names)
 
+    def check_first(self, check: Callable[[], None]) -> None:
+        """See `stream.sources.base.Claims`."""
+        self._check_first = check
+
     def release(self, partitions: Sequence[str]) -> None:
         """See `stream.sources.base.Claims`."""
         for name in partitions:
@@ -281,6 +286,11 @@ class Ingest:
 
     def _apply(self, batch: PartitionedBatch) -> IngestProgress:
         """Change the store by one batch, inside a transaction; return the progress that this makes."""
+        if self._check_first is not None:
+            # Before any graph is locked: those who wait here must hold none that another one needs.
+            self._writer.lock_beginnings()
+            self._check_first()
+            self._check_first = None
         if self._state.id == 0:
             self._add_source()
         writer, options, partitions = self._writer, self._options, self._state.partitions

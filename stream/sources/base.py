@@ -178,6 +178,13 @@ class Claims(Protocol):
         """
         ...
 
+    def check_first(self, check: Callable[[], None]) -> None:
+        """Have this called in the transaction of the next batch, while no other process commits its first one.
+
+        What it raises leaves nothing of the batch.
+        """
+        ...
+
     def release(self, partitions: Sequence[str]) -> None:
         """Give partitions up; every batch that was yielded has been committed before this returns."""
         ...

@@ -2,8 +2,9 @@
 
 import zlib
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Self
 
 import msgspec
@@ -117,7 +118,14 @@ class Extent:
         )
 
 
-Extents = Sequence[Extent | None]
+class Left(Enum):
+    """Of a log nothing is new: what was read of it stays with the source that has it, and is not kept once more."""
+
+    UNCHANGED = True
+
+
+Entry = Extent | Left | None
+Extents = Sequence[Entry]
 
 
 def path_of(file: LogFile, log: Member) -> str:
@@ -125,23 +133,65 @@ def path_of(file: LogFile, log: Member) -> str:
     return printable(f"{file.path.resolve()}{log.label.removeprefix(str(file.path))}")
 
 
-def to_position(extents: Extents) -> Position:
-    """Return the extents of a source's logs as a part of a position; None for a log that holds no record."""
+def to_position(extents: Extents, left_with: Sequence[str] = ()) -> Position:
+    """Return the extents of a source's logs as a part of a position; None for a log that holds no record.
+
+    Args:
+        extents: one for each log.
+        left_with: the sources that what is left is gone on with.
+    """
+    runs: list[Extent | int | None] = []
+    for each in extents:
+        if not isinstance(each, Left):
+            runs.append(each)
+        elif runs and isinstance(runs[-1], int):
+            runs[-1] += 1
+        else:
+            runs.append(1)
     # Every commit writes it, and a folder may hold thousands of logs.
-    return {"logs": b64encode(zlib.compress(msgspec.json.encode(extents))).decode()}
+    logs: Position = {"logs": b64encode(zlib.compress(msgspec.json.encode(runs))).decode()}
+    return logs | ({"left_with": msgspec.json.encode(left_with).decode()} if left_with else {})
 
 
-def of_position(position: Position) -> list[Extent | None]:
+def of_position(position: Position) -> list[Entry]:
     """Return the extents that a position holds; none if it holds none."""
+    entries: list[Entry] = []
+    for each in _runs_of(position):
+        entries += [Left.UNCHANGED] * each if isinstance(each, int) else [each]
+    return entries
+
+
+def numbered_extents(position: Position) -> Iterator[tuple[int, Extent]]:
+    """Yield what a position holds of logs that were read, each with its number among all logs, counted from 0."""
+    number = 0
+    for each in _runs_of(position):
+        if isinstance(each, Extent):
+            yield number, each
+        number += each if isinstance(each, int) else 1
+
+
+def _runs_of(position: Position) -> list[Extent | int | None]:
+    """Return the extents that a position holds, of logs that are left how many stand in a row."""
     logs = position.get("logs")
     if not isinstance(logs, str):
         return []
-    return msgspec.json.decode(zlib.decompress(b64decode(logs)), type=list[Extent | None])
+    return msgspec.json.decode(zlib.decompress(b64decode(logs)), type=list[Extent | int | None])
 
 
-def sources_before(extents: Iterable[Extent | None]) -> tuple[str, ...]:
-    """Return the names of the sources that reading went on with, each once."""
-    return tuple(dict.fromkeys(each.begin.after for each in extents if each is not None and each.begin is not None))
+def left_with(position: Position) -> tuple[str, ...]:
+    """Return the names of the sources that a position goes on with for what they have of logs that are as before."""
+    return msgspec.json.decode(str(position.get("left_with", "[]")), type=tuple[str, ...])
+
+
+def sources_before(extents: Extents, left_with: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the names of the sources that reading went on with, each once; `left_with` as in `to_position`."""
+    begun = (each.begin.after for each in extents if isinstance(each, Extent) and each.begin is not None)
+    return tuple(dict.fromkeys((*begun, *left_with)))
+
+
+def digest_of(source: str) -> str:
+    """Return the SHA-256 of what a source of files holds, in hex, as its name says."""
+    return source[_NAME_BEGIN : _NAME_BEGIN + _DIGEST_LETTERS]
 
 
 def reading_of(source: str) -> str:

@@ -17,8 +17,9 @@ from stream.events import EventBatch, Interner, Reject
 from stream.lines import letter_of
 from stream.sources.base import GoingOn, Position, ReadBefore, SourceBatch
 from stream.sources.compression import Member, Text
-from stream.sources.extents import Extent, Extents, of_position, sources_before, to_position
-from stream.sources.follow import FollowSource, check_not_followed
+from stream.sources.extents import Entry, Extent, Extents, left_with, of_position, sources_before, to_position
+from stream.sources.follow import FollowSource
+from stream.sources.followed import check_not_followed
 from stream.sources.growth import Rewritten, growth_of
 from stream.sources.kept import KeptRejects
 from stream.sources.selection import LogFile, Selection, select_logs
@@ -102,8 +103,13 @@ class FileSource:
         self.rewritten = growth.rewritten
         if not growth.extents:
             return None
-        position: Position = {"mode": "sorted", "row": 0, "rejected": 0, **to_position(growth.extents)}
-        return GoingOn(position, sources_before(growth.extents))
+        position: Position = {
+            "mode": "sorted",
+            "row": 0,
+            "rejected": 0,
+            **to_position(growth.extents, growth.left_with),
+        }
+        return GoingOn(position, sources_before(growth.extents, growth.left_with))
 
     def batches(self, resume_after: Position | None) -> Iterator[SourceBatch]:
         """Decode, sort, and yield the events behind the row of `resume_after`.
@@ -114,7 +120,8 @@ class FileSource:
         """
         row, counted = (0, 0) if resume_after is None else self._place_of(resume_after)
         begun = [] if resume_after is None else of_position(resume_after)
-        after = sources_before(begun)
+        left = () if resume_after is None else left_with(resume_after)
+        after = sources_before(begun, left)
         keep_lines = self.options.keep_records and (self._may_be_late or bool(after))
         interner = Interner()
         with (
@@ -127,7 +134,7 @@ class FileSource:
                     f"{self.path} holds {events.rows:,} events, but {row:,} of them were ingested before",
                     fix="ingest it into a new store",
                 )
-            logs = to_position(read.extents)
+            logs = to_position(read.extents, left)
             while True:
                 end = min(row + self._batch_rows, events.rows)
                 # Whole records are as large as events: they are not committed all at once either.
@@ -164,7 +171,7 @@ class FileSource:
         for file in selection.files:
             for log in file.logs:
                 extent = next(extents)
-                if extent is None or extent.begin is None or not extent.begin.whole:
+                if extent is None or (isinstance(extent, Extent) and not (extent.begin and extent.begin.whole)):
                     extent = self._read(file, log, read, extent, done)
                 read.extents.append(extent)
             file.check_unchanged()
@@ -244,6 +251,12 @@ class FileSource:
                 f"{self.path} cannot be resumed: the store has another kind of position for it",
                 fix="ingest it into a new store",
             )
+        if "after" in position and "logs" not in position:
+            raise InputError(
+                f"{self.path} cannot be resumed: an earlier version broke off while it added to what it had read, and"
+                " counted rows in another way",
+                fix="let that version read it to its end; else ingest it into a new store, or under another --graph",
+            )
         return row, rejected
 
     def _no_event(self, rejected: int, rejects: list[Reject]) -> InputError:
@@ -267,7 +280,7 @@ class _Read:
     kept: KeptRejects
     rejected: int = 0
     sample: list[Reject] = field(default_factory=list)
-    extents: list[Extent | None] = field(default_factory=list)
+    extents: list[Entry] = field(default_factory=list)
     two_sorts: bool = False
 
 

@@ -1,9 +1,8 @@
 """A growing text file, read in the order in which it is written."""
 
-import hashlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,18 +15,27 @@ from stream.events import EventBatch, Interner
 from stream.lines import letter_of, printable
 from stream.sources.base import Position, ReadBefore, SourceBatch
 from stream.sources.compression import compression_of, members, reading
+from stream.sources.followed import (
+    FINGERPRINT_BYTES,
+    Followed,
+    earlier_of,
+    earlier_to_position,
+    fingerprint_of,
+    followed_of,
+)
 from stream.sources.growth import growth_of
-from stream.sources.selection import LogFile, log_file
+from stream.sources.selection import log_file
 
 _BLOCK_BYTES = 1 << 20
-_FINGERPRINT_BYTES = 4096
 
 
 class FollowSource:
     """A file that grows at its end; only complete lines are read, and nothing is sorted.
 
     A file that is replaced (rotated) or cut is an error, not followed: lines that its writer still adds to the old
-    file would be lost without a word. `restart_if_replaced` begins at the start of the new file instead.
+    file would be lost without a word. With `restart_if_replaced` the old file is read until the new one has bytes, once
+    more to its end then, and reading begins at the start of the new file. What its writer adds later is lost; so is
+    what was added while nobody followed. Positions keep which files were followed.
 
     Args:
         path: NDJSON, a table or an edge list, not compressed.
@@ -107,23 +115,29 @@ class FollowSource:
             raise UsageError(f"{self.path} is a folder, which cannot be followed", fix="follow one file")
         builder = EventBuilder(Interner(), self.options)
         position = resume_after
+        earlier = earlier_of(position or {})
         while True:
             with reading(self.path) as file:
-                log = self._resume(file, builder, position)
+                log = self._resume(file, builder, position, earlier)
                 if log is not None:
                     self._log = log
                     yield from self._follow(log)
+                    position = log.reached
             if self._stop():
                 return
             self._notes = self.notes
             self._log = None
             self._notes.append(f"{self.path} was replaced or cut; reading goes on at the start of the new file")
+            if position is not None:
+                earlier = followed_of(position)
             position = None
 
-    def _resume(self, file: BinaryIO, builder: EventBuilder, position: Position | None) -> "_Log | None":
+    def _resume(
+        self, file: BinaryIO, builder: EventBuilder, position: Position | None, earlier: Sequence[Followed]
+    ) -> "_Log | None":
         """Return the log at `position`; None if it stands in a file that was replaced, and that is allowed."""
         if position is None:
-            return _Log(file, LogReader(str(self.path), builder))
+            return _Log(file, LogReader(str(self.path), builder), earlier)
         byte, line, length = (position.get(key) for key in ("byte", "line", "fingerprint_bytes"))
         dialect, unit = position.get("dialect"), position.get("time_unit")
         if (
@@ -136,31 +150,32 @@ class FollowSource:
                 fix="follow it into a new store",
             )
         prefix = file.read(length)
-        if _digest(prefix) != position.get("fingerprint") or os.fstat(file.fileno()).st_size < byte:
+        if fingerprint_of(prefix) != position.get("fingerprint") or os.fstat(file.fileno()).st_size < byte:
             if self._restart:
                 return None
             raise self._replaced()
         file.seek(byte)
         reader = LogReader(str(self.path), builder, dialect=Dialect.from_json(dialect), unit=unit, first_line=line)
-        return _Log(file, reader, byte, prefix)
+        return _Log(file, reader, earlier, byte, prefix, reached=position)
 
     def _follow(self, log: "_Log") -> Iterator[SourceBatch]:
         """Yield batches until `stop`, or until the file was replaced and reading may go on with the new one."""
+        rewritten = False
         while True:
-            rewritten = log.was_rewritten()
-            # What was written before the file was moved away is still read.
-            moved = rewritten or log.was_moved(self.path)
+            # Once it was: it may grow again to what it was while this waits for its first bytes.
+            rewritten = rewritten or log.was_rewritten()
+            replaced = rewritten or log.was_moved(self.path)
+            # Asked before reading: what came to the old file before the new one got its first bytes is still read.
+            goes_over = replaced and _has_bytes(self.path)
             while not rewritten and (block := log.file.read(self._block_bytes)):
                 yield from self._decode(log, block)
                 if self._stop():
                     break
             if self._stop():
                 return
-            if moved:
-                if not self._restart:
-                    raise self._replaced()
-                while not self.path.exists() and not self._stop():
-                    self._sleep(self._poll_interval_s)
+            if replaced and not self._restart:
+                raise self._replaced()
+            if goes_over:
                 return
             self._sleep(self._poll_interval_s)
 
@@ -182,9 +197,10 @@ class FollowSource:
         assert len(batches) <= 1
         if batches or rejected:
             events = batches[0] if batches else EventBatch.from_events((), log.interner)
+            log.reached = log.position()
             yield SourceBatch(
                 events=events,
-                position=log.position(),
+                position=log.reached,
                 rejects=reader.rejects.take(),
                 rejected=rejected,
                 letter=letter_of(events) if self.options.keep_records else None,
@@ -208,12 +224,27 @@ class FollowSource:
 
 
 class _Log:
-    """An open file, how far it was read, and what tells it from another."""
+    """An open file, how far it was read, and what tells it from another.
 
-    def __init__(self, file: BinaryIO, reader: LogReader, bytes_read: int = 0, prefix: bytes = b"") -> None:
+    Attributes:
+        reached: the position of the last batch, or else the one where reading began; None for the start of the file.
+    """
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        reader: LogReader,
+        earlier: Sequence[Followed],
+        bytes_read: int = 0,
+        prefix: bytes = b"",
+        *,
+        reached: Position | None = None,
+    ) -> None:
         self.file = file
         self.reader = reader
         self.bytes_read = bytes_read
+        self.reached = reached
+        self._earlier = earlier_to_position(earlier)
         self._prefix = prefix
 
     @property
@@ -224,7 +255,7 @@ class _Log:
     def took(self, block: bytes) -> None:
         """Count a block that was read."""
         self.bytes_read += len(block)
-        self._prefix += block[: _FINGERPRINT_BYTES - len(self._prefix)]
+        self._prefix += block[: FINGERPRINT_BYTES - len(self._prefix)]
 
     def position(self) -> Position:
         """Return the resume point behind the last complete record."""
@@ -235,10 +266,11 @@ class _Log:
             "mode": "arrival",
             "byte": byte,
             "line": self.reader.next_line,
-            "fingerprint": _digest(prefix),
+            "fingerprint": fingerprint_of(prefix),
             "fingerprint_bytes": len(prefix),
             "dialect": self.reader.dialect.to_json(),
             "time_unit": self.reader.unit,
+            **self._earlier,
         }
 
     def was_rewritten(self) -> bool:
@@ -258,41 +290,11 @@ class _Log:
         return (now.st_dev, now.st_ino) != (mine.st_dev, mine.st_ino)
 
 
-def check_not_followed(files: Iterable[LogFile], before: Iterable[ReadBefore], reading_: str) -> None:
-    """Make sure that no plain file was followed, under whatever name.
-
-    Args:
-        files: the files.
-        before: sources that were read.
-        reading_: how these files are read; what was read in another way is other events.
-
-    Raises:
-        InputError: one was.
-    """
-    followed = [each for each in before if each.name.startswith("follow:") and _reading_of(each.name) == reading_]
-    for file in files if followed else ():
-        with reading(file.path) as opened:
-            head = opened.read(_FINGERPRINT_BYTES)
-        for each in followed:
-            byte, length = each.position.get("byte"), each.position.get("fingerprint_bytes")
-            if not (isinstance(byte, int) and isinstance(length, int)) or not 0 < length <= len(head):
-                continue
-            if _digest(head[:length]) == each.position.get("fingerprint"):
-                raise InputError(
-                    f"{file.path} was read before with --follow, up to byte {byte:,}, and that would count again",
-                    place=f"{file.path}, up to byte {byte:,}",
-                    fix="go on with --follow, or ingest the file into a new store or under another --graph",
-                )
-
-
-def _reading_of(source: str) -> str:
-    """Return how a followed file was read, as the name of its source says behind the path."""
-    _, mark, reading_ = source.rpartition("#")
-    return f"{mark}{reading_}" if mark and "=" in reading_ else ""
-
-
-def _digest(prefix: bytes) -> str:
-    return hashlib.sha256(prefix).hexdigest()
+def _has_bytes(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def _no_documents(path: Path) -> UsageError:

@@ -7,7 +7,20 @@ from pathlib import Path
 from infra.errors import InputError
 from stream.sources.base import ReadBefore
 from stream.sources.compression import Beginning, Member, Text, beginnings
-from stream.sources.extents import INSIDE_QUOTE, Begin, Extent, of_position, path_of, reading_of, reads_same_events
+from stream.sources.extents import (
+    INSIDE_QUOTE,
+    Begin,
+    Entry,
+    Extent,
+    Left,
+    digest_of,
+    left_with,
+    numbered_extents,
+    path_of,
+    reading_of,
+    reads_same_events,
+    sources_before,
+)
 from stream.sources.selection import LogFile
 
 _BLOCK_BYTES = 1 << 20
@@ -46,10 +59,12 @@ class Growth:
 
     Attributes:
         extents: of each log what was read, with where to begin now; None of one that is new. Empty if all are.
+        left_with: the names of the sources that what is left of them is gone on with.
         rewritten: the first log that is new in place of another one.
     """
 
-    extents: tuple[Extent | None, ...] = ()
+    extents: tuple[Entry, ...] = ()
+    left_with: tuple[str, ...] = ()
     rewritten: Rewritten | None = None
 
 
@@ -104,22 +119,44 @@ def growth_of(
     Raises:
         InputError: it cannot be told where to go on, something that was read has changed, or would count again.
     """
-    known = [each for each in _all_known(before) if reads_same_events(each.reading, reading)]
+    # Thousands of runs may stand there: what they read is unpacked only where it matters.
+    sources = [each for each in before if each.name.startswith("file:")]
+    sources = [each for each in sources if reads_same_events(reading_of(each.name), reading)]
+    known = list(_all_known(sources))
     logs = [_Log(file, member, path_of(file, member)) for file in files for member in file.logs]
     growth = _growth_of(path, logs, [each for each in known if each.reading == reading], may_be_late=may_be_late)
-    if may_be_late:
+    if may_be_late or growth.extents:
         new = [log for at, log in enumerate(logs) if not growth.extents or growth.extents[at] is None]
         for at, each in _matches(new, [each for each in known if each.reading != reading]).items():
             raise _read_otherwise(new[at], each.known)
+        _check_not_read_earlier(new, [each for each in sources if "logs" not in each.position])
     return growth
 
 
-def _all_known(before: Iterable[ReadBefore]) -> Iterator[_Known]:
-    for source in before:
-        if source.name.startswith("file:"):
-            for number, extent in enumerate(of_position(source.position)):
-                if extent is not None and not (extent.begin is not None and extent.begin.is_copy):
-                    yield _Known(source, number, extent)
+def _all_known(sources: Iterable[ReadBefore]) -> Iterator[_Known]:
+    for source in sources:
+        for number, extent in numbered_extents(source.position):
+            if extent.begin is None or not extent.begin.is_copy:
+                yield _Known(source, number, extent)
+
+
+def _check_not_read_earlier(logs: Sequence[_Log], sources: Sequence[ReadBefore]) -> None:
+    """Make sure that no log was read by an earlier version, which noted its digest, and at most its size.
+
+    Raises:
+        InputError: one was, as it is or before it grew.
+    """
+    digests = {digest_of(each.name) for each in sources}
+    sizes = {size for each in sources if isinstance(size := each.position.get("bytes"), int) and size > 0}
+    for log in logs:
+        heads = beginnings(log.member, sizes).values() if sizes else ()
+        if log.file.digest in digests or any(head.digest in digests for head in heads):
+            raise InputError(
+                f"{log.member.label} was ingested before by an earlier version, and its events would count again",
+                place=log.member.label,
+                fix="leave it out, and ingest what was added to it since as a file of its own, with --backfill; else"
+                f" {_ELSEWHERE}",
+            )
 
 
 def _growth_of(path: Path, logs: Sequence[_Log], known: Sequence[_Known], *, may_be_late: bool) -> Growth:
@@ -150,9 +187,26 @@ def _growth_of(path: Path, logs: Sequence[_Log], known: Sequence[_Known], *, may
             raise _broken_off(path, logs[at], each.known.extent, alone=len(logs) == 1)
     if not found:
         return Growth(rewritten=changed[0] if changed else None)
+    extents = tuple(_begun(log, found[at], is_copy=is_copy) if at in found else None for at, log in enumerate(logs))
+    left = {found[at].known.source.name for at, extent in enumerate(extents) if isinstance(extent, Left)}
     return Growth(
-        tuple(_begun(log, found[at], is_copy=is_copy) if at in found else None for at, log in enumerate(logs))
+        extents, tuple(sorted(left - _gone_on_with({each.known.source.name for each in found.values()}, known)))
     )
+
+
+def _gone_on_with(names: set[str], known: Iterable[_Known]) -> set[str]:
+    """Return the sources that some went on with, and so on: what ended with these has ended with the later ones."""
+    before: dict[str, set[str]] = {}
+    for each in known:
+        if each.source.name not in before:
+            before[each.source.name] = set(left_with(each.source.position))
+        before[each.source.name].update(sources_before((each.extent,)))
+    earlier, pending = set[str](), list(names)
+    while pending:
+        new = before.get(pending.pop(), set()) - earlier
+        earlier |= new
+        pending += new
+    return earlier
 
 
 def _check_nothing_behind(log: _Log, extent: Extent) -> None:
@@ -208,13 +262,15 @@ def _longest(log: _Log, known: Sequence[_Known]) -> _Found | None:
     return _Found(longest, heads[longest.extent.bytes])
 
 
-def _begun(log: _Log, found: _Found, *, is_copy: bool) -> Extent:
-    """Return what was read of a log, with where to go on; of a copy all was.
+def _begun(log: _Log, found: _Found, *, is_copy: bool) -> Extent | Left:
+    """Return what was read of a log, with where to go on; of a copy all was. A log that is as it was is left.
 
     Raises:
         InputError: that cannot be told.
     """
     extent, head = found.known.extent, found.head
+    if head is None and not is_copy:
+        return Left.UNCHANGED
     # Of documents only the end of the last value is known: behind it at least a bracket may stand.
     is_json = extent.dialect.format == "json"
     whole = is_copy or head is None or not (head.following or is_json)
@@ -276,8 +332,8 @@ def _broken_off(path: Path, log: _Log, extent: Extent, *, alone: bool) -> InputE
 def _read_otherwise(log: _Log, known: _Known) -> InputError:
     label = log.member.label
     return InputError(
-        f"{label} was ingested before with other flags ({known.reading.removeprefix('#') or 'none'}), and with"
-        " --backfill its events would count again",
+        f"{label} was ingested before with other flags ({known.reading.removeprefix('#') or 'none'}), and its"
+        " events would count again",
         place=f"{label}, up to byte {known.extent.bytes:,}",
         fix=f"give the flags of then, and what is new is added; else {_ELSEWHERE}",
     )

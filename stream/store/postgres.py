@@ -30,6 +30,7 @@ _FIND_NAMES = (
 _LIVES = f"{WRITERS} AND objid = ?::oid"
 # A lock on one long key, which is never the lock of a writer.
 _ELECT = f"SELECT pg_try_advisory_lock(hashtextextended(?, {WRITERS_CLASS}::bigint))"
+_BEGIN_SOURCE = f"SELECT pg_advisory_xact_lock(hashtextextended('begin a source', {WRITERS_CLASS}::bigint))"
 
 
 class PostgresReadDatabase:
@@ -237,6 +238,10 @@ class PostgresDatabase(PostgresReadDatabase):
         One that is not taken alone is shared with others of that kind.
         """
         self.fetch(f"SELECT id FROM graphs WHERE id = ? FOR {'UPDATE' if alone else 'SHARE'}", (graph_id,))
+
+    def lock_beginnings(self) -> None:
+        """Wait for transactions that called this, and let further ones wait until the end of this one."""
+        self.fetch(_BEGIN_SOURCE)
 
     def lock_snapshots(self) -> None:
         """Wait for transactions that write snapshots, and let further ones wait until the end of this one."""

@@ -236,6 +236,9 @@ class SqliteDatabase(SqliteReadDatabase):
     def lock_graph(self, graph_id: int, *, alone: bool = True) -> None:
         """Do nothing: there is no other writer."""
 
+    def lock_beginnings(self) -> None:
+        """Do nothing: there is no other writer."""
+
     def lock_snapshots(self) -> None:
         """Do nothing: there is no other writer."""
 

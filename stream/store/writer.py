@@ -53,6 +53,10 @@ class StoreWriter(Projections, Protocol):
         """Return the sources of one partition whose names begin so and that were read, at least in part."""
         ...
 
+    def lock_beginnings(self) -> None:
+        """Let other processes that call this wait until the end of this transaction: see what they began before."""
+        ...
+
     def add_source(self, name: str, *, split_by_type: bool) -> SourceState:
         """Add a source that was never read; if another process was first, return what it added."""
         ...

@@ -258,7 +258,7 @@ def test_stopped_follower_goes_on_where_it_stood(tmp_path: Path, sent: signal.Si
     assert closed == 19
 
 
-def test_a_rotated_log_is_followed_where_that_is_asked_for(tmp_path: Path) -> None:
+def test_a_rotated_log_is_followed_where_that_is_asked_for(tmp_path: Path, graphtide: Cli) -> None:
     log = tmp_path / "growing.txt"
     log.write_text("".join(f"a{hour} b {1254189600 + 3600 * hour}\n" for hour in range(10)))
     running = follow(log, tmp_path, "--restart-if-replaced")
@@ -266,7 +266,14 @@ def test_a_rotated_log_is_followed_where_that_is_asked_for(tmp_path: Path) -> No
         while snapshots_closed(tmp_path) < 9:
             assert running.poll() is None, running.communicate()[1]
             time.sleep(0.05)
-        (new := tmp_path / "new.txt").write_text("".join(f"c b {1254189600 + 3600 * hour}\n" for hour in range(9, 20)))
+        # The writer still has the old file open.
+        with log.open("a") as file:
+            old = log.rename(tmp_path / "growing-1.txt")
+            file.writelines(f"a b {1254189600 + 3600 * hour}\n" for hour in range(10, 13))
+        while snapshots_closed(tmp_path) < 12:
+            assert running.poll() is None, running.communicate()[1]
+            time.sleep(0.05)
+        (new := tmp_path / "new.txt").write_text("".join(f"c b {1254189600 + 3600 * hour}\n" for hour in range(12, 20)))
         new.replace(log)
         while snapshots_closed(tmp_path) < 19:
             assert running.poll() is None, running.communicate()[1]
@@ -275,6 +282,11 @@ def test_a_rotated_log_is_followed_where_that_is_asked_for(tmp_path: Path) -> No
         running.send_signal(signal.SIGINT)
         out, _ = running.communicate(timeout=60)
     assert "21 events" in out
+    # What was followed does not count again under the name that the rotation gave it.
+    store = f"sqlite:///{tmp_path}/.graphtide/store.db"
+    again = graphtide("ingest", old, "--graph", "g", "--backfill", "--store", store)
+    assert again.code == 1
+    assert "growing-1.txt was read before with --follow" in again.err
     # Without the flag it is refused, and the message says so.
     new.write_text("x y 1254189600\n")
     new.replace(log)

@@ -1,6 +1,7 @@
 """A file that grows while several processes ingest it into one store: each line counts once, or the run is refused."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from stream.ingest import IngestOptions, ingest
 from stream.sources.base import GoingOn, Position, ReadBefore, SourceBatch
 from stream.sources.files import FileSource
 from stream.store import open_writer
+from stream.store.postgres import PostgresDatabase
 
 Meanwhile = Callable[[], object]
 
@@ -104,6 +106,55 @@ def test_what_another_one_still_reads_is_told_from_what_was_broken_off(begun: st
     assert "wait until it is" in refused[0]
     assert events(begun) == 6
     ingest(FileSource(grown(tmp_path, 9)), begun, IngestOptions())
+    assert events(begun) == 9
+
+
+def backfill(path: Path, count: int, url: str) -> None:
+    path.write_text(lines(count).replace("n", "m"))
+    ingest(FileSource(path, may_be_late=True), url, IngestOptions(backfill=True))
+
+
+@pytest.mark.parametrize("is_committing", [False, True])
+def test_what_another_read_first_of_a_new_log_is_not_counted_again(
+    begun: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_committing: bool
+) -> None:
+    def another() -> None:
+        monkeypatch.undo()
+        backfill(tmp_path / "first.txt", 2, begun)
+
+    def lock(database: PostgresDatabase) -> None:
+        another()
+        database.lock_beginnings()
+
+    if is_committing:
+        monkeypatch.setattr(PostgresDatabase, "lock_beginnings", lock)
+    new = tmp_path / "new.txt"
+    new.write_text(lines(4).replace("n", "m"))
+    source = Interrupted(new, before_a_batch=nothing if is_committing else another)
+    with pytest.raises(StoreError, match="another process has read of these logs meanwhile") as failure:
+        ingest(source, begun, IngestOptions(backfill=True))
+    assert "run the same command again" in str(failure.value.fix)
+    assert events(begun) == 4
+    backfill(new, 4, begun)
+    assert events(begun) == 6
+
+
+def test_who_begins_a_source_waits_for_another_that_does(postgres_url: str) -> None:
+    with closing(PostgresDatabase(postgres_url)) as one, closing(PostgresDatabase(postgres_url)) as other:
+        other.fetch("SET lock_timeout = '100ms'")
+        one.begin()
+        one.lock_beginnings()
+        with pytest.raises(StoreError, match="lock timeout"):
+            other.lock_beginnings()
+        one.commit()
+        other.lock_beginnings()
+
+
+def test_what_another_reads_of_other_logs_meanwhile_is_in_nobodys_way(begun: str, tmp_path: Path) -> None:
+    new = tmp_path / "new.txt"
+    new.write_text(lines(4).replace("n", "o"))
+    source = Interrupted(new, before_a_batch=lambda: backfill(tmp_path / "other.txt", 3, begun))
+    assert ingest(source, begun, IngestOptions(backfill=True)).events == 4
     assert events(begun) == 9
 
 

@@ -118,6 +118,10 @@ class Database(ReadDatabase, Protocol):
         """
         ...
 
+    def lock_beginnings(self) -> None:
+        """Wait for transactions that called this, and let further ones wait until the end of this one."""
+        ...
+
     def lock_snapshots(self) -> None:
         """Wait for transactions that write snapshots, and let further ones wait until the end of this one."""
         ...

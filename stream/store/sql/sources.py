@@ -44,6 +44,10 @@ class Sources(Part):
             for name, ended, position, owner in rows
         ]
 
+    def lock_beginnings(self) -> None:
+        """Let other processes that call this wait until the end of this transaction: see what they began before."""
+        self.database.lock_beginnings()
+
     def add_source(self, name: str, *, split_by_type: bool) -> SourceState:
         """Add a source that was never read; if another process was first, return what it added."""
         rows = self.database.fetch(

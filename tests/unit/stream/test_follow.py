@@ -14,7 +14,8 @@ from log_cases import as_edges, as_ndjson, as_table, events_of, full_events, pla
 from infra.errors import InputError, UsageError
 from stream.decoders.builder import DecodeOptions
 from stream.events import Event
-from stream.sources.base import Position, SourceBatch
+from stream.sources.base import Position, ReadBefore, SourceBatch
+from stream.sources.files import FileSource
 from stream.sources.follow import FollowSource
 
 Step = Callable[[], object]
@@ -270,6 +271,91 @@ def test_a_file_that_vanishes_for_a_moment(tmp_path: Path) -> None:
     path.unlink()
     path.write_bytes(b"1 2 3\n")
     assert [e.src for e in events_of(follow(path, [path.unlink], restart=True))] == ["1"]
+
+
+@pytest.mark.parametrize("create", [False, True], ids=["nothing", "empty"])
+def test_what_the_writer_adds_to_the_old_file_is_read_until_the_new_one_has_bytes(tmp_path: Path, create: bool) -> None:
+    path, old = write(tmp_path, "log", "1 2 3\n"), tmp_path / "log.1"
+
+    def rotate() -> None:
+        path.rename(old)
+        if create:
+            path.write_bytes(b"")
+
+    def write_both() -> None:
+        append(old, b"6 2 3\n7 2")()
+        append(path, b"8 2 3\n")()
+
+    # What comes to the old file once the new one is read is not.
+    steps = [rotate, append(old, b"4 2 3\n5 2"), append(old, b" 3\n"), write_both, append(old, b" 3\n")]
+    source = Growing(steps).source(path, restart=True)
+    batches = list(source.batches(None))
+    assert [event.src for event in events_of(batches)] == ["1", "4", "5", "6", "8"]
+    assert f"{path}: an unfinished last line was left, 3 bytes" in source.notes
+
+
+def test_a_file_that_was_cut_is_begun_anew_even_if_it_grows_to_what_it_was(tmp_path: Path) -> None:
+    path = write(tmp_path, "log", "1 2 3\n")
+    steps = [cut_and_written(path, b""), append(path, b"1 2 3\n4 5 6\n")]
+    assert [event.src for event in events_of(follow(path, steps, restart=True))] == ["1", "1", "4"]
+
+
+def backfill_after(path: Path, position: Position) -> None:
+    """Look whether a file may be backfilled that `log` in its folder was followed before, up to a position."""
+    before = ReadBefore(f"follow:{path.parent / 'log'}", ended=False, position=position)
+    FileSource(path, may_be_late=True).goes_on([before])
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_rotated_file_is_known_however_often_the_log_was_replaced(tmp_path: Path, resumed: bool) -> None:
+    path = write(tmp_path, "log", "1 2 3\n")
+    unread = write(tmp_path, "unread", "9 2 3\n")
+
+    def rotate(number: int) -> None:
+        path.rename(tmp_path / f"log-{number}")
+        append(path, b"%d 2 3\n" % number)()
+
+    position: Position | None = None
+    if resumed:
+        for number in range(2, 5):
+            (batch,) = follow(path, [], position, restart=True)
+            position = batch.position
+            rotate(number)
+        (batch,) = follow(path, [], position, restart=True)
+    else:
+        *_, batch = follow(path, [lambda number=number: rotate(number) for number in range(2, 5)], restart=True)
+    # It is still known after the log was gone on with as it is.
+    append(path, b"4 2 4\n")()
+    (batch,) = follow(path, [], batch.position)
+    append(tmp_path / "log-3", b"2 2 4\n")()
+    for old in (path, *(tmp_path / f"log-{number}" for number in range(2, 5))):
+        with pytest.raises(InputError, match=r"was read before with --follow, up to byte (6|12),") as failure:
+            backfill_after(old, batch.position)
+        assert ("go on with --follow" in str(failure.value.fix)) == (old == path)
+    backfill_after(unread, batch.position)
+
+
+def test_a_position_without_earlier_files_is_read(tmp_path: Path) -> None:
+    path = write(tmp_path, "log", "1 2 3\n")
+    (batch,) = follow(path, [])
+    assert "earlier" not in batch.position
+    with pytest.raises(InputError, match="was read before with --follow"):
+        backfill_after(path, batch.position)
+
+
+def test_the_oldest_of_very_many_rotated_files_is_forgotten(tmp_path: Path) -> None:
+    path = write(tmp_path, "log", "0 2 3\n")
+
+    def rotate(number: int) -> None:
+        path.rename(tmp_path / f"log-{number}")
+        append(path, b"%d 2 3\n" % number)()
+
+    # The log that is read and 200 before it.
+    *_, batch = follow(path, [lambda number=number: rotate(number) for number in range(1, 202)], restart=True)
+    assert len(str(batch.position["earlier"])) < 20_000
+    backfill_after(tmp_path / "log-1", batch.position)
+    with pytest.raises(InputError, match="was read before with --follow"):
+        backfill_after(tmp_path / "log-2", batch.position)
 
 
 def test_strict_stops_at_the_first_bad_line(tmp_path: Path) -> None:
