@@ -96,8 +96,8 @@ def backtest(
     from forecasting.evaluation import begun, evaluate  # noqa: PLC0415 - imports torch
 
     with interruptible(_AFTER):
-        beginning = ctx.with_resource(begun(graphs or [], settings).alone())
         newest = _histories(graphs, settings)
+        beginning = ctx.with_resource(begun(graphs or [], settings).alone())
         histories = newest if restart or beginning is None else beginning.seen(newest)
         _tell_older(histories, newest)
         with ExitStack() as working, ExitStack() as shown:
@@ -151,7 +151,11 @@ def backtest(
 
 
 def _histories(graphs: list[str] | None, settings: "Settings") -> "dict[str, History]":
-    """Return the histories of these graphs, or of all that are long enough."""
+    """Return the histories of these graphs, or of all that are long enough.
+
+    Raises:
+        UsageError: one that was named is too short.
+    """
     from forecasting.evaluation import make_graph_plan  # noqa: PLC0415 - imports torch
     from forecasting.history import read_history  # noqa: PLC0415
     from stream.store import open_reader  # noqa: PLC0415
@@ -160,7 +164,10 @@ def _histories(graphs: list[str] | None, settings: "Settings") -> "dict[str, His
     if not graphs:
         return all_long_enough(settings, "backtest", partial(make_graph_plan, settings=settings), say)
     with open_reader(settings.store.url, settings.influxdb) as reader:
-        return {name: read_history(reader, name) for name in dict.fromkeys(graphs)}
+        found = {name: read_history(reader, name) for name in dict.fromkeys(graphs)}
+    for name, history in found.items():
+        make_graph_plan(history, name, settings)
+    return found
 
 
 def _tell_older(histories: "dict[str, History]", newest: "dict[str, History]") -> None:
