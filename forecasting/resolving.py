@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from forecasting.training import checkpoint_folder, forecaster_of
 from infra.errors import GraphtideError, ModelError
@@ -17,6 +17,7 @@ from models.calibration import Calibration
 from models.contract import Model
 from models.seasons import season_steps
 
+T = TypeVar("T")
 # With less than a season behind it, a graph shows nothing that a model could go by.
 MIN_SEASONS_OF_GENERAL = 1
 # What the answer depends on, beside the store: the files of the graph's own model, and whether its history suffices.
@@ -117,10 +118,7 @@ def general_model() -> checkpoint.Checkpoint:
     Raises:
         ModelError: it is missing or damaged.
     """
-    found = checkpoint.load(general_folder())
-    if found is None:
-        raise _general_is_missing()
-    return found
+    return _there(checkpoint.load(general_folder()))
 
 
 def general_card() -> dict[str, Any]:
@@ -129,10 +127,7 @@ def general_card() -> dict[str, Any]:
     Raises:
         ModelError: it is missing or damaged.
     """
-    card = checkpoint.read_card(general_folder())
-    if card is None:
-        raise _general_is_missing()
-    return card
+    return _there(checkpoint.read_card(general_folder()))
 
 
 def why_not_general(card: Mapping[str, Any], step_us: int, snapshots: int) -> str | None:
@@ -162,8 +157,11 @@ def _general(stamp: Stamp, step_us: int, snapshots: int, reason: str | None) -> 
     return Resolved(ProfileLevel(), stamp, reason="; ".join(filter(None, [reason, why])))
 
 
-def _general_is_missing() -> ModelError:
-    return ModelError("the general model is missing", place=str(general_folder()), fix="install graphtide again")
+def _there(found: T | None) -> T:
+    """Return what was found of the general model."""
+    if found is None:
+        raise ModelError("the general model is missing", place=str(general_folder()), fix="install graphtide again")
+    return found
 
 
 def _of(found: checkpoint.Checkpoint, stamp: Stamp, reason: str | None) -> Resolved:

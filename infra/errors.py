@@ -1,5 +1,7 @@
 """Errors that a user can mend: each names the input, the place and the fix, and is shown without a traceback."""
 
+from pathlib import Path
+
 
 class GraphtideError(Exception):
     """A failure with a known cause; the command ends with `exit_code` and prints `message`, `place` and `fix`.
@@ -44,3 +46,11 @@ class StoreError(GraphtideError):
 
 class ModelError(GraphtideError):
     """A checkpoint or a model state is missing, corrupt or does not fit: exit code 1."""
+
+
+def cannot_write(path: Path, error: OSError) -> GraphtideError:
+    """Return the error of a file that the system lets nobody write."""
+    return GraphtideError(
+        f"cannot write {path}: {error.strerror or error}",
+        fix="check that the folder is writable and has free space, or name another place",
+    )

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from infra.errors import GraphtideError
+from infra.errors import cannot_write
 
 
 @contextmanager
@@ -37,10 +37,7 @@ def file_lock_if_free(path: Path) -> Iterator[bool]:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = _taken(path, wait=False)
     except OSError as error:
-        raise GraphtideError(
-            f"cannot write {path}: {error.strerror or error}",
-            fix="check that the folder is writable and has free space, or name another place",
-        ) from error
+        raise cannot_write(path, error) from error
     try:
         yield file is not None
     finally:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from infra.errors import GraphtideError
+from infra.errors import cannot_write
 
 
 @contextmanager
@@ -30,7 +30,4 @@ def whole_file(path: Path) -> Iterator[Path]:
         finally:
             temporary.unlink(missing_ok=True)
     except OSError as error:
-        raise GraphtideError(
-            f"cannot write {path}: {error.strerror or error}",
-            fix="check that the folder is writable and has free space, or name another place",
-        ) from error
+        raise cannot_write(path, error) from error

@@ -20,11 +20,6 @@ from stream.sources.files import FileSource
 from stream.store import open_dead_letters
 
 
-@pytest.fixture
-def runs(tmp_path: Path) -> Runs:
-    return Runs(tmp_path)
-
-
 def test_what_was_added_is_counted_and_nothing_twice(tmp_path: Path, runs: Runs) -> None:
     path = write(tmp_path, "log.txt", lines_of(5, 1, 9))
     runs.run(path)

@@ -146,18 +146,6 @@ def test_a_folder_that_grows_is_counted_as_the_whole_folder(
         assert grown.snapshots() == whole.snapshots()
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "logs"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-def runs(tmp_path: Path) -> Runs:
-    return Runs(tmp_path)
-
-
 @BACKFILL
 def test_a_log_of_a_folder_that_changed_is_refused_by_name(folder: Path, runs: Runs, flags: dict[str, bool]) -> None:
     write(folder, "a.txt", lines_of(1, 2))

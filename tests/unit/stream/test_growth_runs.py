@@ -16,18 +16,6 @@ from stream.sources.base import Position
 from stream.sources.extents import Extent, left_with, of_position
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "logs"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-def runs(tmp_path: Path) -> Runs:
-    return Runs(tmp_path)
-
-
 def positions(runs: Runs) -> list[Position]:
     return [json.loads(str(row[0])) for row in query(runs.store, "SELECT position FROM partitions ORDER BY source_id")]
 
