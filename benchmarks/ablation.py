@@ -24,7 +24,7 @@ from hardware import hardware, versions
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import models.features
+import models.outlook
 import models.profiles
 import models.sampling
 from forecasting.backtest import backtest
@@ -63,7 +63,7 @@ def changed(variant: str) -> Iterator[None]:
     """Train and forecast without the part that a variant lacks."""
     without: dict[str, tuple[ModuleType, str, object]] = {
         "positions alone": (models.profiles, "SHAPE_PRIOR_OBSERVATIONS", 0.0),
-        "rivals never fade": (models.features, "RIVAL_REACH_SEASONS", math.inf),
+        "rivals never fade": (models.outlook, "RIVAL_REACH_SEASONS", math.inf),
         "spread never hidden": (models.sampling, "HIDDEN_SPREAD_SHARE", 0.0),
     }
     if variant not in without:

@@ -35,12 +35,12 @@ from infra.configuration import load_settings
 from infra.steps import HOUR_US
 from models import checkpoint, general_folder
 from models.checkpoint import Checkpoint
-from models.features import N_FEATURES
 from models.forecaster import ForecasterState, MambaForecaster
 from models.mamba2.kernels.contract import StackWeights
 from models.mamba2.kernels.cpu.backend import CpuStack
 from models.mamba2.kernels.registry import get_backend
 from models.optimisation import TrainingConfig, TrainingProgress
+from models.outlook import N_FEATURES
 from models.pruning import n_parameters
 from models.quantisation import encode, n_bytes
 from models.ranks import structure_json

@@ -22,12 +22,13 @@ from safetensors.torch import save as save_tensors
 from infra.errors import ModelError
 from infra.file_lock import file_lock
 from infra.schema import METRIC_NAMES, QUANTILE_LEVELS, SCHEMA_VERSION
-from models.features import N_FEATURES
 from models.forecaster import ForecasterConfig, ForecasterNet
 from models.mamba2.kernels.contract import PRECISIONS
+from models.outlook import N_FEATURES
 from models.quantisation import decode, encode
 
-# Weights fit one meaning of their inputs: where `models.features` changes what it computes, this goes up by one.
+# Weights fit one meaning of their inputs: where `models.features` or `models.outlook` changes what it computes, this
+# goes up by one.
 FORMAT_VERSION = 4
 CARD_NAME = "card.json"
 _LOCK_NAME = ".saving.lock"

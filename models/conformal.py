@@ -17,9 +17,9 @@ from torch import Tensor
 from infra.schema import QUANTILE_LEVELS
 from models.calibration import Calibration
 from models.contract import FloatArray
-from models.features import LEANS, LEVEL_SEASONS, N_LEANS
 from models.forecaster import ForecasterNet
 from models.losses import batch_quantiles
+from models.outlook import LEANS, LEVEL_SEASONS, N_LEANS
 from models.samples import Batch
 from models.scoring import HORIZON_BUCKETS
 from models.tokens import IS_COUNT, N_MODELLED

@@ -1,6 +1,6 @@
 """The forecaster: snapshot metrics and calendar in, quantiles of every metric out, a Mamba2 core between.
 
-The core reads one token a step (`models.features`): observed tokens while there is history, then tokens of the steps
+The core reads one token a step (`models.outlook`): observed tokens while there is history, then tokens of the steps
 ahead, which carry no observation but how far ahead they lie. Nothing that was predicted is fed back, so a rollout is
 one pass of the scan over known inputs: it cannot feed on its own errors, and its cost and memory a step do not depend
 on the horizon. What a token predicts is a residual: quantiles around the seasonal anchor in units of its usual error.
@@ -22,12 +22,13 @@ from infra.schema import METRIC_INDEX, METRIC_NAMES, METRICS, QUANTILE_LEVELS, R
 from models.calibration import Calibration
 from models.constraints import TotalsAccumulator
 from models.contract import BLOCK_STEPS, FloatArray, ForecastChunk, PathChunk
-from models.features import LEANS, N_FEATURES, N_LEANS, CausalStatistics
+from models.features import CausalStatistics
 from models.mamba2.config import Mamba2Config
 from models.mamba2.core import Mamba2Core
 from models.mamba2.kernels.contract import Backend, BackendUnavailableError, StackWeights
 from models.mamba2.kernels.registry import get_backend
 from models.mamba2.state import Mamba2State
+from models.outlook import LEANS, N_FEATURES, N_LEANS
 from models.paths import RankStructure, floored_mean
 from models.ranks import of_metric
 from models.recent_errors import Note, RecentErrors

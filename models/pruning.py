@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from infra.errors import ModelError
-from models.features import N_FEATURES
 from models.forecaster import ForecasterConfig, ForecasterNet
 from models.losses import batch_loss
 from models.mamba2.kernels.contract import core_shapes
+from models.outlook import N_FEATURES
 from models.samples import Batch
 
 # Kernels work on units of so many floats: other sizes would save bytes, but no time.

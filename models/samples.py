@@ -13,7 +13,8 @@ from torch import Tensor
 
 from models.contract import FloatArray, History
 from models.features import CausalStatistics
-from models.tokens import IS_COUNT, MODELLED, Tokens, transform
+from models.outlook import FADED, LOG_SCALE, SPREAD, Outlook, positions
+from models.tokens import IS_COUNT, MODELLED, N_MODELLED, Tokens, transform
 
 # The loss of a step h ahead weighs h to the minus this power.
 NEARNESS = 0.5
@@ -65,30 +66,49 @@ class Batch:
 
 
 class SampleSource:
-    """Observed tokens of one graph, with its causal statistics at the start of every season."""
+    """Observed tokens of one graph, and what is known before each of its steps.
+
+    Forecasts begin anywhere, thousands of them in a training. To observe the steps before each of them again would take
+    longer than to learn from it. So of each step what is known before it is kept, as far as its token does not tell it;
+    profiles are kept where a season begins, and follow from there. What the token tells is rounded to float32.
+    """
 
     def __init__(self, history: History, *, reach_steps: int) -> None:
-        self._values = history.values[:, MODELLED]
-        self._transformed = transform(self._values)
-        self._reach_steps = reach_steps
-        statistics = CausalStatistics.start(history.step_us, history.start_us)
-        self.season = statistics.season
-        self._checkpoints: list[CausalStatistics] = []
-        features = []
-        for begin in range(0, len(history), self.season):
-            self._checkpoints.append(statistics)
-            statistics, tokens = statistics.observe(self._values[begin : begin + self.season])
-            features.append(tokens.features)
-        self._features = np.concatenate(features)
+        self._step_us, self._start_us, self._reach_steps = history.step_us, history.start_us, reach_steps
+        self._transformed = transform(history.values[:, MODELLED])
+        start = CausalStatistics.start(history.step_us, history.start_us)
+        self.season = start.season
+        self._profiles, begins, blocks = [start.profiles], [0], []
+        for statistics, block in start.blocks(history.values[:, MODELLED]):
+            blocks.append(block)
+            self._profiles.append(statistics.profiles)
+            begins.append(statistics.observed)
+        self._begins = np.array(begins)
+        self._features = np.concatenate([block.tokens.features for block in blocks])
+        self._level = np.concatenate([block.level for block in blocks]).astype(np.float32)
+        self._usual = np.concatenate([block.usual for block in blocks]).astype(np.float32)
+        self._entered = np.concatenate([block.values for block in blocks])
 
     def __len__(self) -> int:
-        return len(self._values)
+        return len(self._features)
 
     def ahead(self, origin: int, horizon_steps: int) -> Tokens:
         """Return tokens of the `horizon_steps` steps from `origin` on, given the steps before it."""
-        statistics = self._checkpoints[min(origin // self.season, len(self._checkpoints) - 1)]
-        statistics, _ = statistics.observe(self._values[statistics.observed : origin])
-        return statistics.ahead(1, horizon_steps, self._reach_steps)
+        number = int(np.searchsorted(self._begins, origin, side="right")) - 1
+        season, begin = self._profiles[number], int(self._begins[number])
+        steps_us = self._start_us + np.arange(begin, origin) * self._step_us
+        known = self._features[origin].astype(np.float64)
+        outlook = Outlook(
+            step_us=self._step_us,
+            next_us=self._start_us + origin * self._step_us,
+            profiles=season.after(positions(steps_us, self._step_us, self.season), self._entered[begin:origin]),
+            level=self._level[origin].astype(np.float64),
+            usual=self._usual[origin].astype(np.float64),
+            scale=np.exp(known[LOG_SCALE]),
+            memory=known[FADED].reshape(-1, N_MODELLED),
+            spread=known[SPREAD].reshape(-1, N_MODELLED),
+        )
+        return outlook.tokens(1, horizon_steps, self._reach_steps)
 
     def batch(self, plan: Plan) -> Batch:
         """Return the tensors of `plan`; every forecast must end within the history."""

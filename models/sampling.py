@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from models.contract import History
-from models.features import SPREAD
+from models.outlook import SPREAD
 from models.samples import Batch, Plan, SampleSource
 from models.seasons import season_steps
 

@@ -21,6 +21,9 @@ N_MODELLED = len(MODELLED)
 
 _DAILY_HARMONICS, _WEEKLY_HARMONICS, _YEARLY_HARMONICS = 4, 3, 2
 _YEAR_US = 365.2425 * DAY_US
+# Of each sine and cosine: its period, in the order of day, week and year, and the multiple of the frequency.
+_PERIOD = np.repeat(np.arange(3), (_DAILY_HARMONICS, _WEEKLY_HARMONICS, _YEARLY_HARMONICS))
+_HARMONIC = np.concatenate([np.arange(1, n + 1) for n in (_DAILY_HARMONICS, _WEEKLY_HARMONICS, _YEARLY_HARMONICS)])
 N_CALENDAR = 2 * (_DAILY_HARMONICS + _WEEKLY_HARMONICS + _YEARLY_HARMONICS)
 
 
@@ -54,13 +57,11 @@ def calendar_features(start_us: IntArray, *, year: FloatArray) -> FloatArray:
 
     `year` [L] is how much of the year is told, from 0 to 1.
     """
-    columns: list[FloatArray] = []
-    for period_us, origin_us, harmonics, share in (
-        (DAY_US, 0, _DAILY_HARMONICS, np.ones(len(start_us))),
-        (WEEK_US, MONDAY_US, _WEEKLY_HARMONICS, np.ones(len(start_us))),
-        (_YEAR_US, 0, _YEARLY_HARMONICS, year),
-    ):
-        phase = 2 * np.pi * (((start_us - origin_us) % period_us) / period_us)
-        for k in range(1, harmonics + 1):
-            columns += [share * np.sin(k * phase), share * np.cos(k * phase)]
-    return np.stack(columns, axis=-1)
+    phase = np.empty((len(start_us), 3))
+    for column, (period_us, origin_us) in enumerate(((DAY_US, 0), (WEEK_US, MONDAY_US), (_YEAR_US, 0))):
+        phase[:, column] = 2 * np.pi * (((start_us - origin_us) % period_us) / period_us)
+    angle = phase[:, _PERIOD] * _HARMONIC
+    features = np.empty((len(start_us), N_CALENDAR))
+    features[:, 0::2], features[:, 1::2] = np.sin(angle), np.cos(angle)
+    features[:, -2 * _YEARLY_HARMONICS :] *= year[:, None]
+    return features

@@ -15,8 +15,8 @@ from forecasting.bench.processes import PeerError, WorkerProcess, peer_python
 from forecasting.bench.report import Missing, Report, Row
 from forecasting.bench.stacks import FORECASTER_INPUTS, FORECASTER_OUTPUTS, StackSpec
 from forecasting.bench.systems import make_system
-from models.features import N_FEATURES, N_LEANS
 from models.forecaster import N_LEVELS
+from models.outlook import N_FEATURES, N_LEANS
 from models.tokens import N_MODELLED
 
 SMALL = StackSpec(d_model=64, n_layers=1)

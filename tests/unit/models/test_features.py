@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.steps import DAY_US, HOUR_US, MONDAY_US, WEEK_US
-from models.features import LEANS, N_FEATURES, N_LEANS, N_RIVALS, CausalStatistics
+from models.features import CausalStatistics
+from models.outlook import LEANS, N_FEATURES, N_LEANS, N_RIVALS
 from models.tokens import IS_COUNT, N_MODELLED, calendar_features, transform, untransform
 
 START_US = 1_254_193_200_000_000
@@ -40,8 +41,10 @@ def test_any_cut_gives_the_same_statistics_and_tokens(step_us: int, cuts: list[i
         features.append(part.features)
     np.testing.assert_allclose(np.concatenate(features), tokens.features, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(pieces.heights.highest, whole.heights.highest, rtol=1e-9, atol=1e-9)
-    for name in ("profile_sum", "shape", "level_sum", "level_expected", "square_sum"):
+    for name in ("level_sum", "level_expected", "square_sum"):
         np.testing.assert_allclose(getattr(pieces, name), getattr(whole, name), rtol=1e-9, atol=1e-9)
+    for name in ("total", "shape", "daily_total"):
+        np.testing.assert_allclose(getattr(pieces.profiles, name), getattr(whole.profiles, name), rtol=1e-9, atol=1e-9)
     assert pieces.next_us == whole.next_us == START_US + 400 * step_us
 
 
@@ -59,9 +62,9 @@ def test_what_comes_later_changes_nothing_before(origin: int, seed: int) -> None
 
 def test_observing_changes_no_earlier_value() -> None:
     before, _ = CausalStatistics.start(HOUR_US, START_US).observe(some_values(200))
-    kept = before.profile_sum.copy()
+    kept = before.profiles.total.copy()
     before.observe(some_values(200, seed=1))
-    np.testing.assert_array_equal(before.profile_sum, kept)
+    np.testing.assert_array_equal(before.profiles.total, kept)
 
 
 def a_week() -> np.ndarray:
