@@ -118,6 +118,10 @@ class ForecasterNet(nn.Module):
         """Return the state after the steps of `features_BLF`."""
         return self._run(features_BLF, state, checkpoint_blocks)[1]
 
+    def states(self, features_BLF: Tensor, every: int) -> list[Mamba2State]:
+        """Return the states after each `every` of L > 0 steps, a divisor of L, from no step before."""
+        return self.core.states(self.embed(features_BLF), every)
+
     def _run(
         self, features_BLF: Tensor, state: Mamba2State | None, checkpoint_blocks: bool
     ) -> tuple[Tensor, Mamba2State]:

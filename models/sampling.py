@@ -17,6 +17,8 @@ HIDDEN_SPREAD_SHARE = 0.3
 # Of the forecasts drawn, so many are as far as the shortest horizon, the middle one and the longest.
 _HORIZON_SHARES = (0.7, 0.2, 0.1)
 _VALIDATED_FORECASTS = (24, 6, 2)
+# Forecasts from one stretch, and steps between the places that they may begin at.
+_MOST_CUTS, _LONGEST_GRID = 6, 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,15 @@ def horizons(season: int, length: int, reach_steps: int) -> tuple[int, ...]:
 def near_horizon(season: int, length: int) -> int:
     """Return the shortest training horizon: a season and a seventh, or a quarter of a history that is too short."""
     return min(season + max(1, season // 7), max(1, length // 4))
+
+
+def cut_grid(length: int) -> int:
+    """Return of how many steps the cuts of a stretch of `length` steps are multiples.
+
+    So a stretch is encoded in one pass, in chunks of a grid, at the ends of which states are known. Stretches begin
+    anywhere, and so forecasts do. As fine as leaves some choice of cuts, and no longer than a chunk should be.
+    """
+    return int(np.clip(length * 3 // 4 // (_MOST_CUTS + 2), 1, _LONGEST_GRID))
 
 
 class Sampler:
@@ -79,8 +90,9 @@ class Sampler:
         horizon = int(generator.choice(reach, p=shares / shares.sum()))
         length = max(2, min(2 * source.season, end // 4))
         n_origins = max(1, self._tokens_per_batch // horizon)
-        places = np.arange(length // 4, length) + 1
-        n_cuts = min(max(1, min(6, n_origins // 4)), len(places))
+        grid = cut_grid(length)
+        places = np.arange(length // 4 // grid + 1, length // grid + 1) * grid
+        n_cuts = min(max(1, min(_MOST_CUTS, n_origins // 4)), len(places))
         cuts = np.sort(generator.choice(places, size=n_cuts, replace=False))
         room = end - int(cuts[-1]) - horizon
         begins = generator.integers(0, max(1, room + 1), size=max(1, n_origins // n_cuts))

@@ -23,6 +23,11 @@ class Mamba2Block(nn.Module):
         y_BLD, state = self.mixer(self.norm(x_BLD), LayerState(conv_BCK, ssm_BHPN))
         return x_BLD + y_BLD, state.conv_BCK, state.ssm_BHPN
 
+    def states(self, x_BLD: Tensor, state: LayerState, every: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return y_BLD and the two tensors of the states after each `every` steps; see `Mamba2Layer.states`."""
+        y_BLD, conv_SBCK, ssm_SBHPN = self.mixer.states(self.norm(x_BLD), state, every)
+        return x_BLD + y_BLD, conv_SBCK, ssm_SBHPN
+
     def step(self, x_BD: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """Return y_BD and the state after one step."""
         y_BD, state = self.mixer.step(self.norm(x_BD), state)
@@ -88,6 +93,18 @@ class Mamba2Core(nn.Module):
                 x_BLD, conv_BCK, ssm_BHPN = block(x_BLD, layer.conv_BCK, layer.ssm_BHPN)
             layers.append(LayerState(conv_BCK, ssm_BHPN))
         return self.norm_f(x_BLD), Mamba2State(tuple(layers))
+
+    def states(self, x_BLD: Tensor, every: int) -> list[Mamba2State]:
+        """Return the states after each `every` of L > 0 steps, from no step before; the numbers of `forward`.
+
+        Raises:
+            ValueError: `every` does not divide the length.
+        """
+        layers = []
+        for block, layer in zip(self._blocks(), self.initial_state(len(x_BLD)).layers, strict=True):
+            x_BLD, conv_SBCK, ssm_SBHPN = block.states(x_BLD, layer, every)
+            layers.append([LayerState(*pair) for pair in zip(conv_SBCK, ssm_SBHPN, strict=True)])
+        return [Mamba2State(state) for state in zip(*layers, strict=True)]
 
     def step(self, x_BD: Tensor, state: Mamba2State | None = None) -> tuple[Tensor, Mamba2State]:
         """Run one step; the same numbers as `forward` with L = 1.

@@ -12,7 +12,11 @@ from torch.nn import functional
 
 from models.mamba2.config import Mamba2Config
 from models.mamba2.kernels.dispatch import ReferenceScan, SelectiveScan
+from models.mamba2.kernels.reference import selective_scan_states
 from models.mamba2.state import LayerState
+
+# x_BLHP, dt_BLH, A_H, B_BLGN and C_BLGN.
+_ScanInputs = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 class RMSNorm(nn.Module):
@@ -77,26 +81,46 @@ class Mamba2Layer(nn.Module):
 
     def forward(self, x_BLD: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """Return y_BLD and the state after the last of L >= 0 steps."""
-        config = self.config
         length = x_BLD.shape[1]
         if length == 0:
             return x_BLD, state
+        z_BLI, padded_BLC, inputs = self._before_scan(x_BLD, state)
+        with torch.autocast(x_BLD.device.type, enabled=False):
+            conv_BCK = padded_BLC[:, length:].transpose(1, 2).contiguous()
+            y_BLHP, ssm_BHPN = self.scan.prefill(*inputs, state.ssm_BHPN, chunk_size=self.config.chunk_size)
+        return self._close(inputs[0].flatten(-2), y_BLHP.flatten(-2), z_BLI), LayerState(conv_BCK, ssm_BHPN)
+
+    def states(self, x_BLD: Tensor, state: LayerState, every: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return y_BLD and the two tensors of the states after each `every` of L > 0 steps, along a new first axis.
+
+        Raises:
+            ValueError: `every` does not divide the length.
+        """
+        z_BLI, padded_BLC, inputs = self._before_scan(x_BLD, state)
+        with torch.autocast(x_BLD.device.type, enabled=False):
+            # Nets that learn run on the reference, and nobody else asks for states on the way.
+            y_BLHP, ssm_SBHPN = selective_scan_states(
+                *inputs, state.ssm_BHPN, every=every, chunk_size=self.config.chunk_size
+            )
+            # Behind each `every` steps the last of the taps before them.
+            taps_BSCK = padded_BLC[:, every:].unfold(1, state.conv_BCK.shape[-1], every)
+        return self._close(inputs[0].flatten(-2), y_BLHP.flatten(-2), z_BLI), taps_BSCK.transpose(0, 1), ssm_SBHPN
+
+    def _before_scan(self, x_BLD: Tensor, state: LayerState) -> tuple[Tensor, Tensor, _ScanInputs]:
+        """Return the gate, the inputs of the convolution behind those of the steps before, and those of the scan."""
         z_BLI, xBC_BLC, dt_BLH = self._project(x_BLD)
         with torch.autocast(x_BLD.device.type, enabled=False):
             dtype = state.ssm_BHPN.dtype
             padded_BLC = torch.cat([state.conv_BCK.transpose(1, 2), xBC_BLC.to(dtype)], 1)
-            conv_BCK = padded_BLC[:, length:].transpose(1, 2).contiguous()
             x_BLI, B_BLM, C_BLM = self._split_conv(self._convolve(padded_BLC))
-            y_BLHP, ssm_BHPN = self.scan.prefill(
+            inputs = (
                 self._heads(x_BLI),
                 self._step_sizes(dt_BLH.to(dtype)),
                 -torch.exp(self.A_log),
                 self._groups(B_BLM),
                 self._groups(C_BLM),
-                state.ssm_BHPN,
-                chunk_size=config.chunk_size,
             )
-        return self._close(x_BLI, y_BLHP.flatten(-2), z_BLI), LayerState(conv_BCK, ssm_BHPN)
+        return z_BLI, padded_BLC, inputs
 
     def step(self, x_BD: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
         """Return y_BD and the state after one step; the same numbers as `forward` with L = 1, at less overhead."""

@@ -109,6 +109,18 @@ def test_any_cuts_with_carried_state_give_the_whole(config, length, cuts, data):
     assert_states_close(state, final, rtol=2e-4, atol=2e-5)
 
 
+@settings(deadline=None, max_examples=15)
+@given(config=configs(), every=st.integers(1, 9), count=st.integers(1, 4))
+def test_states_on_the_way_are_those_of_shorter_sequences(config, every, count):
+    core = Mamba2Core(config, seed=2)
+    x = sequence(config, 2, every * count)
+    states = core.states(x, every)
+    assert len(states) == count
+    for number, state in enumerate(states, start=1):
+        state.check(config, 2)
+        assert_states_close(state, core(x[:, : number * every])[1], rtol=2e-4, atol=2e-5)
+
+
 @settings(deadline=None, max_examples=25)
 @given(config=configs(), length=st.integers(1, 20), start=st.integers(0, 6))
 def test_single_steps_give_the_whole(config, length, start):

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
-from models.mamba2.kernels.reference import selective_scan, selective_state_step
+from models.mamba2.kernels.reference import selective_scan, selective_scan_states, selective_state_step
 
 
 def scan_inputs(seed, *, batch=2, length=7, heads=4, width=3, groups=2, size=5, dtype=torch.float64, dt_scale=1.0):
@@ -91,6 +91,28 @@ def test_steps_equal_the_scan_in_values_and_gradients(seed, length, chunk_size):
     whole = run(lambda inputs: selective_scan(**inputs, chunk_size=chunk_size))
     for ours, theirs in zip(whole, run(by_steps), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 10_000), every=st.integers(1, 13), count=st.integers(1, 4), chunk_size=st.integers(1, 16))
+def test_states_on_the_way_equal_those_of_shorter_scans(seed, every, count, chunk_size):
+    inputs = scan_inputs(seed, length=every * count)
+    y, states = selective_scan_states(**inputs, every=every, chunk_size=chunk_size)
+    assert states.shape == (count, *inputs["state_BHPN"].shape)
+    for number, state in enumerate(states, start=1):
+        until = {
+            name: tensor[:, : number * every] if "L" in name.split("_")[1] else tensor
+            for name, tensor in inputs.items()
+        }
+        expected_y, expected_state = naive_scan(**until)
+        np.testing.assert_allclose(y[:, : number * every].numpy(), expected_y, rtol=1e-10, atol=1e-10)
+        np.testing.assert_allclose(state.numpy(), expected_state, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("length", [0, 7])
+def test_states_on_the_way_need_whole_parts(length):
+    with pytest.raises(ValueError, match=f"3 steps do not divide a sequence of {length}"):
+        selective_scan_states(**scan_inputs(0, length=length), every=3)
 
 
 @pytest.mark.parametrize(("length", "chunk_size"), [(1, 4), (5, 4), (8, 4)])

@@ -38,13 +38,53 @@ def selective_scan(
     Returns:
         y_BLHP and the state after the last step; both carry gradients to every input.
     """
-    batch, length, heads, width = x_BLHP.shape
+    length = x_BLHP.shape[1]
     if length == 0:
         return x_BLHP, state_BHPN
-    groups, size = B_BLGN.shape[2:]
     chunks = -(-length // chunk_size)
     # Equal chunks leave the fewest empty steps in the last one.
-    steps = -(-length // chunks)
+    y_BLHP, after = _scan(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, state_BHPN, steps=-(-length // chunks))
+    return y_BLHP, after[-1]
+
+
+def selective_scan_states(
+    x_BLHP: Tensor,
+    dt_BLH: Tensor,
+    A_H: Tensor,
+    B_BLGN: Tensor,
+    C_BLGN: Tensor,
+    state_BHPN: Tensor,
+    *,
+    every: int,
+    chunk_size: int = 64,
+) -> tuple[Tensor, Tensor]:
+    """Run the recurrence as `selective_scan` does, and tell the states on the way.
+
+    Args:
+        x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, state_BHPN, chunk_size: those of `selective_scan`; L > 0.
+        every: how many steps lie between two states, a divisor of L. Chunks are as long as divides it.
+
+    Returns:
+        y_BLHP and the states [L / every, B, H, P, N] after each `every` steps.
+
+    Raises:
+        ValueError: `every` does not divide the length.
+    """
+    length = x_BLHP.shape[1]
+    if length == 0 or length % every:
+        raise ValueError(f"{every} steps do not divide a sequence of {length}")
+    parts = next(parts for parts in range(-(-every // chunk_size), every + 1) if every % parts == 0)
+    y_BLHP, after = _scan(x_BLHP, dt_BLH, A_H, B_BLGN, C_BLGN, state_BHPN, steps=every // parts)
+    return y_BLHP, torch.stack(after[parts - 1 :: parts])
+
+
+def _scan(
+    x_BLHP: Tensor, dt_BLH: Tensor, A_H: Tensor, B_BLGN: Tensor, C_BLGN: Tensor, state_BHPN: Tensor, *, steps: int
+) -> tuple[Tensor, list[Tensor]]:
+    """Return y_BLHP and the states after each chunk of `steps` steps, the last of which may be shorter."""
+    batch, length, heads, width = x_BLHP.shape
+    groups, size = B_BLGN.shape[2:]
+    chunks = -(-length // steps)
     missing = chunks * steps - length
     per_group = heads // groups
 
@@ -65,17 +105,16 @@ def selective_scan(
     kept_BSQHP = (x_BSQHP * to_end_BSQH[..., None]).view(batch, chunks, steps, groups, per_group * width)
     added_BSHPN = (kept_BSQHP.permute(0, 1, 3, 4, 2) @ B_BSGQN).view(batch, chunks, heads, width, size)
     from_start_BSQH = log_BSHQ.cumsum(-1).exp().transpose(2, 3)
-    starts = []
+    edges = [state_BHPN]
     for decay_BH, added_BHPN in zip(from_start_BSQH[:, :, -1].unbind(1), added_BSHPN.unbind(1), strict=True):
-        starts.append(state_BHPN)
-        state_BHPN = torch.addcmul(added_BHPN, state_BHPN, decay_BH[..., None, None])
-    starts_BSGPN = torch.stack(starts, 1).view(batch, chunks, groups, per_group * width, size)
+        edges.append(torch.addcmul(added_BHPN, edges[-1], decay_BH[..., None, None]))
+    starts_BSGPN = torch.stack(edges[:-1], 1).view(batch, chunks, groups, per_group * width, size)
 
     # What the state at the start of a chunk gives to its outputs.
     carried_BSGQP = C_BSGQN @ starts_BSGPN.transpose(-1, -2)
     carried_BSQHP = carried_BSGQP.transpose(2, 3).reshape(batch, chunks, steps, heads, width)
     y_BSQHP = torch.addcmul(within_BSHQP.transpose(2, 3), carried_BSQHP, from_start_BSQH[..., None])
-    return y_BSQHP.reshape(batch, chunks * steps, heads, width)[:, :length], state_BHPN
+    return y_BSQHP.reshape(batch, chunks * steps, heads, width)[:, :length], edges[1:]
 
 
 def selective_state_step(

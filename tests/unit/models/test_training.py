@@ -11,9 +11,10 @@ from model_series import weekly_history
 from infra.errors import ModelError
 from infra.steps import HOUR_US
 from models.forecaster import ForecasterConfig, ForecasterNet
-from models.losses import batch_loss, pinball
+from models.losses import batch_loss, batch_quantiles, pinball
 from models.optimisation import TrainingConfig, TrainingProgress
 from models.samples import Plan, SampleSource
+from models.sampling import cut_grid
 from models.training import check_trainable, train
 
 SMALL = ForecasterConfig(d_model=16, n_layers=1, d_state=8, headdim=16, reach_steps=64)
@@ -48,6 +49,25 @@ def test_gradient_checkpointing_gives_the_same_gradients() -> None:
         gradients.append([parameter.grad.clone() for parameter in net.parameters() if parameter.grad is not None])
     for plain, checkpointed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, checkpointed)
+
+
+def test_stretches_encoded_in_one_pass_give_the_states_of_pieces() -> None:
+    source = SampleSource(weekly_history(200), reach_steps=64)
+    batch = source.batch(Plan(np.array([0, 40]), np.array([6, 12, 21]), 12))
+    net = ForecasterNet(replace(SMALL, n_layers=2)).eval()
+    whole = batch_quantiles(net, batch)
+    by_cut = [
+        batch_quantiles(net, source.batch(Plan(np.array([0, 40]), np.array([cut]), 12))) for cut in batch.cuts.tolist()
+    ]
+    torch.testing.assert_close(whole, torch.cat(by_cut))
+
+
+@pytest.mark.parametrize("length", [2, 3, 14, 28, 336, 1344])
+def test_cuts_lie_on_a_grid_that_leaves_a_choice(length: int) -> None:
+    grid = cut_grid(length)
+    places = [cut for cut in range(length // 4 + 1, length + 1) if cut % grid == 0]
+    assert 1 <= grid <= 32
+    assert len(places) >= min(6, length - length // 4)
 
 
 def test_samples_do_not_look_ahead_of_their_origin() -> None:
