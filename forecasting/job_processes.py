@@ -76,7 +76,14 @@ class WorkerProcesses:
         pause_s = 0.0
         while not self._stop.wait(pause_s):
             worker = f"{os.getpid()}-{secrets.token_hex(4)}"
-            process, begin_s = self._start(worker), time.monotonic()
+            begin_s = time.monotonic()
+            try:
+                process = self._start(worker)
+            except OSError as error:
+                # No room for one more process: there may be later, and without this one nothing is computed.
+                _log.warning("no process of %s can be started: %s", self._module, error)
+                pause_s = next_pause_s(pause_s, 0.0)
+                continue
             if self._watch(process):
                 return
             _log.warning("the process %d of %s ended with %d", process.pid, self._module, process.returncode)
@@ -100,8 +107,10 @@ class WorkerProcesses:
             _step_behind(process.pid)
         told = {"worker": worker, "log_level": self._log_level, "settings": without_secrets(self._settings)}
         assert process.stdin is not None
-        process.stdin.write(json.dumps(told).encode() + b"\n")
-        process.stdin.flush()
+        # One that has ended already is found out by who watches it.
+        with suppress(BrokenPipeError):
+            process.stdin.write(json.dumps(told).encode() + b"\n")
+            process.stdin.flush()
         return process
 
     def _watch(self, process: "subprocess.Popen[bytes]") -> bool:

@@ -114,12 +114,17 @@ def _forecast(jobs: Jobs, job: Job, states: LiveStates, chunk_steps: int, watch:
     try:
         _compute(jobs, job, live, chunk_steps, watch)
     except ModelError as error:
-        if live.degraded_reason is not None or jobs.kept_digests(job):
+        # A floor has no weights.
+        if live.model_digest is None or jobs.kept_digests(job):
             raise
         _log.warning("the model of %s made no forecast: the floor answers: %s", job.graph, error.message)
-        floor = states.degrade(job.graph, f"the model of {job.graph!r} made no forecast from this state")
+        floor = states.degrade(job.graph, _no_forecast(job.graph))
         _begin(jobs, job, floor, chunk_steps)
         _compute(jobs, job, floor, chunk_steps, watch)
+
+
+def _no_forecast(graph: str) -> str:
+    return f"the model of {graph!r} made no forecast from this state"
 
 
 class _GroundMovedError(GraphtideError):
@@ -140,11 +145,15 @@ def _same_ground(job: Job, states: LiveStates) -> tuple[LiveState, int]:
     """
     ground = job.ground or {}
     live = states.state_of(job.graph)
-    if live.snapshots != ground["snapshots"]:
-        live = states.state_at(job.graph, ground["snapshots"])
+    model = ground["model"], ground["model_digest"]
+    if live.snapshots != ground["snapshots"] or (live.model.name, live.model_digest) != model:
+        # Where the model made no forecast and the floor answered, the floor goes on.
+        failed = _no_forecast(job.graph)
+        floor_for = failed if ground["degraded_reason"] == failed else None
+        live = states.state_at(job.graph, ground["snapshots"], floor_for=floor_for)
     if live.digest != ground["snapshot_digest"]:
         raise _GroundMovedError("snapshots were revised after the forecast was interrupted: ask for it again")
-    if (live.model.name, live.model_digest) != (ground["model"], ground["model_digest"]):
+    if (live.model.name, live.model_digest) != model:
         raise _GroundMovedError("the model was replaced after the forecast was interrupted: ask for it again")
     return live, ground["chunk_steps"]
 

@@ -169,14 +169,19 @@ class LiveStates:
             self._tracked.popitem(last=False)
         return known.live
 
-    def state_at(self, graph: str, snapshots: int) -> LiveState:
+    def state_at(self, graph: str, snapshots: int, *, floor_for: str | None = None) -> LiveState:
         """Return the state of a graph when it had so many snapshots, as they read today; it is not kept.
+
+        `floor_for` is why a floor shall answer in the place of the model, as for `degrade`; None where none shall.
 
         Raises:
             StoreError: as for `state_of`.
         """
         info = self._read(lambda reader: reader.graph(graph))
-        resolved = resolve(self._models, graph, info.step_us, snapshots)
+        if floor_for is None:
+            resolved = resolve(self._models, graph, info.step_us, snapshots)
+        else:
+            resolved = floor(self._models, graph, info.step_us, snapshots, floor_for)
         return self._encoded(info, resolved, snapshots).live
 
     def observed(self, graph: str, step_start_us: int) -> FloatArray | None:

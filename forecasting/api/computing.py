@@ -170,7 +170,11 @@ class Computing:
 
     async def _look(self, shared: SharedCache, wanted: _Wanted) -> None:
         """Take what another process has computed; else have it computed here."""
-        found = await shared.get(wanted.key)
+        try:
+            found = await shared.get(wanted.key)
+        except Exception:  # noqa: BLE001 - nobody would compute it, and all who ask for it would wait
+            _log.exception("the shared cache failed in a way that is not known")
+            found = None
         if found is None:
             self._queue.append(wanted)
             self._work()

@@ -1,5 +1,7 @@
 """`/livez`, `/readyz`, `/health`, `/metrics`: what an orchestrator and a monitoring system ask."""
 
+import asyncio
+
 import torch
 from fastapi import APIRouter, Request
 from starlette.responses import Response
@@ -19,7 +21,8 @@ router = APIRouter(tags=["operation"])
 async def checks(service: Service) -> tuple[dict[str, bool], list[str]]:
     """Return what was looked at, and the names of what is required and fails."""
     try:
-        service.file.rows("SELECT 1")
+        # Beside the event loop: a file whose lock is waited for, or a database that hangs, would hold up every answer.
+        await asyncio.to_thread(service.file.rows, "SELECT 1")
         has_file = True
     except StoreError:
         has_file = False
@@ -76,4 +79,6 @@ async def metrics(request: Request, service: ServiceHere, caller: CallerHere) ->
     """Answer this process's meters; they name graphs, so a key has to be for all of them."""
     query(request, ())
     require(caller, Scope.READ, ALL_GRAPHS)
-    return Response(service.telemetry.exposition(), headers={"Cache-Control": "no-store"}, media_type=CONTENT_TYPE)
+    # Some of them are read from the service's file at that moment.
+    meters = await asyncio.to_thread(service.telemetry.exposition)
+    return Response(meters, headers={"Cache-Control": "no-store"}, media_type=CONTENT_TYPE)

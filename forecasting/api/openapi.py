@@ -12,6 +12,7 @@ from fastapi.openapi.utils import get_openapi
 
 from forecasting.api import history, problems, results, streams, telemetry
 from forecasting.api.alert_schemas import ALERT_COMPONENTS
+from forecasting.api.reports import MAX_LISTED
 from forecasting.api.schemas import COMPONENTS, LEVEL, METRIC, TEXT, Schema, array, ref
 from forecasting.api.short_forecasts import most_paths
 from infra.settings import MAX_SEED, Settings
@@ -185,6 +186,9 @@ def _document(app: FastAPI, settings: Settings) -> dict[str, Any]:
             operation["security"] = [] if path in _OPEN else [{"bearer": []}, {"key": []}, {}]
             for one in operation.get("parameters", ()):
                 one["schema"] = parameters[one["name"].lower()]
+                if one["name"] == "limit" and not path.endswith("/snapshots"):
+                    # Of a list, not of steps.
+                    one["schema"] = {"type": "integer", "minimum": 1, "maximum": MAX_LISTED, "example": 100}
                 if one["schema"].get("type") == "array":
                     one |= {"style": "form", "explode": False}
     document["components"] = {
@@ -205,7 +209,7 @@ def _parameters(settings: Settings) -> dict[str, Schema]:
         "report": _JOB_ID,
         "alert": _JOB_ID,
         "state": {**array({"type": "string", "enum": ["ok", "firing", "resolved"]}), "minItems": 1},
-        "name": {"type": "string", "pattern": "^[a-z0-9][a-z0-9._-]{0,63}$", "example": "monday"},
+        "name": {"type": "string", "pattern": "^[a-z0-9][a-z0-9_-]{0,63}$", "example": "monday"},
         "horizon": {"type": "integer", "minimum": 1, "maximum": api.short_max_steps, "example": 24},
         "metrics": {**array(METRIC), "minItems": 1, "example": ["events", "new_nodes"]},
         "quantiles": {**array(LEVEL), "minItems": 1, "example": [0.1, 0.5, 0.9]},

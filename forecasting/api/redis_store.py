@@ -1,6 +1,7 @@
 """A Redis as the store of shared answers: its address and password from the settings, its failures as OSError."""
 
 from collections.abc import Awaitable
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -59,7 +60,8 @@ class RedisStore:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._redis.aclose()
+        with suppress(RedisError):
+            await self._redis.aclose()
 
     async def _answer(self, call: Awaitable[Any]) -> Any:
         try:
@@ -67,7 +69,9 @@ class RedisStore:
         except RedisError as error:
             if isinstance(error, RedisConnectionError):
                 # Other idle connections are of the same server that is gone: each would fail once more when it is back.
-                await self._redis.connection_pool.disconnect(inuse_connections=False)
+                # That closing one takes too long is no other failure than the one that is told.
+                with suppress(RedisError):
+                    await self._redis.connection_pool.disconnect(inuse_connections=False)
             raise _away(error) from None
 
 

@@ -144,15 +144,16 @@ async def short_forecast(
 
     async def model_or_floor() -> tuple[LiveState, Answer]:
         live = await service.following.state_of(graph)
-        try:
-            return await compute(live)
-        except WorkFailedError:
-            if live.degraded_reason is not None:
-                raise Problem(500, "internal", f"no forecast of {graph!r} could be made") from None
+        while True:
+            try:
+                return await compute(live)
+            except WorkFailedError:
+                # A floor has no weights.
+                if live.model_digest is None:
+                    raise Problem(500, "internal", f"no forecast of {graph!r} could be made") from None
             _log.warning("the model of %s made no forecast: the floor answers", graph)
-            return await compute(
-                await service.following.degrade(live, f"the model of {graph!r} made no forecast from this state")
-            )
+            # Where the state has moved meanwhile, it is the model's once more.
+            live = await service.following.degrade(live, f"the model of {graph!r} made no forecast from this state")
 
     return await computing.within_deadline(model_or_floor())
 

@@ -148,6 +148,17 @@ def test_these_are_all_routes(client: httpx.Client) -> None:
     assert routes - {("GET", "/v1/graphs/{graph}/live")} == set(OPERATIONS)
 
 
+def test_the_largest_limit_of_each_list_is_accepted_and_one_more_is_not(client: httpx.Client) -> None:
+    found = client.get("/openapi.json").json()["paths"]
+    client.put("/v1/report-schedules/monday", json={"graph": "toy", "cron": "0 7 * * 1"}).raise_for_status()
+    for path, operations in found.items():
+        for parameter in operations.get("get", {}).get("parameters", ()):
+            if parameter["name"] == "limit":
+                here, most = path.format(graph="toy", name="monday"), parameter["schema"]["maximum"]
+                assert client.get(here, params={"limit": most}).status_code == 200, path
+                assert client.get(here, params={"limit": most + 1}).status_code == 422, path
+
+
 def test_every_route_and_every_problem_is_described(client: httpx.Client) -> None:
     found = client.get("/openapi.json").json()
     for path, operations in found["paths"].items():

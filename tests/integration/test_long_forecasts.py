@@ -24,9 +24,11 @@ from forecasting.engine import Engine
 from forecasting.job_worker import work
 from forecasting.jobs import Jobs, Status
 from forecasting.service_file import ServiceFile
+from forecasting.training import checkpoint_folder
 from infra.errors import ModelError
 from infra.schema import METRIC_INDEX, METRIC_NAMES, QUANTILE_LEVELS
 from infra.settings import Settings
+from models.checkpoint import CARD_NAME
 from models.forecaster import MambaForecaster
 from tests.integration.serving import problem, save_model, served, service_settings
 
@@ -318,8 +320,9 @@ def test_a_job_whose_model_was_replaced_meanwhile_says_so(toy_store: str, tmp_pa
         assert "model was replaced" in end["problem"]
 
 
+@pytest.mark.parametrize("is_damaged", [False, True])
 def test_where_the_model_fails_a_job_takes_the_floor(
-    toy_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    toy_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_damaged: bool
 ) -> None:
     def fail(*_arguments: Any, **_options: Any) -> Any:
         raise ModelError("it exploded")
@@ -327,12 +330,45 @@ def test_where_the_model_fails_a_job_takes_the_floor(
     monkeypatch.setattr(MambaForecaster, "rollout", fail)
     settings, stop = settings_in(tmp_path, toy_store), threading.Event()
     worker = threading.Thread(target=work, args=(settings, "w", stop), daemon=True)
+    if is_damaged:
+        # The general model stands in for it, and fails too.
+        (checkpoint_folder(settings.models.directory, "toy") / CARD_NAME).write_text("{}")
     with served(settings) as client:
         worker.start()
         about = client.get(done(client)).json()["provenance"]
         stop.set()
         worker.join(60)
     assert (about["model"], about["degraded"]) == ("profile_level", True)
+
+
+def test_a_job_that_the_floor_answers_goes_on_in_another_process(
+    toy_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_arguments: Any, **_options: Any) -> Any:
+        raise ModelError("it exploded")
+
+    keep, stop = Jobs.keep, threading.Event()
+
+    def keep_one(table: Jobs, *arguments: Any) -> None:
+        keep(table, *arguments)
+        stop.set()
+
+    monkeypatch.setattr(MambaForecaster, "rollout", fail)
+    settings = settings_in(tmp_path, toy_store)
+    with served(settings) as client:
+        here = ask(client, SMALL)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(Jobs, "keep", keep_one)
+            work(settings, "first", stop)
+        assert client.get(here).json()["progress"]["steps_done"] == 100
+        stop.clear()
+        worker = threading.Thread(target=work, args=(settings, "second", stop), daemon=True)
+        worker.start()
+        end = lines_of(client, here)[-1]
+        stop.set()
+        worker.join(60)
+        assert (end["status"], end["problem"]) == ("done", None)
+        assert client.get(here).json()["provenance"]["model"] == "profile_level"
 
 
 def test_serve_computes_jobs_replaces_a_killed_process_and_drains_on_sigterm(toy_store: str, tmp_path: Path) -> None:

@@ -2,17 +2,21 @@
 
 import asyncio
 import threading
+from typing import Any, cast
 
 import pytest
 
 from forecasting.api.cache import AnswerCache
 from forecasting.api.computing import Computing
+from forecasting.api.shared_cache import SharedCache
 from forecasting.api.telemetry import Telemetry
 
 
-def computing() -> Computing:
+def computing(shared: Any = None) -> Computing:
     cache = AnswerCache(max_bytes=0, lifetime_s=0)
-    return Computing(cache, queue_size=100, deadline_s=30, telemetry=Telemetry())
+    return Computing(
+        cache, queue_size=100, deadline_s=30, telemetry=Telemetry(), shared=cast(SharedCache | None, shared)
+    )
 
 
 def test_what_comes_while_answers_leave_makes_one_batch_with_those_that_wait(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,3 +72,21 @@ def test_who_waits_at_the_end_is_told() -> None:
         return (await under_way).body, waits.cancelled()
 
     assert asyncio.run(run()) == (b"{}", True)
+
+
+def test_a_shared_cache_that_fails_in_an_unknown_way_holds_up_no_answer() -> None:
+    class Broken:
+        async def get(self, key: object) -> bytes | None:
+            raise RuntimeError("the transport is closed")
+
+        def put(self, key: object, body: bytes) -> None: ...
+
+        async def close(self) -> None: ...
+
+    async def run() -> bytes:
+        answers = computing(Broken())
+        answer = await asyncio.wait_for(answers.answer(("g",), lambda _batch: b"{}"), 10)
+        await answers.close()
+        return answer.body
+
+    assert asyncio.run(run()) == b"{}"

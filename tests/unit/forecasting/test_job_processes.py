@@ -1,5 +1,6 @@
 """How long the processes that compute forecasts and reports wait before they are started again."""
 
+import errno
 import itertools
 import logging
 import os
@@ -50,6 +51,45 @@ def test_processes_are_kept_with_these_pauses(tmp_path, monkeypatch):
     monkeypatch.setattr(job_processes, "time", SimpleNamespace(monotonic=lambda: now_s[0]))
     processes._keep_one()
     assert waited_s == pytest.approx([0.0, 0.1, 0.2, SHORTEST_PAUSE_S, 2 * SHORTEST_PAUSE_S])
+
+
+def test_a_process_that_cannot_be_started_is_tried_again(tmp_path, monkeypatch):
+    """As where the machine has no room for one more process at the moment."""
+    waited_s, started = [], []
+
+    def wait(pause_s):
+        waited_s.append(pause_s)
+        return len(waited_s) > 4
+
+    def start(_worker):
+        started.append(len(waited_s))
+        if len(started) < 3:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return SimpleNamespace(pid=1, returncode=1)
+
+    settings = Settings(api={"service_db": tmp_path / "service.sqlite"})
+    processes = WorkerProcesses(
+        settings, log_level=logging.INFO, module="none", count=0, release=lambda _file, _worker: None
+    )
+    monkeypatch.setattr(processes, "_stop", SimpleNamespace(wait=wait))
+    monkeypatch.setattr(processes, "_start", start)
+    monkeypatch.setattr(processes, "_watch", lambda _: False)
+    processes._keep_one()
+    assert len(started) == 4
+    assert waited_s[:3] == [0.0, 0.1, 0.2]
+
+
+def test_a_process_that_ends_before_it_is_told_what_to_do_is_no_failure_of_ours(tmp_path, monkeypatch):
+    class Gone:
+        def write(self, _):
+            raise BrokenPipeError
+
+    monkeypatch.setattr(job_processes.subprocess, "Popen", lambda *_, **__: SimpleNamespace(pid=1, stdin=Gone()))
+    settings = Settings(api={"service_db": tmp_path / "service.sqlite"}, jobs={"when_idle": False})
+    processes = WorkerProcesses(
+        settings, log_level=logging.INFO, module="none", count=0, release=lambda _file, _worker: None
+    )
+    assert processes._start("worker").pid == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="this system has no idle class")

@@ -4,8 +4,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from forecasting.api.redis_store import RedisStore
 from forecasting.api.shared_cache import MAX_VALUE_BYTES, SharedCache, name_of, opened, sealed
@@ -195,3 +198,21 @@ def test_a_password_has_no_place_in_the_address_and_is_not_repeated(tmp_path: Pa
     missing = CacheSettings(redis_url="redis://h:6379/0", redis_password_file=str(tmp_path / "none"))
     with pytest.raises(UsageError, match="cannot be read"):
         RedisStore(missing)
+
+
+def test_connections_that_do_not_close_in_time_are_no_other_failure() -> None:
+    async def lost(*_: object) -> bytes:
+        raise RedisConnectionError("Connection reset by peer")
+
+    async def not_closed(**_: object) -> None:
+        raise RedisTimeoutError("Timed out closing connection after 0.1")
+
+    async def go() -> None:
+        store = RedisStore(CacheSettings(redis_url="redis://h:6379/0"))
+        pool = SimpleNamespace(disconnect=not_closed)
+        store._redis = SimpleNamespace(getrange=lost, connection_pool=pool, aclose=not_closed)
+        with pytest.raises(ConnectionError, match="reset by peer"):
+            await store.get("name", 10)
+        await store.close()
+
+    asyncio.run(go())
