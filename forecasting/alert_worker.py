@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from forecasting.alerts import records
-from forecasting.alerts.evaluation import Subject, evaluate
+from forecasting.alerts.evaluation import Subject, evaluate, was_made_anew
 from forecasting.alerts.judging import judge_stale
 from forecasting.alerts.messages import alert_parcel
-from forecasting.alerts.records import Alerts, alert_id, record
+from forecasting.alerts.records import Alerts, alert_id, begin_anew, record
 from forecasting.alerts.rulebook import RuleBook, RuleRow
 from forecasting.alerts.watches import LostWatchError, Watch, Watches
 from forecasting.live import LiveStates
@@ -101,7 +101,12 @@ class Watcher:
             known = self._alerts.get(alert_id(row.rule.name, row.created_us, info.name, ""))
             is_firing = known is not None and known.state == "firing"
             if known is None or is_firing != (judgement.verdict == "fire"):
+                judged_us = None if known is None else known.judged_us
+                # What we saw of the store may be older than what another process judged.
+                is_anew = was_made_anew(info, judged_us) and was_made_anew(self._states.catalog()[info.name], judged_us)
                 with self._file.transaction() as connection:
+                    if is_anew:
+                        begin_anew(connection, info.name)
                     record(connection, row.rule, row.created_us, info.name, [judgement], self._clock())
                 self._book.note({row.rule.name: 1}, {})
 

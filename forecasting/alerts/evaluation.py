@@ -75,6 +75,11 @@ class _Timeline:
         return self._tail.part(0, max(0, end - self._first))
 
 
+def was_made_anew(info: GraphInfo, judged_us: int | None) -> bool:
+    """Tell whether a graph lacks a step that was judged, as it stands after that: it is another of the same name."""
+    return judged_us is not None and (info.last_step_us is None or info.last_step_us < judged_us)
+
+
 def evaluate(
     subject: Subject, watch: Watch, watches: Watches, states: LiveStates, reader: SnapshotReader, settings: Settings
 ) -> Judged:
@@ -96,7 +101,9 @@ def evaluate(
 
     judged = line.number(watch.judged_us)
     first = line.n if judged is None else max(min(judged + 2, line.n), line.n - alerts.catch_up_steps + 1)
-    last_final = line.number(watch.final_us)
+    # The state may be a commit behind what another process judged; the store is not.
+    is_anew = judged is None and was_made_anew(reader.graph(info.name), watch.judged_us)
+    last_final = None if is_anew else line.number(watch.final_us)
     begin_final = n_final if last_final is None else max(last_final + 1, n_final - alerts.catch_up_steps)
     final = range(begin_final, n_final) if surprises else range(0)
     kept = watches.forecasts(info.name, [line.start_us(number) for number in final])
@@ -130,11 +137,12 @@ def evaluate(
     ahead = {(line.start_us(line.n + lead - 1), lead) for lead in leads}
     return Judged(
         judged_us=line.start_us(line.n - 1),
-        final_us=line.start_us(n_final - 1) if n_final else watch.final_us,
+        final_us=line.start_us(n_final - 1) if n_final else None if is_anew else watch.final_us,
         judgements=[(row, found[row.rule.name]) for row in fit],
         failed=failed,
         forecasts={at: quantiles for at, quantiles in made.items() if at not in ahead},
         current={at: made[at] for at in ahead if at in made},
+        is_anew=is_anew,
     )
 
 

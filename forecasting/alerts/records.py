@@ -7,7 +7,7 @@ the graph's watch: whoever is killed leaves all of it or nothing, and of two rep
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from forecasting.alerts.machine import Course, Standing, State, Verdict, judged
@@ -256,6 +256,17 @@ def _record_one(
     is_silent = silenced_until_us is not None and now < silenced_until_us
     if (course.changes > first or _is_news(course.changes, told)) and not is_silent:
         _tell(connection, rule.spec.deliver, wanted, course.changes, now)
+
+
+def begin_anew(connection: Connection, graph: str) -> None:
+    """Let the alerts of a graph that was made anew go on from where they stand, within a transaction.
+
+    Its steps come before those that were judged of the earlier graph, and would change nothing until they passed them.
+    """
+    sql = "SELECT id, course FROM alerts WHERE graph = ? AND course != ''"
+    for wanted, text in connection.execute(sql, (graph,)).fetchall():
+        course = _course_json(replace(_course(text), step_us=None))
+        connection.execute("UPDATE alerts SET course = ? WHERE id = ?", (course, wanted))
 
 
 def _is_news(changes: int, told: int) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from forecasting.alerts.records import Judgement, record
+from forecasting.alerts.records import Judgement, begin_anew, record
 from forecasting.alerts.rulebook import RuleRow, note
 from forecasting.bookkeeping.base import Connection
 from forecasting.service_file import ServiceFile
@@ -51,6 +51,7 @@ class Judged:
         failed: why rules could not be judged, by name.
         forecasts: (start of the step, lead) to quantiles [M, Q]; those that are kept already stay.
         current: the same of the state at the last step; they replace what is kept.
+        is_anew: whether the graph is another than the one that was judged before.
     """
 
     judged_us: int
@@ -59,6 +60,7 @@ class Judged:
     failed: Mapping[str, str]
     forecasts: Mapping[tuple[int, int], FloatArray]
     current: Mapping[tuple[int, int], FloatArray]
+    is_anew: bool = False
 
 
 class Watches:
@@ -136,6 +138,9 @@ class Watches:
                 "ground = ?, judged_us = ?, final_us = ?, lease_until_us = NULL",
                 *(ground, found.judged_us, found.final_us),
             )
+            if found.is_anew:
+                begin_anew(connection, watch.graph)
+                connection.execute("DELETE FROM alert_forecasts WHERE graph = ?", (watch.graph,))
             for row, judgements in found.judgements:
                 if judgements and _is_current(connection, row):
                     record(connection, row.rule, row.created_us, watch.graph, judgements, now)

@@ -17,6 +17,7 @@ from infra.whole_file import whole_file
 if TYPE_CHECKING:
     from forecasting.reports.making import Report
     from infra.settings import Settings
+    from stream.store.base import SnapshotReader
 
 MAKE = "make"
 INDEX_NAME = "index.html"
@@ -97,9 +98,7 @@ def make(
         interruptible("Reports that were named above are complete; run the same command again for the others."),
         open_reader(settings.store.url, settings.influxdb) as reader,
     ):
-        names = list(dict.fromkeys(graphs or [info.name for info in reader.graphs()]))
-        if not names:
-            raise StoreError("the store has no graph to report on", fix="ingest events first: graphtide ingest")
+        names = list(dict.fromkeys(graphs or _begun(reader)))
         if as_json and len(names) > 1:
             raise UsageError("--json prints one report", fix="name one graph, or leave --json out")
         files = _places(names, output)
@@ -130,6 +129,19 @@ def make(
         index = files[names[0]].with_name(INDEX_NAME)
         _write(index, page.encode())
         say(f"Wrote {index}")
+
+
+def _begun(reader: "SnapshotReader") -> list[str]:
+    """Return the graphs that have a closed step, and tell of those that have none: a young one holds up no other."""
+    infos = reader.graphs()
+    for info in infos:
+        if not info.snapshots:
+            say(f"{info.name}: left out: it has no closed step yet")
+    names = [info.name for info in infos if info.snapshots]
+    if not names:
+        lacks = "no graph to report on" if not infos else "no graph with a closed step to report on"
+        raise StoreError(f"the store has {lacks}", fix="ingest events first: graphtide ingest")
+    return names
 
 
 def _places(names: list[str], output: Path | None) -> dict[str, Path]:

@@ -10,6 +10,8 @@ from infra.steps import DAY_US, MONDAY_US, WEEK_US
 Times = npt.NDArray[np.int64]
 # Shortest length of each in microseconds.
 _SHORTEST_US = {"day": DAY_US, "week": WEEK_US, "month": 28 * DAY_US, "year": 365 * DAY_US}
+# Two periods may differ by a step: in years of weeks, whose sums are worth more than none, by no more than this share.
+_UNEVEN_SHARE = 0.02
 
 
 class Scale(StrEnum):
@@ -41,6 +43,12 @@ class Scale(StrEnum):
     def holds_steps_of(self, step_us: int) -> bool:
         """Tell whether a period holds more than one step, so that there is something to aggregate."""
         return 2 * step_us <= _SHORTEST_US[self]
+
+    def is_even(self, step_us: int) -> bool:
+        """Tell whether all periods hold as many steps, give or take 2 %, so that their sums can be compared."""
+        if self is Scale.MONTH:
+            return False
+        return _SHORTEST_US[self] % step_us == 0 or step_us <= _UNEVEN_SHARE * _SHORTEST_US[self]
 
 
 def scales_of(step_us: int) -> list[Scale]:

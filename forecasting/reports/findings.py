@@ -68,19 +68,21 @@ class Change:
 
     @property
     def direction(self) -> str:
-        """`rises`, `falls`, or `is open` where the paths do not agree."""
+        """`rises`, `falls`, `stays` where the 80 % interval is `now` alone, `is open` where paths do not agree."""
+        if self.low == self.high == self.now:
+            return "stays"
         if self.agreement < SURE:
             return "is open"
         return "rises" if self.above > 0.5 else "falls"
 
 
-def change_scale(observed: Mapping[Scale, Periods], ahead: Mapping[Scale, PeriodFan]) -> Scale | None:
+def change_scale(observed: Mapping[Scale, Periods], ahead: Mapping[Scale, PeriodFan], step_us: int) -> Scale | None:
     """Return the longest scale with a whole observed period and two of the forecast; None if there is none.
 
-    The longest, as a longer period is free of more of the seasons. No months: a February is shorter than a December, so
-    that its sums would fall where nothing does.
+    The longest, as a longer period is free of more of the seasons. Only scales whose periods hold as many steps of
+    `step_us` each: a February is shorter than a December, so that its sums would fall where nothing does.
     """
-    fitting = [scale for scale in ahead if scale is not Scale.MONTH and len(observed[scale]) and len(ahead[scale]) >= 2]
+    fitting = [scale for scale in ahead if scale.is_even(step_us) and len(observed[scale]) and len(ahead[scale]) >= 2]
     return fitting[-1] if fitting else None
 
 
@@ -116,7 +118,7 @@ class Skill:
 
     Attributes:
         until_steps: by count metric, steps ahead up to which the 80 % interval is narrower than the climate's, relative
-            to the level; None where it never becomes as wide.
+            to the level; None where it never becomes as wide. Those whose climate has no spread are left out.
         reach_steps: how far the model was trained; None for a floor.
     """
 

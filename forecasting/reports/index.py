@@ -38,13 +38,17 @@ def entry(facts: Mapping[str, Any], file: str) -> Entry:
     """Return what the index says of a report."""
     events = next((row for row in facts["changes"]["rows"] if row["column"] == "events"), None)
     past = next((row for row in facts["past"]["scores"] if row["metric"] == "events"), None)
+    agreement = None
+    # Paths that stay where they are lie on no side.
+    if events is not None and events["direction"] != "stays":
+        agreement = max(events["above"], 1 - events["above"])
     return Entry(
         graph=facts["graph"],
         file=file,
         until=facts["until"],
         now=None if events is None else events["now"],
         then=None if events is None else events["then"],
-        agreement=None if events is None else max(events["above"], 1 - events["above"]),
+        agreement=agreement,
         in_80=None if past is None else past["in_80"],
         sentence=facts["summary"][0],
         is_simple=facts["provenance"]["model_digest"] is None,

@@ -77,7 +77,7 @@ def make_report(
     card = live.card
     ahead = {scale: fan for scale, fan in aggregator.periods().items() if len(fan)}
     observed = {scale: observed_periods(history, scale) for scale in ahead}
-    scale = findings.change_scale(observed, ahead)
+    scale = findings.change_scale(observed, ahead, live.step_us)
     reach_steps = card.get("architecture", {}).get("reach_steps")
     last = last_forecast(previous, live.step_us)
     found = Findings(

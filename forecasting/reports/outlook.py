@@ -106,6 +106,11 @@ class Outlook:
         """Return the whole blocks: the mean over the block of each column, totals at its end."""
         return self._fan(np.concatenate([self._rest_TMC[:0], *self._blocks]), self.step_us * self.block_steps)
 
+    def rest(self) -> Fan:
+        """Return the steps behind the last whole block, one by one: all of them where no block is whole."""
+        fan = self._fan(self._rest_TMC, self.step_us)
+        return Fan(fan.start_us + (self.steps - len(fan)) * self.step_us, fan.mean, fan.quantiles)
+
     def last(self) -> Fan:
         """Return the last step alone."""
         fan = self._fan(self._last_MC[None], self.step_us)

@@ -136,9 +136,11 @@ def tiles(history: History, outlook: Outlook) -> list[Tile]:
     """
     steps = max(1, min(len(history), COMPARED_US // history.step_us))
     recent = history.values[-steps:].mean(axis=0)
-    far = outlook.far()
+    far, rest = outlook.far(), outlook.rest()
     blocks = max(1, round(COMPARED_US / (outlook.block_steps * history.step_us)))
-    ahead = (far if len(far) else outlook.near()).mean[-blocks:].mean(axis=0)
+    # Without a whole block, so many steps as are free of the rhythms of the week or the day.
+    end = far.mean[-blocks:] if len(far) else rest.mean[-_compared_steps(len(rest), history.step_us) :]
+    ahead = end.mean(axis=0)
     by_day = DAY_US % history.step_us == 0
     scale, unit = (DAY_US // history.step_us, "a day") if by_day else (1, step_words(history.step_us))
     each = step_words(history.step_us)
@@ -154,6 +156,15 @@ def tiles(history: History, outlook: Outlook) -> list[Tile]:
     interval = f"80 % interval {number(low)} to {number(high)}"
     details = (interval, f"now {number(now)}")
     return [*found, Tile("Nodes in total", number(median), _change(now, median), details)]
+
+
+def _compared_steps(steps: int, step_us: int) -> int:
+    """Return how many of so many steps make whole weeks, else whole days, at most `COMPARED_US`; else all of them."""
+    for period_us in (WEEK_US, DAY_US):
+        period_steps = max(1, period_us // step_us)
+        if steps >= period_steps:
+            return min(steps // period_steps, COMPARED_US // period_us) * period_steps
+    return steps
 
 
 def _tile(metric: str, title: str, recent: FloatArray, ahead: FloatArray) -> Tile:

@@ -6,7 +6,7 @@ from typing import Any
 from forecasting.reports.aggregate import COLUMN_INDEX, Rule
 from forecasting.reports.calendar import Scale
 from forecasting.reports.contents import Findings
-from forecasting.reports.findings import Change
+from forecasting.reports.findings import SURE, Change
 from forecasting.reports.outlook import Outlook
 from forecasting.reports.phrases import day, duration_words, label, number
 from forecasting.resolving import CalibratedOn
@@ -23,6 +23,9 @@ def summary(found: Findings, history: History, outlook: Outlook) -> list[str]:
     open_ones = [label(change.column) for change in found.changes if change.direction == "is open"]
     if open_ones:
         said.append(f"Whether {_and(open_ones)} will be higher or lower by then is open: the paths do not agree.")
+    same_ones = [meant(change.column, change.rule) for change in found.changes if change.direction == "stays"]
+    if same_ones:
+        said.append(f"No change by then on {SURE:.0%} of the paths or more: {'; '.join(same_ones)}.")
     said.append(_total(outlook, history))
     if found.skill is not None:
         said.append(_skill(found, outlook))
@@ -91,7 +94,7 @@ def _events(found: Findings, outlook: Outlook) -> str:
 
 
 def _change(change: Change, scale: Scale | None) -> str:
-    if scale is None or change.direction == "is open":
+    if scale is None or change.direction in ("is open", "stays"):
         return ""
     since = "" if change.sure_from_us is None else f", from {period_name(change.sure_from_us, scale)} on"
     low, high = number(change.low), number(change.high)
@@ -114,7 +117,9 @@ def _skill(found: Findings, outlook: Outlook) -> str:
     assert found.skill is not None
     until = found.skill.until_steps.get("events")
     said = ""
-    if until is None:
+    if "events" not in found.skill.until_steps:
+        said = "For events, the last year has no spread that the intervals could be held to"
+    elif until is None:
         said = "For events, the intervals stay narrower than the spread of the last year to the end of the forecast"
     elif until == 0:
         said = "For events, the intervals are from the start as wide as the spread of the last year"

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from forecasting.reports.pdf import PROGRAMS
+from infra.steps import HOUR_US
+from stream.store import open_writer
 from tests.conftest import Ran, lacking
 
 Cli = Callable[..., Ran]
@@ -20,6 +22,17 @@ def test_a_report_is_also_printed(graphtide: Cli, toy_store: str) -> None:
     assert "Wrote out/toy.pdf" in ran.err
     assert sorted(path.suffix for path in Path("out").iterdir()) == [".html", ".pdf", ".zip"]
     assert Path("out/toy.pdf").read_bytes().startswith(b"%PDF-")
+
+
+def test_graph_without_a_closed_step_holds_up_no_other(graphtide: Cli, toy_store: str, tmp_path: Path) -> None:
+    shutil.copy(toy_store.removeprefix("sqlite:///"), tmp_path / "store.db")
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    with open_writer(url) as writer, writer.transaction():
+        writer.link(writer.add_source("new", split_by_type=False), "", writer.add_graph("aanew", HOUR_US))
+    ran = graphtide("report", "--all", "--horizon", "5", "--output", "out/toy.html", "--store", url)
+    assert ran.code == 0, ran.err
+    assert "aanew: left out: it has no closed step yet" in ran.err
+    assert Path("out/toy.html").exists()
 
 
 def test_without_a_browser_nothing_is_begun(graphtide: Cli, toy_store: str, monkeypatch: pytest.MonkeyPatch) -> None:

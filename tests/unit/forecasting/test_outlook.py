@@ -45,6 +45,10 @@ def test_every_cut_gives_what_the_whole_gives(steps: int, places: list[int], blo
         np.testing.assert_array_equal(far.quantiles[b, TOTALS], whole.quantiles[end][TOTALS][:, LEVELS])
         np.testing.assert_array_equal(far.mean[b, TOTALS], whole.mean[end][TOTALS])
 
+    rest = gathered.rest()
+    assert rest.start_us.tolist() == [START_US + step * HOUR_US for step in range(count * block, steps)]
+    np.testing.assert_array_equal(rest.mean, whole.mean[count * block :])
+
     last = gathered.last()
     assert last.start_us.tolist() == [START_US + (steps - 1) * HOUR_US]
     np.testing.assert_array_equal(last.quantiles[0], whole.quantiles[-1][:, LEVELS])

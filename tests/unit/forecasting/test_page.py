@@ -185,6 +185,14 @@ def test_summary_is_the_forecasts_own(page: ForecastPage, html: str) -> None:
         assert f"{tile.then}<span" in html
 
 
+@pytest.mark.parametrize(("horizon", "compared"), [(5, 5), (24, 24), (100, 96), (2 * WEEK, 2 * WEEK)])
+def test_summary_of_a_short_forecast_is_free_of_the_rhythm_of_the_day(horizon: int, compared: int) -> None:
+    history = some_history(900)
+    events, *_ = tiles(history, gathered(history, horizon))
+    ahead = some_forecast(horizon).mean[-compared:, METRIC_INDEX["events"]].mean()
+    assert events.then == number(24 * ahead)
+
+
 def test_page_says_where_floors_are_better_and_where_training_ended(html: str) -> None:
     words = " ".join(html.split())
     assert "One step ahead the best floor is better: the model&#39;s loss is 10% above it." in words

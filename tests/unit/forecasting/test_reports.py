@@ -12,6 +12,7 @@ from forecast_cases import START_US, some_history
 
 from forecasting.live import LiveState
 from forecasting.reports import findings
+from forecasting.reports.calendar import Scale
 from forecasting.reports.contents import ReportRequest
 from forecasting.reports.documents import last_forecast
 from forecasting.reports.index import entry, render_index
@@ -230,6 +231,35 @@ def test_changes_compare_periods_of_one_length(report: Report) -> None:
     assert report.facts["changes"]["scale"] == "week"
 
 
+@pytest.mark.parametrize("step_us", [2 * DAY_US, 5 * HOUR_US])
+def test_changes_compare_no_weeks_that_hold_more_steps_than_others(step_us: int) -> None:
+    history = some_history(60, step_us=step_us)
+    live = state_of(history)
+    found = make_report(Reader(history), live, ReportRequest(60, 0, 20), made="x", chunk_steps=60)
+    assert "week" in found.facts["periods"]
+    assert found.facts["changes"] == {"scale": None, "rows": []}
+
+
+def test_years_of_weeks_are_compared() -> None:
+    assert [scale for scale in Scale if scale.is_even(WEEK_US)] == ["week", "year"]
+    assert [scale for scale in Scale if scale.is_even(HOUR_US)] == ["day", "week", "year"]
+
+
+def test_dead_network_stays_as_it_is_and_no_spread_is_claimed(tmp_path) -> None:
+    history = valid_history(24 * 21)
+    history.values[:] = 0
+    live = replace(state_of(history), model_digest="ab", degraded_reason=None, calibrated_on=CalibratedOn.THIS_GRAPH)
+    live = replace(live, calibrated_until_step=10, skill_until_step=10)
+    found = make_report(Reader(history), live, ReportRequest(24 * 21, 0, 20), made="x", chunk_steps=256)
+    said = " ".join(found.facts["summary"])
+    assert "No change by then on 80% of the paths or more: new nodes, in total; total nodes, at the end; events" in said
+    assert "do not agree" not in said
+    assert "the intervals stay narrower" not in said
+    assert "For events, the last year has no spread that the intervals could be held to." in said
+    assert {row["direction"] for row in found.facts["changes"]["rows"] if row["then"] == 0} == {"stays"}
+    assert entry(found.facts, "toy.html").agreement is None
+
+
 def test_what_rises_falls_or_is_open() -> None:
     def change(above: float) -> findings.Change:
         return findings.Change("growth", "events", "sum", 10, 12, 9, 14, above, None)  # type: ignore[arg-type]
@@ -264,7 +294,7 @@ def test_past_is_not_scored_where_it_does_not_fit() -> None:
 
 def test_index_puts_what_changes_most_first_and_escapes(report: Report) -> None:
     def facts(graph: str, then: float) -> dict:
-        rows = [{"column": "events", "now": 100.0, "then": then, "above": 0.9}]
+        rows = [{"column": "events", "now": 100.0, "then": then, "above": 0.9, "direction": "is open"}]
         return {**report.facts, "graph": graph, "changes": {"scale": "month", "rows": rows}}
 
     entries = [
