@@ -78,7 +78,9 @@ def same_bits(ours: tuple[Tensor, Mamba2State], theirs: tuple[Tensor, Mamba2Stat
 
 
 def _row(case: str, value: float, unit: str, *, right: bool) -> Row:
-    return {"case": case, "system": "cuda", "value": value, "unit": unit, "right": right}
+    # JSON knows neither infinity nor NaN.
+    finite = value if math.isfinite(value) else None
+    return {"case": case, "system": "cuda", "value": finite, "unit": unit, "right": right}
 
 
 def _made(

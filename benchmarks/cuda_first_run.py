@@ -193,6 +193,11 @@ def measure_plans(device: CudaDevice) -> Iterator[Row]:
                 yield {**row, "case": case}
 
 
+def cost_shared_bytes(cluster: int, words: int) -> int:
+    """Return the shared memory of a block of cuda_costs.cu: four counters, then a number a thread or four buffers."""
+    return 32 + max(4 * 512, 16 * cluster * words)
+
+
 def measure_costs(device: CudaDevice) -> Iterator[Row]:
     """What a barrier and an exchange cost, by cluster and by numbers sent."""
     text = (Path(__file__).parent / "cuda_costs.cu").read_text(encoding="utf-8")
@@ -200,7 +205,7 @@ def measure_costs(device: CudaDevice) -> Iterator[Row]:
     for cluster in (2, 4, 8, 16) if device.limits.has_clusters else (1,):
         for words in (16, 128, 512):
             program = device.load_text(text, {"CLUSTER": str(cluster), "WORDS": str(words)})
-            shared_bytes = max(4 * 512, 32 + 16 * cluster * words)
+            shared_bytes = cost_shared_bytes(cluster, words)
             barriers = ("block_barriers", "cluster_barriers") if words == 16 else ()
             counted = ("counted_exchanges",) if cluster > 1 else ()
             for kernel in (*barriers, "barrier_exchanges", *counted):

@@ -1,5 +1,7 @@
 """The script for the first run on a GPU, as far as it goes without one: its comparisons, on the emulator."""
 
+import json
+import math
 import sys
 from pathlib import Path
 
@@ -35,15 +37,35 @@ def test_wrong_kernels_are_found_wrong(tmp_path: Path, compiler: str, monkeypatc
     assert [row["right"] for row in rows] == [False, True]
 
 
+def test_results_that_are_no_numbers_make_a_file_that_others_can_read(
+    tmp_path: Path, compiler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda_checks, "relative_error", lambda *_: math.inf)
+    rows = list(cuda_checks.check_prefill(EmulatedDevice(tmp_path, compiler), "odd", "fp32", 5))
+    assert [row["right"] for row in rows] == [False, False]
+    assert json.dumps(rows, allow_nan=False)
+
+
+def run_costs(kernel: str, folder: Path, compiler: str, count: int) -> torch.Tensor:
+    """Return what a kernel makes of the numbers from 0 on, in the shared memory that the script gives it."""
+    for name, text in source_texts().items():
+        (folder / name).write_text(text)
+    source = folder / "costs.cu"
+    source.write_text((BENCHMARKS / "cuda_costs.cu").read_text())
+    library = build(folder, compiler, source, {"CLUSTER": "2", "WORDS": "16"}, [kernel])
+    values = torch.arange(512.0)
+    run_kernel(library, kernel, (2, 1), 512, cuda_first_run.cost_shared_bytes(2, 16), [values, count], cluster=2)
+    return values
+
+
+@pytest.mark.parametrize("kernel", ["block_barriers", "cluster_barriers"])
+def test_barriers_find_a_place_for_every_thread(kernel: str, tmp_path: Path, compiler: str) -> None:
+    run_costs(kernel, tmp_path, compiler, 3)
+
+
 @pytest.mark.parametrize("kernel", ["barrier_exchanges", "counted_exchanges"])
 def test_exchanges_give_the_mean_of_the_blocks(kernel: str, tmp_path: Path, compiler: str) -> None:
-    for name, text in source_texts().items():
-        (tmp_path / name).write_text(text)
-    source = tmp_path / "costs.cu"
-    source.write_text((BENCHMARKS / "cuda_costs.cu").read_text())
-    library = build(tmp_path, compiler, source, {"CLUSTER": "2", "WORDS": "16"}, [kernel])
-    values = torch.arange(512.0)
-    run_kernel(library, kernel, (2, 1), 512, 32 + 16 * 2 * 16, [values, 6], cluster=2)
+    values = run_costs(kernel, tmp_path, compiler, 6)
     # The first sixteen threads send to block 0, the next to block 1; from the second time on both hold the mean.
     assert torch.equal(values, (torch.arange(16.0) + 8).repeat(32))
 

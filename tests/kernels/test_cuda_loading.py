@@ -2,12 +2,17 @@
 
 import threading
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import pytest
 import torch
+from cuda_emulation import HOPPER
+from stacks import make_weights
 
+from models.mamba2.config import Mamba2Config
+from models.mamba2.kernels.cuda import backend as backend_module
 from models.mamba2.kernels.cuda import device as device_module
+from models.mamba2.kernels.cuda.backend import CudaBackend
 from models.mamba2.kernels.cuda.device import CudaDevice
 from models.mamba2.kernels.cuda.nvrtc import Compiled
 
@@ -45,3 +50,28 @@ def test_sources_compile_at_once_and_load_where_there_is_a_context(device: CudaD
     # A thread of the compiler has no current context, which the driver needs to load a module.
     assert {module.thread for module in loaded} == {threading.current_thread()}
     assert device.load(("two.cu", "alone.cu"), defines)[0] is loaded[1]
+
+
+def test_stacks_share_a_gpu_and_what_it_has_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[torch.device] = []
+
+    class Gpu:
+        limits, torch_device = HOPPER, torch.device("cpu")
+
+        def __init__(self, device: torch.device) -> None:
+            asked.append(device)
+
+        def current(self) -> AbstractContextManager[object]:
+            return nullcontext()
+
+    monkeypatch.setattr(backend_module, "why_unavailable", lambda: None)
+    monkeypatch.setattr(backend_module, "CudaDevice", Gpu)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    backend_module._gpu.cache_clear()
+    try:
+        # `get_backend` makes a backend for every model that is loaded, and nothing unloads a module.
+        for _ in range(2):
+            CudaBackend().pack(make_weights(Mamba2Config(d_model=8, n_layers=1, headdim=8)))
+    finally:
+        backend_module._gpu.cache_clear()
+    assert asked == [torch.device("cuda", 1)]

@@ -1,5 +1,9 @@
 """The `cuda` backend: see `models.mamba2.kernels.contract`."""
 
+import functools
+
+import torch
+
 from models.mamba2.kernels.contract import BackendUnavailableError, StackWeights, check_precision
 from models.mamba2.kernels.cuda.device import CudaDevice, Device, why_unavailable
 from models.mamba2.kernels.cuda.stack import CudaStack
@@ -31,4 +35,10 @@ class CudaBackend:
         weights.validate()
         if reason := self.unavailable():
             raise BackendUnavailableError(f"backend cuda cannot run here: {reason}")
-        return CudaStack(weights, precision, self._device or CudaDevice())
+        return CudaStack(weights, precision, self._device or _gpu(torch.cuda.current_device()))
+
+
+@functools.cache
+def _gpu(index: int) -> CudaDevice:
+    """Return a GPU, one for all stacks of the process: modules stay loaded, so that each must be loaded only once."""
+    return CudaDevice(torch.device("cuda", index))
