@@ -61,8 +61,16 @@ def use_smaller(folder: Path, full: Checkpoint, write: Callable[[Path], Checkpoi
         write: writes the smaller form to a folder.
 
     Raises:
-        ModelError: a folder cannot be written.
+        ModelError: another model took the place of `full` since it was read, or a folder cannot be written.
     """
+    # A form takes minutes to make; a training that ended meanwhile must not be lost to one of the model before.
+    now = full_model(folder)
+    if now is None or now.digest != full.digest:
+        raise ModelError(
+            f"the model {full.digest[:16]} was replaced while a smaller form of it was made; nothing was changed",
+            place=str(folder),
+            fix="run the command again for the model of now",
+        )
     # The full model first: killed in between, it is there twice.
     checkpoint.save(folder / _FULL_NAME, full.net, full.card)
     return write(folder)

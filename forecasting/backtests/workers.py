@@ -11,6 +11,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -177,6 +178,15 @@ def _begin_worker() -> None:
     # Ctrl-C reaches the whole group: a worker ends without a word, what it finished is kept.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     torch.set_num_threads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # One that was killed tells nobody, and its workers would wait for its next task for ever.
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _wait(futures: Sequence[Future[None]], tasks: Sequence[Task], on_progress: Callable[[int], None]) -> None:

@@ -6,11 +6,14 @@ import numpy as np
 
 from infra.errors import UsageError
 from infra.schema import MAX_HORIZON_STEPS
+from infra.steps import step_start_us
 from models.contract import FloatArray
 from models.forecaster import ForecasterState, MambaForecaster
 
 # As `[forecast] chunk_steps`; it changes no number.
 CHUNK_STEPS = 1024
+# Floats count whole numbers one by one up to here.
+_MOST = 2**53
 
 
 class Sequences:
@@ -37,10 +40,11 @@ class Sequences:
         Raises:
             UsageError: there is no such step.
         """
-        if step_us < 1 or start_us % step_us:
+        if step_us < 1 or start_us != step_start_us(start_us, step_us):
             raise UsageError(
                 f"BEGINS cannot be [{step_us}, {start_us}]",
-                fix="give the length of a step and the start of the first, both in microseconds; starts are multiples",
+                fix="give the length of a step and the start of the first, both in microseconds; steps of whole weeks "
+                "start on Mondays (UTC), others at multiples of their length",
             )
         self._states[sequence] = self._model.start(step_us, start_us)
         self._states.move_to_end(sequence)
@@ -62,7 +66,7 @@ class Sequences:
             The start of forecast step 0 in microseconds, mean [H, M] and quantiles [H, M, Q].
 
         Raises:
-            UsageError: the sequence is not open, or the horizon is too far.
+            UsageError: the sequence is not open, the horizon is too far, or a value is none that a metric has.
             ModelError: the values are of another shape or not finite.
         """
         state = self._states.get(sequence)
@@ -73,14 +77,21 @@ class Sequences:
             )
         if not 1 <= horizon_steps <= MAX_HORIZON_STEPS:
             raise UsageError(f"HORIZON cannot be {horizon_steps}", fix=f"give 1 to {MAX_HORIZON_STEPS} steps")
+        # Nothing like it is in a snapshot, and a state that saw it forecasts nonsense from then on.
+        if ((values_TM < 0) | (values_TM > _MOST)).any():
+            raise UsageError(
+                f"VALUES cannot be {values_TM.min():g} to {values_TM.max():g}",
+                fix=f"give metrics as snapshots have them, from 0 to {_MOST:,}; nothing was observed",
+            )
         state = self._model.update(state, values_TM)
-        self._states[sequence] = state
-        self._states.move_to_end(sequence)
         chunks = list(self._model.rollout(state, horizon_steps, chunk_steps=CHUNK_STEPS, seed=seed))
         mean, quantiles = (
             np.ascontiguousarray(np.concatenate(parts))
             for parts in ([chunk.mean for chunk in chunks], [chunk.quantiles for chunk in chunks])
         )
+        # Last: who gets an error sends the same steps again.
+        self._states[sequence] = state
+        self._states.move_to_end(sequence)
         return state.statistics.next_us, mean, quantiles
 
     def end(self, sequence: int | str) -> None:

@@ -19,6 +19,7 @@ from forecasting.triton.repository import export, model_name
 from forecasting.triton.sequences import Sequences
 from infra.errors import ModelError, UsageError
 from infra.settings import Settings
+from infra.steps import WEEK_US, step_start_us
 from models import checkpoint, general_folder
 from models.contract import FloatArray, History
 from stream.store import open_reader
@@ -152,6 +153,28 @@ def test_states_are_bounded_and_ended(history: History) -> None:
         sequences.begin(4, 0, 0)
     with pytest.raises(ModelError, match="shape"):
         sequences.answer(2, history.values[:10, :3], 1, 0)
+
+
+def test_weeks_begin_on_mondays(history: History) -> None:
+    sequences = Sequences(forecaster_of(general()), most=2)
+    monday_us = step_start_us(history.start_us, WEEK_US)
+    sequences.begin(1, WEEK_US, monday_us)
+    assert sequences.answer(1, history.values[:60], 1, 0)[0] == monday_us + 60 * WEEK_US
+    with pytest.raises(UsageError, match="BEGINS"):
+        sequences.begin(1, WEEK_US, monday_us - monday_us % WEEK_US)
+
+
+@pytest.mark.parametrize("value", [-5.0, 1e308])
+def test_values_that_no_metric_has_are_refused_and_do_no_harm(history: History, value: float) -> None:
+    sequences = Sequences(forecaster_of(general()), most=2)
+    for sequence in (1, 2):
+        sequences.begin(sequence, history.step_us, history.start_us)
+        sequences.answer(sequence, history.values[:50], 1, 0)
+    with pytest.raises(UsageError, match="VALUES"):
+        sequences.answer(1, np.full_like(history.values[:1], value), 1, 0)
+    ours, undisturbed = (sequences.answer(sequence, history.values[50:60], 1, 0) for sequence in (1, 2))
+    assert ours[0] == undisturbed[0]
+    assert np.array_equal(ours[1], undisturbed[1])
 
 
 def test_the_command_exports_and_refuses(graphtide: Callable[..., Ran], toy_store: str, tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """Backtests in worker processes: the same scores as here, nothing that was finished is made twice."""
 
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,6 +65,22 @@ def test_what_was_finished_before_an_end_is_kept(tmp_path: Path) -> None:
         run_tasks(tasks(tmp_path, "drift"), 1, stop)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["drift-0.safetensors.zst", "drift-1.safetensors.zst"]
     assert read(tmp_path / "drift-1.safetensors.zst") is not None
+
+
+def test_workers_end_with_who_began_them() -> None:
+    begin_and_be_killed = """
+import os, signal
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from forecasting.backtests.workers import _begin_worker
+executor = ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin_worker)
+print(executor.submit(os.getpid).result(), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    # Their standard output ends when the last of them did.
+    ran = subprocess.run([sys.executable, "-c", begin_and_be_killed], stdout=subprocess.PIPE, timeout=60, check=False)
+    assert ran.returncode == -signal.SIGKILL
+    assert int(ran.stdout) > 0
 
 
 def test_a_model_that_fails_is_named_with_its_graph(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from forecasting.backtests.plan import spread_windows
 from forecasting.backtests.ratios import COUNT_METRICS
 from forecasting.compression import Judged, Method, compress, judged_parts, made, scores, verdict
-from forecasting.forms import form_of
+from forecasting.forms import form_of, use_new, use_smaller
 from forecasting.training import forecaster_of
 from infra.errors import ModelError, UsageError
 from infra.steps import DAY_US
@@ -102,6 +102,16 @@ def test_a_rounded_form_is_judged_as_it_will_run_and_written_with_what_was_found
     with pytest.raises(ModelError, match="smaller form already"):
         made(form, Method(precision="bf16"), None, tmp_path / "again")
     assert not (tmp_path / "again").exists()
+
+
+def test_a_model_that_was_trained_meanwhile_is_not_replaced(full: checkpoint.Checkpoint, tmp_path: Path) -> None:
+    folder = tmp_path / "full"
+    trained = use_new(folder, ForecasterNet(SMALL, seed=4), full.card)
+    with pytest.raises(ModelError, match="was replaced"):
+        use_smaller(folder, full, lambda target: made(full, Method(precision="int8"), None, target))
+    answers = checkpoint.load(folder)
+    assert answers is not None
+    assert answers.digest == trained.digest
 
 
 def test_scores_are_those_of_count_metrics_by_graph(full: checkpoint.Checkpoint) -> None:

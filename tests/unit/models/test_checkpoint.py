@@ -1,6 +1,7 @@
 """A checkpoint comes back as it was saved, or is refused with a reason."""
 
 import json
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,16 @@ def test_saving_again_replaces_and_leaves_nothing_behind(folder: Path) -> None:
     checkpoint = load(folder)
     assert checkpoint is not None
     assert checkpoint.card["seed"] == 4
+
+
+def test_others_can_read_what_was_saved(tmp_path: Path) -> None:
+    # Triton, or a service, often runs as another user than who trained or exported.
+    before = os.umask(0o022)
+    try:
+        save(tmp_path, ForecasterNet(SMALL), {})
+    finally:
+        os.umask(before)
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.iterdir()} == {0o644}
 
 
 def test_no_checkpoint_is_no_error(tmp_path: Path) -> None:
