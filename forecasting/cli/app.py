@@ -61,6 +61,8 @@ app = typer.Typer(
     cls=_Commands,
     help="Forecast how a social network evolves: events in, calibrated forecasts of its graph metrics out.",
     no_args_is_help=True,
+    # Not "rich", which takes the [section] of a setting for a style and prints nothing of it.
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

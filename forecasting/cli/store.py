@@ -25,7 +25,9 @@ TABLE_METRICS = ("events", "active_nodes", "new_nodes", "unique_edges", "new_edg
 StoreOption = Annotated[
     str | None,
     typer.Option(
-        "--store", metavar="URL", help="Store of snapshots: sqlite:///PATH, or influxdb://HOST:PORT/ORG/BUCKET."
+        "--store",
+        metavar="URL",
+        help="Store of snapshots: sqlite:///PATH, postgresql://…, or influxdb://HOST:PORT/ORG/BUCKET.",
     ),
 ]
 

@@ -148,6 +148,8 @@ def _to_huggingface(config: Mamba2Config, vocab_size: int) -> dict[str, Any]:
         "use_bias": False,
         "use_conv_bias": True,
         "residual_in_fp32": True,
+        # Left out, transformers rounds every weight to the type of the first, which may be an embedding as it was read.
+        "dtype": "float32",
         # The tokens that mark an end need not exist: the vocabulary may be a single unused entry.
         "pad_token_id": 0,
         "bos_token_id": 0,

@@ -84,6 +84,18 @@ def test_we_compute_the_same_with_weights_that_hugging_face_saved(transformers, 
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_an_embedding_of_fewer_digits_rounds_no_other_weight_in_hugging_face(transformers, tmp_path):
+    core, embedding_VD = trained_core(CONFIG), torch.randn(5, CONFIG.d_model).to(torch.bfloat16)
+    weights = ForeignWeights(core.state_dict(), embedding_VD, tied=True)
+    save_pretrained(tmp_path, Pretrained(CONFIG, weights), Layout.HUGGINGFACE)
+    theirs = transformers.Mamba2ForCausalLM.from_pretrained(tmp_path).state_dict()
+    for name, tensor in core.state_dict().items():
+        torch.testing.assert_close(theirs[f"backbone.{name}"], tensor, rtol=0, atol=0, msg=name)
+    assert torch.equal(theirs["backbone.embeddings.weight"], embedding_VD.to(torch.float32))
+    assert torch.equal(theirs["lm_head.weight"], embedding_VD.to(torch.float32))
+    assert torch.equal(load_pretrained(tmp_path).weights.embedding_VD, embedding_VD)
+
+
 def test_the_limit_of_step_sizes_reaches_hugging_face(transformers, tmp_path):
     config = Mamba2Config(**{**CONFIG.to_dict(), "dt_limit": (0.01, math.inf)})
     core = trained_core(config)

@@ -147,6 +147,14 @@ def test_constant_series_give_finite_tokens(values: np.ndarray) -> None:
     np.testing.assert_allclose(untransform(ahead.anchor), values[:500], rtol=2e-3)
 
 
+def test_seasons_of_many_steps_without_days_stay_finite() -> None:
+    # A season of 61 s steps has 9,915 of them and no whole days: a day's average then decays within one step.
+    values = some_values(25_000) * np.where(IS_COUNT, 1e6, 1.0)
+    statistics, tokens = CausalStatistics.start(61_000_000, START_US).observe(values)
+    assert np.isfinite(tokens.features).all()
+    assert np.isfinite(statistics.ahead(1, 10, 100).features).all()
+
+
 def test_nothing_observed_yet_is_no_error() -> None:
     ahead = CausalStatistics.start(HOUR_US, START_US).ahead(1, 5, 100)
     assert np.isfinite(ahead.features).all()
