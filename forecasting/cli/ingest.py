@@ -60,7 +60,11 @@ def ingest(
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first record that is no valid event.")] = False,
     file_format: Annotated[
         str | None,
-        typer.Option("--format", metavar="NAME", help="json, ndjson, csv, tsv, edgelist; of records: docs/producers.md; else recognised."),
+        typer.Option(
+            "--format",
+            metavar="NAME",
+            help="json, ndjson, csv, tsv, edgelist; of records: docs/producers.md; else recognised.",
+        ),
     ] = None,
     time_unit: Annotated[
         str | None,
