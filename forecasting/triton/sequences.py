@@ -77,8 +77,9 @@ class Sequences:
             )
         if not 1 <= horizon_steps <= MAX_HORIZON_STEPS:
             raise UsageError(f"HORIZON cannot be {horizon_steps}", fix=f"give 1 to {MAX_HORIZON_STEPS} steps")
-        # Nothing like it is in a snapshot, and a state that saw it forecasts nonsense from then on.
-        if ((values_TM < 0) | (values_TM > _MOST)).any():
+        # Nothing like it is in a snapshot, and a state that saw it forecasts nonsense from then on. The model itself
+        # refuses what is not finite, and names where it stands.
+        if (np.isfinite(values_TM) & ((values_TM < 0) | (values_TM > _MOST))).any():
             raise UsageError(
                 f"VALUES cannot be {values_TM.min():g} to {values_TM.max():g}",
                 fix=f"give metrics as snapshots have them, from 0 to {_MOST:,}; nothing was observed",
