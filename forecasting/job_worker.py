@@ -12,6 +12,7 @@ from forecasting import job_chunks
 from forecasting.api.bodies import provenance
 from forecasting.jobs import Job, Jobs, LostJobError
 from forecasting.live import LiveState, LiveStates
+from forecasting.resolving import no_forecast
 from forecasting.service_file import ServiceFile
 from forecasting.store_patience import StorePatience
 from forecasting.tracing import Tracing, open_tracing, spans
@@ -118,13 +119,9 @@ def _forecast(jobs: Jobs, job: Job, states: LiveStates, chunk_steps: int, watch:
         if live.model_digest is None or jobs.kept_digests(job):
             raise
         _log.warning("the model of %s made no forecast: the floor answers: %s", job.graph, error.message)
-        floor = states.degrade(job.graph, _no_forecast(job.graph))
+        floor = states.degrade(job.graph, no_forecast(job.graph))
         _begin(jobs, job, floor, chunk_steps)
         _compute(jobs, job, floor, chunk_steps, watch)
-
-
-def _no_forecast(graph: str) -> str:
-    return f"the model of {graph!r} made no forecast from this state"
 
 
 class _GroundMovedError(GraphtideError):
@@ -148,7 +145,7 @@ def _same_ground(job: Job, states: LiveStates) -> tuple[LiveState, int]:
     model = ground["model"], ground["model_digest"]
     if live.snapshots != ground["snapshots"] or (live.model.name, live.model_digest) != model:
         # Where the model made no forecast and the floor answered, the floor goes on.
-        failed = _no_forecast(job.graph)
+        failed = no_forecast(job.graph)
         floor_for = failed if ground["degraded_reason"] == failed else None
         live = states.state_at(job.graph, ground["snapshots"], floor_for=floor_for)
     if live.digest != ground["snapshot_digest"]:

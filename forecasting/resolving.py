@@ -102,6 +102,11 @@ def floor(models: Path, graph: str, step_us: int, snapshots: int, reason: str) -
     return Resolved(ProfileLevel(), stamp_of(models, graph, step_us, snapshots), reason=reason)
 
 
+def no_forecast(graph: str) -> str:
+    """Return the reason of a floor that answers as the model's rollout failed; a job that goes on is told by it."""
+    return f"the model of {graph!r} made no forecast from this state"
+
+
 def stamp_of(models: Path, graph: str, step_us: int, snapshots: int) -> Stamp:
     """Return what tells whether a graph has to be resolved again."""
     suffices = snapshots >= needed_steps(step_us)

@@ -8,8 +8,6 @@ save at the same time take turns, so that none removes weights whose card anothe
 
 import hashlib
 import json
-import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from safetensors.torch import save as save_tensors
 from infra.errors import ModelError
 from infra.file_lock import file_lock
 from infra.schema import METRIC_NAMES, QUANTILE_LEVELS, SCHEMA_VERSION
+from infra.whole_file import replacing
 from models.forecaster import ForecasterConfig, ForecasterNet
 from models.mamba2.kernels.contract import PRECISIONS
 from models.outlook import N_FEATURES
@@ -204,14 +203,5 @@ def _read(folder: Path) -> tuple[dict[str, Any], Path, bytes] | None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    # Not `tempfile`, whose files their owner alone can read: who trains or exports is often not who serves.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)

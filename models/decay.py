@@ -32,4 +32,4 @@ def _go_on(sums: FloatArray, x: FloatArray, decay: FloatArray) -> None:
 
 def weighted(sums: FloatArray, weight: FloatArray) -> FloatArray:
     """Return decayed sums [..., M] and their weights [...] side by side, [..., M + 1]."""
-    return np.concatenate([sums, np.asarray(weight)[..., None]], axis=-1)
+    return np.concatenate([sums, weight[..., None]], axis=-1)

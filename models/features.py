@@ -37,7 +37,7 @@ SCALE_SEASONS = 8.0
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """A block of steps as they were observed: none but the first begins a season, and the profiles follow from these.
+    """A block of steps as they were observed, within one season; all but the first block begin one.
 
     Attributes:
         tokens: of the n steps.
@@ -183,10 +183,9 @@ class CausalStatistics:
         starts_us = self.next_us + np.arange(n) * self.step_us
         position = positions(starts_us, self.step_us, self.season)
         values, heights = self.heights.hold(self.observed, position, observed)
-        one = np.ones((n, 1))
+        ones = np.ones(n)
         decay_R1 = np.exp(-1.0 / (np.array(LEVEL_SEASONS)[:, None] * self.season))
-        counted = np.append(values, one, axis=1)[:, None]
-        levels = decayed_sums(weighted(self.level_sum, self.level_weight), counted, decay_R1)
+        levels = decayed_sums(weighted(self.level_sum, self.level_weight), weighted(values, ones)[:, None], decay_R1)
         level_sum, level_weight = levels[..., :-1], levels[..., -1:]
         usual = mean(level_sum[:-1, ANCHOR_LEVEL], level_weight[:-1, ANCHOR_LEVEL])
         expected, profiles = self.profiles.through(position, values, usual)
@@ -196,14 +195,14 @@ class CausalStatistics:
         anchor, rivals = anchor_and_rivals(expected, level.swapaxes(0, 1))
         error = transform(observed) - anchor
         decay = np.exp(-1.0 / (SCALE_SEASONS * self.season))
-        squares = decayed_sums(np.append(self.square_sum, self.square_weight), np.append(error**2, one, axis=1), decay)
+        squares = decayed_sums(weighted(self.square_sum, np.array(self.square_weight)), weighted(error**2, ones), decay)
         square_weight = squares[:, -1:]
         scale = error_scale(squares[:-1, :-1], square_weight[:-1])
         residual = np.clip(error / scale, -RESIDUAL_LIMIT, RESIDUAL_LIMIT)
         spreads = decayed_sums(self.spread_sum, residual_spread(residual, observed), decay)
         memory = decayed_sums(
             weighted(self.memory_sum, self.memory_weight),
-            np.append(residual, one, axis=1)[:, None],
+            weighted(residual, ones)[:, None],
             np.exp(-1.0 / memory_steps(self.season))[:, None],
         )
         tokens = tokens_of(

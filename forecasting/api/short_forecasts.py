@@ -11,6 +11,7 @@ from forecasting.api.parameters import metric_names, quantile_levels, split, who
 from forecasting.api.problems import Problem, parameter_problem
 from forecasting.api.service import Service
 from forecasting.live import LiveState
+from forecasting.resolving import no_forecast
 from forecasting.rollouts import Rollouts
 from infra.schema import MAX_HORIZON_STEPS, MAX_PATHS, METRIC_NAMES, QUANTILE_LEVELS
 from infra.settings import MAX_SEED, ApiSettings
@@ -153,7 +154,7 @@ async def short_forecast(
                     raise Problem(500, "internal", f"no forecast of {graph!r} could be made") from None
             _log.warning("the model of %s made no forecast: the floor answers", graph)
             # Where the state has moved meanwhile, it is the model's once more.
-            live = await service.following.degrade(live, f"the model of {graph!r} made no forecast from this state")
+            live = await service.following.degrade(live, no_forecast(graph))
 
     return await computing.within_deadline(model_or_floor())
 

@@ -320,13 +320,14 @@ def test_a_job_whose_model_was_replaced_meanwhile_says_so(toy_store: str, tmp_pa
         assert "model was replaced" in end["problem"]
 
 
+def fail(*_arguments: Any, **_options: Any) -> Any:
+    raise ModelError("it exploded")
+
+
 @pytest.mark.parametrize("is_damaged", [False, True])
 def test_where_the_model_fails_a_job_takes_the_floor(
     toy_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_damaged: bool
 ) -> None:
-    def fail(*_arguments: Any, **_options: Any) -> Any:
-        raise ModelError("it exploded")
-
     monkeypatch.setattr(MambaForecaster, "rollout", fail)
     settings, stop = settings_in(tmp_path, toy_store), threading.Event()
     worker = threading.Thread(target=work, args=(settings, "w", stop), daemon=True)
@@ -344,9 +345,6 @@ def test_where_the_model_fails_a_job_takes_the_floor(
 def test_a_job_that_the_floor_answers_goes_on_in_another_process(
     toy_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_arguments: Any, **_options: Any) -> Any:
-        raise ModelError("it exploded")
-
     keep, stop = Jobs.keep, threading.Event()
 
     def keep_one(table: Jobs, *arguments: Any) -> None:

@@ -24,6 +24,10 @@ from tests.unit.forecasting.forecast_cases import START_US
 EVENTS = METRIC_INDEX["events"]
 # Two days: too few for a model, so that the simple method answers, in milliseconds.
 BEGUN = 48
+SURPRISE = {"kind": "surprise", "metrics": ["events"], "false_discovery_rate": 0.3}
+# The next step is close to the last ones: 100 events are below 150 for sure, 400 are not.
+LOW = {"kind": "forecast", "metric": "events", "below": 50, "within": 3, "probability": 0.5}
+STALE = {"kind": "stale", "after": "3h"}
 
 
 def steady(n_steps: int, seed: int = 0) -> FloatArray:

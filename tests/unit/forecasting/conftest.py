@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.unit.forecasting.alert_cases import GrowingStore, Side
+
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def service_db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path | str]:
@@ -13,3 +15,17 @@ def service_db(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path 
         yield tmp_path / "deep" / "service.db"
     else:
         yield request.getfixturevalue("postgres_url")
+
+
+@pytest.fixture
+def store() -> GrowingStore:
+    """Return a store that tests of alerts let grow."""
+    return GrowingStore()
+
+
+@pytest.fixture
+def side(tmp_path: Path, store: GrowingStore, service_db: Path | str) -> Iterator[Side]:
+    """Yield a process that watches it."""
+    found = Side(tmp_path, store, service_db)
+    yield found
+    found.file.close()

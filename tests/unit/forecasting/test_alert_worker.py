@@ -1,7 +1,6 @@
 """Watching a store that grows, is revised and goes away: each step judged once, each change told once."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,24 +11,7 @@ from forecasting.reports.deliveries import DeliveryError
 from forecasting.reports.targets import kinds
 from infra.errors import ModelError
 from infra.steps import HOUR_US, format_time
-from tests.unit.forecasting.alert_cases import BEGUN, GrowingStore, Side, steady
-
-SURPRISE = {"kind": "surprise", "metrics": ["events"], "false_discovery_rate": 0.3}
-# The next step is close to the last ones: 100 events are below 150 for sure, 400 are not.
-LOW = {"kind": "forecast", "metric": "events", "below": 50, "within": 3, "probability": 0.5}
-STALE = {"kind": "stale", "after": "3h"}
-
-
-@pytest.fixture
-def store() -> GrowingStore:
-    return GrowingStore()
-
-
-@pytest.fixture
-def side(tmp_path: Path, store: GrowingStore, service_db: Path | str) -> Iterator[Side]:
-    found = Side(tmp_path, store, service_db)
-    yield found
-    found.file.close()
+from tests.unit.forecasting.alert_cases import BEGUN, LOW, STALE, SURPRISE, GrowingStore, Side, steady
 
 
 def test_surprise_is_found_when_its_step_closes_and_is_over_when_the_next_is_usual(side, store) -> None:

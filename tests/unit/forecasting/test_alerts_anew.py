@@ -1,28 +1,9 @@
 """Alerts of a graph that is made anew under its name: they go on from where they stand, by the steps of the new one."""
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
 
 from infra.steps import HOUR_US
-from tests.unit.forecasting.alert_cases import BEGUN, GrowingStore, Side, steady
-
-SURPRISE = {"kind": "surprise", "metrics": ["events"], "false_discovery_rate": 0.3}
-LOW = {"kind": "forecast", "metric": "events", "below": 50, "within": 3, "probability": 0.5}
-STALE = {"kind": "stale", "after": "3h"}
-
-
-@pytest.fixture
-def store() -> GrowingStore:
-    return GrowingStore()
-
-
-@pytest.fixture
-def side(tmp_path: Path, store: GrowingStore, service_db: Path | str) -> Iterator[Side]:
-    found = Side(tmp_path, store, service_db)
-    yield found
-    found.file.close()
+from tests.unit.forecasting.alert_cases import BEGUN, LOW, STALE, SURPRISE, steady
 
 
 @pytest.mark.parametrize("spec", [LOW, STALE], ids=["forecast", "stale"])
