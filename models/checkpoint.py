@@ -21,6 +21,7 @@ from infra.errors import ModelError
 from infra.file_lock import file_lock
 from infra.schema import METRIC_NAMES, QUANTILE_LEVELS, SCHEMA_VERSION
 from infra.whole_file import replacing
+from models import checkpoint_files
 from models.forecaster import ForecasterConfig, ForecasterNet
 from models.mamba2.kernels.contract import PRECISIONS
 from models.outlook import N_FEATURES
@@ -29,10 +30,8 @@ from models.quantisation import decode, encode
 # Weights fit one meaning of their inputs: where `models.features` or `models.outlook` changes what it computes, this
 # goes up by one.
 FORMAT_VERSION = 4
-CARD_NAME = "card.json"
+CARD_NAME = checkpoint_files.CARD_NAME
 _LOCK_NAME = ".saving.lock"
-# A try fails only if a save ends between the reading of card and weights; so many in a row are no accident.
-_MOST_READS = 8
 _RETRAIN = "train again with `graphtide train`, or restore the files from a backup"
 
 
@@ -185,21 +184,24 @@ def _read(folder: Path) -> tuple[dict[str, Any], Path, bytes] | None:
     Raises:
         ModelError: one of them cannot be read.
     """
-    missing: Path | None = None
-    for tried in range(1, _MOST_READS + 1):
-        card = read_card(folder)
-        if card is None:
-            return None
-        path = folder / str(card["weights"])
-        try:
-            return card, path, path.read_bytes()
-        except OSError as error:
-            # Missed under a card read anew, too: no save replaced the weights, they are lost.
-            replaced = isinstance(error, FileNotFoundError) and path != missing
-            if not replaced or tried == _MOST_READS:
-                raise ModelError(f"cannot read the weights: {error.strerror}", place=str(path), fix=_RETRAIN) from error
-            missing = path
-    raise AssertionError("the last try returns or raises")
+
+    def path_of(card: dict[str, Any]) -> Path:
+        return folder / str(card["weights"])
+
+    try:
+        found = checkpoint_files.take_together(lambda: read_card(folder), lambda card: path_of(card).read_bytes())
+    except OSError as error:
+        raise _unreadable(str(error.strerror), error.filename) from error
+    if found is None:
+        return None
+    card, weights = found
+    if weights is None:
+        raise _unreadable("they are not there", path_of(card))
+    return card, path_of(card), weights
+
+
+def _unreadable(reason: str, place: object) -> ModelError:
+    return ModelError(f"cannot read the weights: {reason}", place=str(place), fix=_RETRAIN)
 
 
 def _write(path: Path, content: bytes) -> None:

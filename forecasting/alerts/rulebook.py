@@ -31,6 +31,10 @@ class RuleRow:
     problem: str | None
 
 
+# Refuses, by raising, to have a rule changed or removed.
+Guard = Callable[[RuleRow], None]
+
+
 class RuleBook:
     """The rules in a service's file.
 
@@ -43,46 +47,50 @@ class RuleBook:
         self._file = file
         self._clock = clock or file.now_us
 
-    def put(self, rule: Rule, *, owner: str, origin: str = "api", most: int | None = None) -> bool:
+    def put(self, rule: Rule, *, owner: str, most: int | None = None, guard: Guard | None = None) -> bool:
         """Set a rule that was checked; True where there was none of its name.
 
         Alerts of a rule that says something else now are over: they were judged by what no longer holds.
+
+        Args:
+            rule: what is set.
+            owner: who sets it.
+            most: rules that the owner may have.
+            guard: asked about the rule that has the name, before it is changed; nobody else can change it between.
 
         Raises:
             TooManyRulesError: the owner has `most` rules already.
             StoreError: the file cannot be written.
         """
-        spec, now = rule.to_json(), self._clock()
         with self._file.transaction() as connection:
-            row = connection.execute("SELECT spec FROM alert_rules WHERE name = ?", (rule.name,)).fetchone()
-            if row is not None and row[0] == spec:
-                connection.execute("UPDATE alert_rules SET origin = ? WHERE name = ?", (origin, rule.name))
-                return False
+            row = _find(connection, rule.name)
+            if row is not None and guard is not None:
+                guard(row)
             if row is None and most is not None:
                 (count,) = connection.execute("SELECT count(*) FROM alert_rules WHERE owner = ?", (owner,)).fetchone()
                 if count >= most:
                     raise TooManyRulesError(f"this key has {count} alert rules, and may have {most}")
-            if row is not None:
-                _end(connection, Rule.from_json(rule.name, row[0]), now, "the rule was changed")
-            connection.execute(
-                "INSERT INTO alert_rules (name, owner, origin, spec, created_us, evaluations, failures)"
-                " VALUES (?, ?, ?, ?, ?, 0, 0) ON CONFLICT (name) DO UPDATE SET owner = excluded.owner,"
-                " origin = excluded.origin, spec = excluded.spec, created_us = excluded.created_us, problem = NULL",
-                (rule.name, owner, origin, spec, now),
-            )
+            self._put(connection, row, rule, owner, "api")
         return row is None
 
-    def remove(self, name: str) -> bool:
+    def remove(self, name: str, guard: Guard | None = None) -> bool:
         """Remove a rule; its alerts that fire are over, and those who were told are told so. False where there is none.
+
+        Args:
+            name: which one.
+            guard: asked about it before; nobody else can change it between.
 
         Raises:
             StoreError: the file cannot be written.
         """
         with self._file.transaction() as connection:
-            row = connection.execute("DELETE FROM alert_rules WHERE name = ? RETURNING spec", (name,)).fetchone()
-            if row is not None:
-                _end(connection, Rule.from_json(name, row[0]), self._clock(), "the rule was removed")
-        return row is not None
+            row = _find(connection, name)
+            if row is None:
+                return False
+            if guard is not None:
+                guard(row)
+            self._delete(connection, row)
+        return True
 
     def get(self, name: str) -> RuleRow | None:
         """Return a rule, or None if there is none."""
@@ -110,20 +118,37 @@ class RuleBook:
             StoreError: the file cannot be written.
         """
         rules = [checked(name, spec, targets) for name, spec in settings.rules.items()]
-        known = {row.rule.name: row for row in self.all()}
-        for rule in rules:
-            row = known.get(rule.name)
-            if row is not None and row.origin != "config":
-                raise UsageError(
-                    f"the alert rule {rule.name!r} was set over the API already",
-                    place=f"[alerts.rules.{rule.name}]",
-                    fix=f"take another name, or remove it: DELETE /v1/alert-rules/{rule.name}",
-                )
-        for rule in rules:
-            self.put(rule, owner="", origin="config")
-        for name, row in known.items():
-            if row.origin == "config" and name not in settings.rules:
-                self.remove(name)
+        with self._file.transaction() as connection:
+            for rule in rules:
+                row = _find(connection, rule.name)
+                if row is not None and row.origin != "config":
+                    raise UsageError(
+                        f"the alert rule {rule.name!r} was set over the API already",
+                        place=f"[alerts.rules.{rule.name}]",
+                        fix=f"take another name, or remove it: DELETE /v1/alert-rules/{rule.name}",
+                    )
+                self._put(connection, row, rule, "", "config")
+            for row in self.all():
+                if row.origin == "config" and row.rule.name not in settings.rules:
+                    self._delete(connection, row)
+
+    def _put(self, connection: Connection, known: RuleRow | None, rule: Rule, owner: str, origin: str) -> None:
+        spec, now = rule.to_json(), self._clock()
+        if known is not None and known.rule.to_json() == spec:
+            connection.execute("UPDATE alert_rules SET origin = ?, spec = ? WHERE name = ?", (origin, spec, rule.name))
+            return
+        if known is not None:
+            _end(connection, known.rule, now, "the rule was changed")
+        connection.execute(
+            "INSERT INTO alert_rules (name, owner, origin, spec, created_us, evaluations, failures)"
+            " VALUES (?, ?, ?, ?, ?, 0, 0) ON CONFLICT (name) DO UPDATE SET owner = excluded.owner,"
+            " origin = excluded.origin, spec = excluded.spec, created_us = excluded.created_us, problem = NULL",
+            (rule.name, owner, origin, spec, now),
+        )
+
+    def _delete(self, connection: Connection, row: RuleRow) -> None:
+        connection.execute("DELETE FROM alert_rules WHERE name = ?", (row.rule.name,))
+        _end(connection, row.rule, self._clock(), "the rule was removed")
 
 
 def note(connection: Connection, evaluated: Mapping[str, int], failed: Mapping[str, str]) -> None:
@@ -136,6 +161,11 @@ def note(connection: Connection, evaluated: Mapping[str, int], failed: Mapping[s
         connection.execute(
             "UPDATE alert_rules SET failures = failures + 1, problem = ? WHERE name = ?", (problem, name)
         )
+
+
+def _find(connection: Connection, name: str) -> RuleRow | None:
+    row = connection.execute(f"SELECT {_COLUMNS} FROM alert_rules WHERE name = ?", (name,)).fetchone()
+    return None if row is None else _row(row)
 
 
 def _end(connection: Connection, rule: Rule, now: int, reason: str) -> None:

@@ -74,12 +74,14 @@ async def put_rule(name: str, request: Request, service: ServiceHere, caller: Ca
     query(request, ())
     given = json_object(await request.body(), _MEMBERS, _EXAMPLE)
     rule = _given_rule(name, given, service, caller)
-    known = await reading(lambda: service.rules.get(name))
-    if known is not None and (known.origin == "config" or not _sees(caller, known.rule)):
-        raise Problem(409, "name-taken", f"there is an alert rule {name[:100]!r} that this key cannot change")
+
+    def guard(known: RuleRow) -> None:
+        if known.origin == "config" or not _sees(caller, known.rule):
+            raise Problem(409, "name-taken", f"there is an alert rule {name[:100]!r} that this key cannot change")
+
     try:
         most = service.settings.alerts.max_rules_per_key
-        is_new = await asyncio.to_thread(service.rules.put, rule, owner=caller.id, most=most)
+        is_new = await asyncio.to_thread(service.rules.put, rule, owner=caller.id, most=most, guard=guard)
     except TooManyRulesError as error:
         raise Problem(429, "too-many-jobs", error.message, headers={"Retry-After": "60"}) from None
     except StoreError:
@@ -92,12 +94,17 @@ async def put_rule(name: str, request: Request, service: ServiceHere, caller: Ca
 async def delete_rule(name: str, request: Request, service: ServiceHere, caller: CallerHere) -> Response:
     """Remove a rule; its alerts that fire are over."""
     query(request, ())
-    row = await _rule(service, caller, name)
-    require(caller, Scope.WRITE)
-    if row.origin == "config":
-        raise Problem(409, "name-taken", f"{name!r} stands in the settings: remove it there")
+
+    def guard(known: RuleRow) -> None:
+        if not _sees(caller, known.rule):
+            raise _unknown()
+        require(caller, Scope.WRITE)
+        if known.origin == "config":
+            raise Problem(409, "name-taken", f"{name!r} stands in the settings: remove it there")
+
     try:
-        await asyncio.to_thread(service.rules.remove, name)
+        if not await asyncio.to_thread(service.rules.remove, name, guard):
+            raise _unknown()
     except StoreError:
         raise unavailable("service-unavailable", "the alert rule could not be removed") from None
     return Response(status_code=204, headers={"Cache-Control": "no-store"})
@@ -126,8 +133,12 @@ def _sees(caller: Key, rule: Rule) -> bool:
 async def _rule(service: Service, caller: Key, name: str) -> RuleRow:
     row: RuleRow | None = await reading(lambda: service.rules.get(name))
     if row is None or not _sees(caller, row.rule):
-        raise Problem(404, "unknown-rule", "there is no such alert rule")
+        raise _unknown()
     return row
+
+
+def _unknown() -> Problem:
+    return Problem(404, "unknown-rule", "there is no such alert rule")
 
 
 def _given_rule(name: str, given: dict[str, Any], service: Service, caller: Key) -> Rule:

@@ -27,6 +27,7 @@ from forecasting.api import (
 )
 from forecasting.api.dashboard import dashboard_router
 from forecasting.api.gate import Gate
+from forecasting.api.methods import HeadAsGet
 from forecasting.api.service import Service
 from forecasting.api.short_path import ShortPath
 from infra.settings import Settings
@@ -83,7 +84,7 @@ def build(settings: Settings) -> ASGIApp:
 def gated(app: FastAPI, settings: Settings) -> ASGIApp:
     """Return an application with all that stands before its routes."""
     return Gate(
-        ShortPath(app, state=app.state),
+        HeadAsGet(ShortPath(app, state=app.state)),
         state=app.state,
         max_body_bytes=settings.api.max_body_bytes,
         max_events_bytes=settings.spool.max_body_bytes,

@@ -11,6 +11,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from forecasting.api import methods
+
 MEDIA_TYPE = "application/problem+json"
 # As nginx counts requests whose client hung up before it had sent them.
 CLIENT_CLOSED_REQUEST = 499
@@ -128,7 +130,7 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         path = request.url.path
         if error.status_code == 405:
-            allowed = (error.headers or {}).get("Allow", "")
+            allowed = methods.allowed(request)
             detail = f"{request.method} is not a method of {path}; there is {allowed}"
             return Problem(405, "method-not-allowed", detail, headers={"Allow": allowed}).response()
         if error.status_code == 404:

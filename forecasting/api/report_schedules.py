@@ -72,11 +72,13 @@ async def put_schedule(name: str, request: Request, service: ServiceHere, caller
     given = json_object(await request.body(), _MEMBERS, _EXAMPLE)
     schedule = _given_schedule(name, given, service)
     service.graph(caller, schedule.graph, Scope.WRITE)
-    known = await reading(lambda: service.schedules.get(name))
-    if known is not None and (known.origin == "config" or not caller.sees(known.schedule.graph)):
-        raise Problem(409, "name-taken", f"there is a schedule {name[:100]!r} that this key cannot change")
+
+    def guard(known: ScheduleRow) -> None:
+        if known.origin == "config" or not caller.sees(known.schedule.graph):
+            raise Problem(409, "name-taken", f"there is a schedule {name[:100]!r} that this key cannot change")
+
     try:
-        is_new = await asyncio.to_thread(service.schedules.put, schedule, owner=caller.id)
+        is_new = await asyncio.to_thread(service.schedules.put, schedule, owner=caller.id, guard=guard)
     except WrongScheduleError as error:
         wrong = {"field": error.field, "given": str(given.get(error.field, name))[:100], "allowed": error.fix}
         raise Problem(422, "invalid-parameter", f"{error.message}: {error.fix}", errors=[wrong]) from None
@@ -90,12 +92,17 @@ async def put_schedule(name: str, request: Request, service: ServiceHere, caller
 async def delete_schedule(name: str, request: Request, service: ServiceHere, caller: CallerHere) -> Response:
     """Remove a schedule; its reports stay."""
     query(request, ())
-    row = await _schedule(service, caller, name)
-    require(caller, Scope.WRITE)
-    if row.origin == "config":
-        raise Problem(409, "name-taken", f"{name!r} stands in the settings: remove it there")
+
+    def guard(known: ScheduleRow) -> None:
+        if not caller.sees(known.schedule.graph):
+            raise _unknown()
+        require(caller, Scope.WRITE)
+        if known.origin == "config":
+            raise Problem(409, "name-taken", f"{name!r} stands in the settings: remove it there")
+
     try:
-        await asyncio.to_thread(service.schedules.remove, name)
+        if not await asyncio.to_thread(service.schedules.remove, name, guard):
+            raise _unknown()
     except StoreError:
         raise unavailable("service-unavailable", "the schedule could not be removed") from None
     return Response(status_code=204, headers={"Cache-Control": "no-store"})
@@ -153,8 +160,12 @@ def schedule_document(row: ScheduleRow) -> dict[str, Any]:
 async def _schedule(service: Service, caller: Key, name: str) -> ScheduleRow:
     row: ScheduleRow | None = await reading(lambda: service.schedules.get(name))
     if row is None or not caller.sees(row.schedule.graph):
-        raise Problem(404, "unknown-schedule", "there is no such schedule")
+        raise _unknown()
     return row
+
+
+def _unknown() -> Problem:
+    return Problem(404, "unknown-schedule", "there is no such schedule")
 
 
 def _given_schedule(name: str, given: dict[str, Any], service: Service) -> Schedule:

@@ -1,6 +1,5 @@
 """Taking a backup while the system runs."""
 
-import json
 import os
 import secrets
 import shutil
@@ -20,11 +19,8 @@ from forecasting.backups.manifest import (
 from infra.errors import GraphtideError, ModelError, StoreError, UsageError
 from infra.settings import Settings
 from infra.sqlite_copy import copy_file, standstill
+from models.checkpoint_files import CARD_NAME, read_card_bytes, take_together, weights_name
 from stream.store.backup import OnCopied, moment_of
-
-CARD_NAME = "card.json"
-# A model that is replaced while it is copied is copied again; nobody trains faster than that.
-_TRIES = 10
 
 
 def take_backup(settings: Settings, folder: Path, *, force: bool, on_copied: OnCopied) -> Manifest:
@@ -132,17 +128,17 @@ def _copy_models(models: Path, target: Path) -> None:
 
 def _copy_model(folder: Path, target: Path) -> None:
     target.mkdir(parents=True, exist_ok=True)
-    for _ in range(_TRIES):
-        try:
-            card = (folder / CARD_NAME).read_bytes()
-            weights = Path(str(json.loads(card)["weights"])).name
-            shutil.copyfile(folder / weights, target / weights)
-        except FileNotFoundError:
-            continue
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelError(
-                f"cannot read a model: {error}", place=str(folder), fix="train it again or remove its folder"
-            ) from error
-        (target / CARD_NAME).write_bytes(card)
-        return
-    raise GraphtideError(f"the model in {folder} is not whole", fix="train it again or remove its folder")
+
+    def copy_weights(card: bytes) -> Path:
+        name = weights_name(card)
+        return shutil.copyfile(folder / name, target / name)
+
+    try:
+        found = take_together(lambda: read_card_bytes(folder), copy_weights)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"cannot read a model: {error}", place=str(folder), fix="train it again or remove its folder"
+        ) from error
+    if found is None or found[1] is None:
+        raise GraphtideError(f"the model in {folder} is not whole", fix="train it again or remove its folder")
+    (target / CARD_NAME).write_bytes(found[0])

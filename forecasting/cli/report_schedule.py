@@ -17,7 +17,7 @@ from infra.errors import GraphtideError, UsageError
 from infra.steps import format_time
 
 if TYPE_CHECKING:
-    from forecasting.reports.schedules import Schedules
+    from forecasting.reports.schedules import ScheduleRow, Schedules
     from infra.settings import Settings
 
 schedule_app = typer.Typer(
@@ -64,16 +64,17 @@ def add(
     targets = tuple(dict.fromkeys(split_list(deliver)))
     schedule = Schedule(name, graph, cron, timezone, request, targets, missed)  # type: ignore[arg-type]
     with _calendar(settings) as schedules:
-        known = schedules.get(name)
-        if known is not None and known.origin == "config":
-            raise UsageError(
-                f"the schedule {name!r} stands in the settings", fix="change it there, or take another name"
-            )
-        schedules.put(schedule, owner="")
+        schedules.put(schedule, owner="", guard=_check_changeable)
     following = schedule.next_us(now_us())
     say(f"Schedule {name!r}: next at {format_time(following) if following is not None else 'never'} (UTC).")
     if _is_missing(graph, settings):
         say(f"note: the store has no graph {graph!r} yet; no report can be made before it has. See: graphtide graphs")
+
+
+def _check_changeable(known: "ScheduleRow") -> None:
+    if known.origin == "config":
+        name = known.schedule.name
+        raise UsageError(f"the schedule {name!r} stands in the settings", fix="change it there, or take another name")
 
 
 def _is_missing(graph: str, settings: "Settings") -> bool:
@@ -123,11 +124,13 @@ def remove(ctx: typer.Context, name: NameArgument) -> None:
     Example: graphtide report schedule remove monday
     """
     settings = ctx.obj.load().values
-    with _calendar(settings) as schedules:
-        row = schedules.get(name)
-        if row is not None and row.origin == "config" and name in settings.reports.schedules:
+
+    def guard(known: "ScheduleRow") -> None:
+        if known.origin == "config" and name in settings.reports.schedules:
             raise UsageError(f"the schedule {name!r} stands in the settings", fix=f"remove [reports.schedules.{name}]")
-        if not schedules.remove(name):
+
+    with _calendar(settings) as schedules:
+        if not schedules.remove(name, guard):
             raise UsageError(f"there is no schedule {name!r}", fix="see: graphtide report schedule list")
     say(f"Schedule {name!r} is removed.")
 

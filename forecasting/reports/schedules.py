@@ -27,6 +27,7 @@ from forecasting.service_file import ServiceFile, now_us
 from infra.errors import UsageError
 from infra.settings import ReportSettings, ScheduleSettings, TargetSettings
 
+_COLUMNS = "spec, owner, origin, created_us, planned_us"
 # Slots that one look plans at most; after a long pause the next looks plan the rest.
 MAX_SLOTS = 500
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -152,6 +153,10 @@ class ScheduleRow:
     planned_us: int
 
 
+# Refuses, by raising, to have a schedule changed or removed.
+Guard = Callable[[ScheduleRow], None]
+
+
 class Schedules:
     """The schedules in a service's file.
 
@@ -166,29 +171,21 @@ class Schedules:
         self._settings = settings
         self._clock = clock or file.now_us
 
-    def put(self, schedule: Schedule, *, owner: str, origin: str = "api") -> bool:
+    def put(self, schedule: Schedule, *, owner: str, guard: Guard | None = None) -> bool:
         """Set a schedule; True where there was none of its name. Slots before now are none of its slots.
+
+        Args:
+            schedule: what is set.
+            owner: who sets it.
+            guard: asked about the schedule that has the name, before it is changed; nobody else can change it between.
 
         Raises:
             WrongScheduleError: it cannot work.
             StoreError: the file cannot be written.
         """
         check(schedule, self._settings.targets)
-        spec, now = schedule.spec(), self._clock()
         with self._file.transaction() as connection:
-            row = connection.execute("SELECT spec FROM report_schedules WHERE name = ?", (schedule.name,)).fetchone()
-            if row is not None and row[0] == spec:
-                # Nothing is new: what was missed meanwhile is still to be planned.
-                connection.execute("UPDATE report_schedules SET origin = ? WHERE name = ?", (origin, schedule.name))
-                return False
-            connection.execute(
-                "INSERT INTO report_schedules (name, owner, origin, spec, created_us, planned_us)"
-                " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
-                " owner = excluded.owner, origin = excluded.origin, spec = excluded.spec,"
-                " planned_us = excluded.planned_us",
-                (schedule.name, owner, origin, spec, now, now),
-            )
-        return row is None
+            return self._put(connection, schedule, owner, "api", guard)
 
     def take_settings(self, schedules: Sequence[Schedule]) -> None:
         """Make the schedules of the settings those that are set by them; what they no longer hold is removed.
@@ -197,25 +194,34 @@ class Schedules:
             UsageError: one cannot work, or an API key has set one of its name.
             StoreError: the file cannot be written.
         """
-        known = {row.schedule.name: row for row in self.all()}
         for schedule in schedules:
-            row = known.get(schedule.name)
-            if row is not None and row.origin != "config":
-                raise UsageError(
-                    f"the schedule {schedule.name!r} was set over the API or the command line already",
-                    place=f"[reports.schedules.{schedule.name}]",
-                    fix=f"take another name, or: graphtide report schedule remove {schedule.name}",
-                )
-            self.put(schedule, owner="", origin="config")
+            check(schedule, self._settings.targets)
         named = {schedule.name for schedule in schedules}
-        for name, row in known.items():
-            if row.origin == "config" and name not in named:
-                self.remove(name)
-
-    def remove(self, name: str) -> bool:
-        """Remove a schedule; its reports stay, and those that wait are still made. False where there is none."""
         with self._file.transaction() as connection:
-            return connection.execute("DELETE FROM report_schedules WHERE name = ?", (name,)).rowcount == 1
+            for schedule in schedules:
+                self._put(connection, schedule, "", "config", _check_of_settings)
+            for row in self.all():
+                if row.origin == "config" and row.schedule.name not in named:
+                    _delete(connection, row.schedule.name)
+
+    def remove(self, name: str, guard: Guard | None = None) -> bool:
+        """Remove a schedule; its reports stay, and those that wait are still made. False where there is none.
+
+        Args:
+            name: which one.
+            guard: asked about it before; nobody else can change it between.
+
+        Raises:
+            StoreError: the file cannot be written.
+        """
+        with self._file.transaction() as connection:
+            row = _find(connection, name)
+            if row is None:
+                return False
+            if guard is not None:
+                guard(row)
+            _delete(connection, name)
+        return True
 
     def get(self, name: str) -> ScheduleRow | None:
         """Return a schedule, or None if there is none."""
@@ -223,8 +229,7 @@ class Schedules:
 
     def all(self) -> list[ScheduleRow]:
         """Return all schedules, by name."""
-        sql = "SELECT spec, owner, origin, created_us, planned_us FROM report_schedules ORDER BY name"
-        return [_row(row) for row in self._file.rows(sql)]
+        return [_row(row) for row in self._file.rows(f"SELECT {_COLUMNS} FROM report_schedules ORDER BY name")]
 
     def plan(self) -> int:
         """Add a report for every slot that has come; return how many slots were planned.
@@ -241,6 +246,26 @@ class Schedules:
                 with self._file.transaction() as connection:
                     planned += self._plan(connection, row, now)
         return planned
+
+    def _put(self, connection: Connection, schedule: Schedule, owner: str, origin: str, guard: Guard | None) -> bool:
+        spec, now = schedule.spec(), self._clock()
+        row = _find(connection, schedule.name)
+        if row is not None and guard is not None:
+            guard(row)
+        if row is not None and row.schedule.spec() == spec:
+            # Nothing is new: what was missed meanwhile is still to be planned.
+            connection.execute(
+                "UPDATE report_schedules SET origin = ?, spec = ? WHERE name = ?", (origin, spec, schedule.name)
+            )
+            return False
+        connection.execute(
+            "INSERT INTO report_schedules (name, owner, origin, spec, created_us, planned_us)"
+            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
+            " owner = excluded.owner, origin = excluded.origin, spec = excluded.spec,"
+            " planned_us = excluded.planned_us",
+            (schedule.name, owner, origin, spec, now, now),
+        )
+        return row is None
 
     def _plan(self, connection: Connection, row: ScheduleRow, now: int) -> int:
         schedule = row.schedule
@@ -277,6 +302,25 @@ class Schedules:
             if added:
                 log_line(connection, report_id, now, "due" if is_made else "skipped: no scheduler ran at its time")
         return len(slots)
+
+
+def _check_of_settings(row: ScheduleRow) -> None:
+    if row.origin != "config":
+        name = row.schedule.name
+        raise UsageError(
+            f"the schedule {name!r} was set over the API or the command line already",
+            place=f"[reports.schedules.{name}]",
+            fix=f"take another name, or: graphtide report schedule remove {name}",
+        )
+
+
+def _find(connection: Connection, name: str) -> ScheduleRow | None:
+    row = connection.execute(f"SELECT {_COLUMNS} FROM report_schedules WHERE name = ?", (name,)).fetchone()
+    return None if row is None else _row(row)
+
+
+def _delete(connection: Connection, name: str) -> None:
+    connection.execute("DELETE FROM report_schedules WHERE name = ?", (name,))
 
 
 def _row(row: tuple[Any, ...]) -> ScheduleRow:

@@ -13,7 +13,7 @@ from forecasting.scaleout.cluster import Cluster
 from forecasting.scaleout.source import Seen, Source
 from forecasting.training import checkpoint_folder
 from infra.errors import ModelError
-from models.checkpoint import CARD_NAME
+from models.checkpoint_files import read_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +41,7 @@ def model_files(models: Path, graph: str) -> dict[str, bytes]:
     """
     folder = checkpoint_folder(models, graph)
     try:
-        paths = [path for pattern in (CARD_NAME, "weights-*.safetensors") for path in folder.glob(pattern)]
-        return {path.name: path.read_bytes() for path in paths}
+        return read_files(folder)
     except OSError as error:
         raise ModelError(f"cannot read the model of {graph!r}: {error.strerror}", place=str(folder)) from error
 

@@ -199,7 +199,7 @@ def test_what_is_not_there(client: httpx.Client) -> None:
     assert problem(client.get("/v1/graphs/toi/forecast"), 404, "unknown-graph")["near"] == ["toy"]
     assert problem(client.get("/v1/graphs/xyz%0a/snapshots"), 404, "unknown-graph")["near"] == []
     problem(client.get("/v1/nothing"), 404, "not-found")
-    assert client.post("/v1/graphs").headers["allow"] == "GET"
+    assert client.post("/v1/graphs").headers["allow"] == "GET, HEAD"
     problem(client.put("/v1/graphs"), 405, "method-not-allowed")
 
 
