@@ -14,7 +14,8 @@ BUSY_TIMEOUT_S = 5.0
 def open_own(path: Path) -> sqlite3.Connection:
     """Return a connection to the file at `path`, made where there is none and readable by its owner alone.
 
-    It may be used from several threads, one at a time, and begins no transaction by itself.
+    It may be used from several threads, one at a time, and begins no transaction by itself. What it deletes, names and
+    secrets among it, is overwritten, however SQLite was built.
 
     Raises:
         OSError: the file or its folder cannot be made.
@@ -22,7 +23,9 @@ def open_own(path: Path) -> sqlite3.Connection:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)
-    return sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA secure_delete = ON")
+    return connection
 
 
 @contextmanager

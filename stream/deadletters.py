@@ -16,7 +16,7 @@ from typing import Any, Protocol, Self
 from infra.errors import GraphtideError, UsageError
 from infra.steps import format_time
 from stream.decoders.records.base import Headers, Record
-from stream.lines import is_file
+from stream.lines import ends_a_line, is_file
 from stream.sources.kafka.refusals import TooLargeError
 from stream.store.dead_letters import DeadLetter, DeadLetters
 
@@ -136,6 +136,9 @@ class FileTarget:
             path.parent.mkdir(parents=True, exist_ok=True)
             # Without a buffer, in which a part that the disk had no room for would stay.
             self._file = path.open("ab", buffering=0)
+            if not ends_a_line(path):
+                # Of a process that was killed in it: the letter comes again, and needs a line of its own.
+                self._file.write(b"\n")
         except OSError as error:
             raise self._failed(error) from None
 

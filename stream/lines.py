@@ -1,7 +1,9 @@
 """Lines of files as records: whole, with the file and the number of the line, so that they can be dead letters."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -68,6 +70,19 @@ def letter_of(events: EventBatch) -> Letter:
         return line_reject(events.lines.record(row), reason, stage)
 
     return letter
+
+
+def ends_a_line(path: Path) -> bool:
+    """Tell whether the last line of a file is whole: what was appended to it by a process that was killed may not be.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    if not path.stat().st_size:
+        return True
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
 
 
 def is_file(source: str) -> bool:

@@ -1,5 +1,6 @@
 """What an ingestion does, as Prometheus metrics on a port of this machine."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -36,6 +37,7 @@ class IngestMetrics:
         self._missing = gauge("partition_missing_records", "Offsets that had no record.", "partition")
         self._waiting = gauge("broker_wait_seconds", "How long no broker has answered; 0 while they do.")
         self._unprojected = gauge("projection_waiting_snapshots", "Snapshots that are not in InfluxDB yet.")
+        self._failing = gauge("projection_failing_seconds", "How long InfluxDB has not been written; 0 while it is.")
         self._commit = Histogram(
             "graphtide_ingest_commit_seconds", "Time of a commit with all that it computed.", registry=self.registry
         )
@@ -62,6 +64,7 @@ class IngestMetrics:
         self._waiting.set(status.waiting_s or 0.0)
         if projection is not None:
             self._unprojected.set(projection.waiting)
+            self._failing.set(projection.failing_s(time.time()) or 0.0)
 
     @contextmanager
     def serve(self, port: int, host: str = LOOPBACK) -> Iterator[None]:

@@ -102,13 +102,21 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def is_backup(folder: Path) -> bool:
-    """Tell whether a folder is a backup of this or another version, whole or damaged."""
+def foreign_to_backup(folder: Path) -> Path | None:
+    """Return something in a folder that belongs to no backup there, of this or another version, whole or damaged."""
     try:
         found = msgspec.json.decode((folder / MANIFEST_NAME).read_bytes())
-    except (OSError, msgspec.DecodeError):
-        return False
-    return isinstance(found, dict) and {"format", "graphtide", "files"} <= found.keys()
+        known = (
+            {MANIFEST_NAME, *(file["path"] for file in found["files"])}
+            if {"format", "graphtide"} <= found.keys()
+            else None
+        )
+    except (OSError, msgspec.DecodeError, KeyError, TypeError, AttributeError):
+        known = None
+    if known is None:
+        return next(folder.iterdir(), None)
+    inside = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return next((path for path in inside if path.relative_to(folder).as_posix() not in known), None)
 
 
 def _described(path: Path, name: str) -> BackupFile:

@@ -13,7 +13,7 @@ from forecasting.backups.manifest import (
     SPOOL_NAME,
     STORE_NAME,
     Manifest,
-    is_backup,
+    foreign_to_backup,
     write_manifest,
 )
 from infra.errors import GraphtideError, ModelError, StoreError, UsageError
@@ -76,9 +76,10 @@ def _check_place(folder: Path, *, force: bool) -> None:
         )
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder", place="FOLDER", fix="name another")
-    if any(folder.iterdir()) and not is_backup(folder):
+    foreign = foreign_to_backup(folder)
+    if foreign is not None:
         raise UsageError(
-            f"{folder} holds something else than a backup, which would be deleted",
+            f"{folder} holds something else than a backup, which would be deleted: {foreign.relative_to(folder)}",
             place="FOLDER",
             fix="name a new folder, such as one inside of it: --force replaces backups only",
         )
@@ -97,7 +98,13 @@ def _whole_folder(folder: Path) -> Iterator[Path]:
             _sync(made)
             if folder.exists():
                 folder.rename(old)
-            made.rename(folder)
+            try:
+                made.rename(folder)
+            except BaseException:
+                # The backup of before is all there is.
+                if old.exists():
+                    old.rename(folder)
+                raise
         finally:
             shutil.rmtree(made, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)

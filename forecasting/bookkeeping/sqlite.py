@@ -75,7 +75,6 @@ class SqliteBooks:
         mode = "WAL" if sqlite3.sqlite_version_info >= SQLITE_WAL_RESET_FIXED else "TRUNCATE"
         self._connection.execute(f"PRAGMA journal_mode = {mode}")
         self._connection.execute("PRAGMA synchronous = FULL")
-        self._connection.execute("PRAGMA secure_delete = ON")
         with self.transaction() as connection:
             if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0:
                 marks = (f"PRAGMA application_id = {APPLICATION_ID}", f"PRAGMA user_version = {SERVICE_SCHEMA}")

@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -207,6 +207,7 @@ def _source(
 def _sink(
     to: str, topic: str | None, settings: "Settings", kafka_options: list[str], *, append: bool
 ) -> "Iterator[Sink]":
+    from stream.lines import ends_a_line  # noqa: PLC0415
     from stream.replay_sinks import KafkaSink, LineSink  # noqa: PLC0415
 
     if to == _KAFKA:
@@ -225,12 +226,19 @@ def _sink(
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("ab")
+        if not ends_a_line(path):
+            # What was written in part comes again behind it.
+            file.write(b"\n")
     except OSError as error:
         raise InputError(
             f"{path} cannot be written: {error.strerror}", fix="name another file: --to file:PATH"
         ) from None
-    with file:
+    try:
         yield LineSink(file, str(path))
+    finally:
+        # The sink was flushed, or an error is on its way that says more than another try to write would.
+        with suppress(OSError):
+            file.close()
 
 
 def _rate(state: "Replayed") -> str:

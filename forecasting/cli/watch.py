@@ -142,5 +142,6 @@ class Watch:
             projection = projector.status()
             facts.append(("waiting for InfluxDB", f"{projection.waiting:,}"))
             if projection.error:
-                facts.append(("InfluxDB", projection.error))
+                failing_s = projection.failing_s(time.time()) or 0.0
+                facts.append(("InfluxDB", f"{projection.error}, for {failing_s:.0f} s"))
         return facts

@@ -10,11 +10,11 @@ _CONTROLS = {"b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t"}
 
 
 class Mention:
-    """Finds a name in records: as a word in text, behind JSON's escapes too; anywhere in bytes that are no text."""
+    """Finds a name in records: as a word in text, as JSON and CSV write it too; anywhere in bytes that are no text."""
 
     def __init__(self, name: str) -> None:
         self._plain = name.encode()
-        spellings = {name, json.dumps(name)[1:-1], json.dumps(name, ensure_ascii=False)[1:-1]}
+        spellings = {name, json.dumps(name)[1:-1], json.dumps(name, ensure_ascii=False)[1:-1], name.replace('"', '""')}
         word = "|".join(re.escape(spelling) for spelling in sorted(spellings))
         self._word = re.compile(rf"(?<!\w)(?:{word})(?!\w)", re.IGNORECASE)
 

@@ -15,7 +15,15 @@ from psycopg.abc import Buffer, DumperKey
 
 from infra.errors import StoreError
 from stream.events import IntArray
-from stream.store.postgres_server import WRITERS, WRITERS_CLASS, address, connect, explain, make_tables
+from stream.store.postgres_server import (
+    WRITERS,
+    WRITERS_CLASS,
+    address,
+    check_tables,
+    connect,
+    explain,
+    make_tables,
+)
 from stream.store.sql.database import Column, ReadDatabase, Row
 from stream.store.sql.tables import on_conflict
 
@@ -160,6 +168,8 @@ class PostgresDatabase(PostgresReadDatabase):
         fetch(f"SET idle_in_transaction_session_timeout = '{_HANGING_S}s'")
         self.number = int(fetch("SELECT nextval('writers')")[0][0])
         fetch(f"SELECT pg_advisory_lock({WRITERS_CLASS}::int, ?::int)", (self.number,))
+        # A migration that began before that lock did not see this writer.
+        check_tables(self._connection, self.name)
         self._types = {
             (table, column): kind
             for table, column, kind in fetch(

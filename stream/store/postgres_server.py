@@ -88,7 +88,7 @@ def connect(url: str, *, read_only: bool) -> "psycopg.Connection[Row]":
     if read_only:
         try:
             connection.read_only = True
-            _check(_schema(connection), name)
+            check_tables(connection, name)
         except psycopg.Error as error:
             connection.close()
             raise explain(error, name) from error
@@ -128,6 +128,15 @@ def _schema(connection: "psycopg.Connection[Row]") -> int | None:
         return None
     row = connection.execute("SELECT version FROM store_schema").fetchone()
     return None if row is None else int(row[0])
+
+
+def check_tables(connection: "psycopg.Connection[Row]", name: str) -> None:
+    """Make sure that a store of this version's schema is there.
+
+    Raises:
+        StoreError: there is none, or one of another schema.
+    """
+    _check(_schema(connection), name)
 
 
 def _check(schema: int | None, name: str) -> None:

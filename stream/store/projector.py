@@ -51,6 +51,10 @@ class ProjectorStatus:
     leads: bool = False
     drained: bool = False
 
+    def failing_s(self, now_s: float) -> float | None:
+        """Return for how long writing has failed at `now_s`, of `time.time()`; None where it has not."""
+        return None if self.down_since_s is None else max(now_s - self.down_since_s, 0.0)
+
 
 class Projector:
     """Projects one store to one bucket, from `start` to `close`.

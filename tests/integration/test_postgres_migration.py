@@ -1,11 +1,14 @@
 """The schema of a PostgreSQL store is brought up in one transaction, while nobody writes it."""
 
+from typing import Any
+
 import psycopg
 import pytest
 
 from infra.errors import StoreError
 from stream.store import open_reader, open_writer
 from stream.store.migrate import migrate_store
+from stream.store.postgres_server import make_tables
 from stream.store.sql.tables import STORE_SCHEMA
 from tests.conftest import Ran
 from tests.unit.stream.store_contract import begin
@@ -42,6 +45,20 @@ def test_nothing_is_changed_while_somebody_writes_or_where_nothing_is(postgres_u
     with open_writer(postgres_url), pytest.raises(StoreError, match="another process is writing"):
         migrate_store(postgres_url, steps=later(), schema=NEXT)
     assert migrate_store(postgres_url).after == STORE_SCHEMA
+
+
+def test_a_writer_that_starts_meanwhile_finds_the_new_schema(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(postgres_url)
+
+    def made(*arguments: Any) -> None:
+        make_tables(*arguments)
+        migrate_store(postgres_url, steps=later(), schema=NEXT)
+
+    monkeypatch.setattr("stream.store.postgres.make_tables", made)
+    with pytest.raises(StoreError, match=f"has schema {NEXT}"):
+        open_writer(postgres_url)
 
 
 def test_the_command_asks_for_a_backup_of_postgresql(graphtide, postgres_url: str) -> None:  # type: ignore[no-untyped-def]

@@ -103,6 +103,23 @@ def test_a_file_is_played_in_pieces_that_fit_together(graphtide: Callable[..., R
     assert Path("out.ndjson").read_text() == whole.out
 
 
+def test_a_replay_that_was_killed_in_a_line_goes_on_behind_it(graphtide: Callable[..., Ran], log: Path) -> None:
+    assert graphtide("replay", log, "--to", "file:whole.ndjson", "--speed", "max").code == 0
+    lines = Path("whole.ndjson").read_text().splitlines(keepends=True)
+    Path("out.ndjson").write_text("".join(lines[:100]) + lines[100][:7])
+    rest = graphtide("replay", log, "--to", "file:out.ndjson", "--speed", "max", "--skip", "100")
+    assert rest.code == 0, rest.err
+    written = Path("out.ndjson").read_text().splitlines(keepends=True)
+    assert written == [*lines[:100], lines[100][:7] + "\n", *lines[100:]]
+
+
+def test_a_full_disk_is_told_with_the_file(graphtide: Callable[..., Ran], log: Path) -> None:
+    ran = graphtide("replay", log, "--to", "file:/dev/full", "--speed", "max")
+    assert ran.code == 1
+    assert "/dev/full cannot be written: No space left on device" in ran.err
+    assert "fix: free some space" in ran.err
+
+
 def test_what_is_no_event_is_told_with_its_reasons(graphtide: Callable[..., Ran], clean_environment: Path) -> None:
     lines = ['{"src": "a", "dst": "b", "ts": 1767225600}', *('{"src": "a"}' for _ in range(8)), "no object"]
     (clean_environment / "bad.ndjson").write_text("".join(f"{line}\n" for line in lines))

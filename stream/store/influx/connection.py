@@ -15,8 +15,7 @@ from infra.errors import StoreError
 from stream.store.influx.address import TOKEN_VARIABLE, InfluxAddress
 from stream.store.influx.unavailable import UnavailableError
 
-_TRY_LATER = frozenset({408, 425, 429, 500, 502, 503, 504})
-_GIVEN_UP_BY_PROXY = frozenset({502, 504})
+_TRY_LATER = frozenset({408, 425, 429})
 _NEVER_SENT = (ConnectTimeoutError, NewConnectionError)
 # What InfluxDB 1.8 answers with code 500, and version 2 with 400.
 _NOT_FOUND = ("retention policy not found", "database not found", "no database", "organization name")
@@ -114,11 +113,13 @@ def _refusal(error: ApiException, said: str, failed: str) -> StoreError:
         )
     if error.status == 413:
         return TooLargeError(failed, fix="lower [influxdb] batch_points, or raise the limit of the server")
-    if error.status in _TRY_LATER:
+    if error.status in _TRY_LATER or error.status >= 500:
         fix = "look at the log of InfluxDB; nothing is lost, it is tried again"
-        return UnavailableError(
-            failed, fix=fix, retry_after_s=_wait(error), may_go_on=error.status in _GIVEN_UP_BY_PROXY
-        )
+        # A proxy that waited too long, and InfluxDB itself, which says 500 then, leave the write going on.
+        may_go_on = error.status >= 500 and error.status != 503
+        return UnavailableError(failed, fix=fix, retry_after_s=_wait(error), may_go_on=may_go_on)
+    if 300 <= error.status < 400:
+        return StoreError(failed, fix="give the address that it sends to, such as that with https, instead of this one")
     return StoreError(
         failed,
         fix="let nobody else write the measurements graphtide_*, and give the bucket no end of retention;"

@@ -1,6 +1,8 @@
 """A backup holds one moment of everything, is whole or not there, and comes back where it is asked for."""
 
+import errno
 import json
+import os
 import sqlite3
 import threading
 from pathlib import Path
@@ -175,6 +177,15 @@ def test_force_replaces_nothing_but_a_backup(system: Settings, tmp_path: Path, m
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "live"]
 
 
+def test_what_lies_in_a_backup_and_is_not_of_it_is_not_deleted(system: Settings, tmp_path: Path) -> None:
+    backup = tmp_path / "backup"
+    take_backup(system, backup, force=False, on_copied=silent)
+    take_backup(system, backup / "monday", force=False, on_copied=silent)
+    with pytest.raises(UsageError, match="something else than a backup, which would be deleted: monday"):
+        take_backup(system, backup, force=True, on_copied=silent)
+    assert read_manifest(backup / "monday").has("store.db")
+
+
 def test_a_damaged_backup_and_an_empty_folder_are_replaced(
     system: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,6 +196,26 @@ def test_a_damaged_backup_and_an_empty_folder_are_replaced(
     (backup / "store.db").unlink()
     take_backup(system, backup, force=True, on_copied=silent)
     assert read_manifest(backup).has("store.db")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["backup", "live"]
+
+
+def test_a_backup_that_cannot_be_replaced_stays(
+    system: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backup = tmp_path / "backup"
+    take_backup(system, backup, force=False, on_copied=silent)
+    first = (backup / MANIFEST_NAME).read_bytes()
+    rename = Path.rename
+
+    def failing(path: Path, target: Path) -> Path:
+        if path.suffix == ".part":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(StoreError, match="cannot write the backup"):
+        take_backup(system, backup, force=True, on_copied=silent)
+    assert (backup / MANIFEST_NAME).read_bytes() == first
     assert sorted(path.name for path in tmp_path.iterdir()) == ["backup", "live"]
 
 

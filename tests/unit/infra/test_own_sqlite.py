@@ -4,6 +4,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,6 +28,25 @@ def test_the_file_is_its_owners_alone(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "own.db"
     open_own(path).close()
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_deleted_is_in_no_unused_part_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = sqlite3.connect
+
+    def connected(path: Path, **options: Any) -> sqlite3.Connection:
+        # As SQLite is where its builder did not ask for more.
+        connection = connect(path, **options)
+        connection.execute("PRAGMA secure_delete = OFF")
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", connected)
+    path = tmp_path / "own.db"
+    with closing(open_own(path)) as connection:
+        connection.execute("CREATE TABLE requests (records TEXT)")
+        connection.execute("INSERT INTO requests VALUES ('alice'), ('bob')")
+        connection.execute("DELETE FROM requests WHERE records = 'alice'")
+    assert b"bob" in path.read_bytes()
+    assert b"alice" not in path.read_bytes()
 
 
 def test_what_is_done_inside_is_kept(connection: sqlite3.Connection) -> None:

@@ -148,6 +148,17 @@ def test_a_full_disk_leaves_no_half_line(url: str, tmp_path: Path, monkeypatch: 
     assert deliver_and_mark(url, FileTarget(path), 10) == 3
 
 
+def test_half_a_line_of_a_process_that_was_killed_spoils_no_letter(url: str, tmp_path: Path) -> None:
+    path = tmp_path / "letters.ndjson"
+    path.write_text('{"id": "events/3/7')
+    target = FileTarget(path)
+    assert deliver_and_mark(url, target, 10) == 3
+    target.close()
+    half, *whole = path.read_text().splitlines()
+    assert half == '{"id": "events/3/7'
+    assert [json.loads(line)["id"] for line in whole] == [letter.id for letter in all_letters(url)]
+
+
 def test_a_place_that_cannot_be_written_is_named() -> None:
     with pytest.raises(GraphtideError, match="cannot write dead letters to /proc/nowhere/x"):
         FileTarget(Path("/proc/nowhere/x"))

@@ -49,7 +49,7 @@ def test_points_are_sent_in_batches_of_bounded_size_with_the_token(influx: FakeI
     assert influx.authorizations == {"Token secret"}
 
 
-@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 507, 524])
 def test_every_third_request_failing_in_the_middle_loses_nothing(influx: FakeInflux, status: int) -> None:
     influx.answers = lambda number: (204 if number % 3 else status, {})
     tries: list[StoreError | None] = []
@@ -63,7 +63,14 @@ def test_every_third_request_failing_in_the_middle_loses_nothing(influx: FakeInf
 
 
 @pytest.mark.parametrize(
-    ("status", "fix"), [(401, "check the token"), (403, "token"), (404, "make the bucket"), (400, "nobody else")]
+    ("status", "fix"),
+    [
+        (308, "address that it sends to"),
+        (401, "check the token"),
+        (403, "token"),
+        (404, "make the bucket"),
+        (400, "nobody else"),
+    ],
 )
 def test_what_cannot_succeed_is_said_at_once_without_the_token(influx: FakeInflux, status: int, fix: str) -> None:
     influx.answers = lambda number: (status, {})
@@ -101,7 +108,7 @@ def test_the_wait_that_a_server_asks_for_is_bounded(influx: FakeInflux) -> None:
         assert writer.write(LINES[:1]) == 1
 
 
-@pytest.mark.parametrize(("status", "settles"), [(503, False), (429, False), (504, True)])
+@pytest.mark.parametrize(("status", "settles"), [(503, False), (429, False), (500, True), (504, True), (524, True)])
 def test_what_follows_a_try_that_may_still_be_at_work_waits(influx: FakeInflux, status: int, settles: bool) -> None:
     stop = threading.Event()
     waits: list[float | None] = []

@@ -20,6 +20,7 @@ from stream.store.mention import Mention
         ("back\\slash", json.dumps({"src": "back\\slash"})),
         ("alice", json.dumps({"record": json.dumps({"text": json.dumps({"text": "hello\nalice"})})})),
         ("alice", "a,alice,7"),
+        ('al "x" ice', 'a,"al ""x"" ice",7'),
     ],
 )
 def test_it_is_found_behind_escapes(name: str, record: str) -> None:

@@ -1,5 +1,7 @@
 import socket
+import time
 import urllib.request
+from dataclasses import replace
 
 import pytest
 
@@ -7,6 +9,7 @@ from infra.errors import UsageError
 from stream.metrics import IngestMetrics
 from stream.progress import IngestProgress
 from stream.sources.kafka.reading import KafkaStatus, PartitionStatus
+from stream.store.projector import ProjectorStatus
 
 
 def status(*partitions: PartitionStatus) -> KafkaStatus:
@@ -36,6 +39,20 @@ def test_a_partition_that_another_process_reads_is_no_longer_told() -> None:
     assert value("graphtide_ingest_partition_lag_records", {"partition": "t/1"}) == 5
     assert value("graphtide_ingest_partition_idle", {"partition": "t/1"}) == 1
     assert value("graphtide_ingest_partition_missing_records", {"partition": "t/1"}) == 3
+
+
+def test_an_influxdb_that_is_not_written_is_told_from_one_that_is() -> None:
+    metrics = IngestMetrics()
+    value = metrics.registry.get_sample_value
+    assert value("graphtide_ingest_projection_failing_seconds") == 0
+    failing = ProjectorStatus(waiting=3, error="away", down_since_s=time.time() - 60)
+    metrics.observe_status(status(), failing)
+    assert value("graphtide_ingest_projection_waiting_snapshots") == 3
+    assert value("graphtide_ingest_projection_failing_seconds") == pytest.approx(60, abs=30)
+    metrics.observe_status(status(), replace(failing, down_since_s=time.time() + 60))  # the clock was set back
+    assert value("graphtide_ingest_projection_failing_seconds") == 0
+    metrics.observe_status(status(), ProjectorStatus())
+    assert value("graphtide_ingest_projection_failing_seconds") == 0
 
 
 def test_they_are_served_on_loopback_and_a_taken_port_is_told() -> None:
