@@ -90,7 +90,10 @@ class Keys:
         key = Key(secrets.token_hex(6), name, scope, tuple(graphs), self._file.now_us())
         token, digest = _new_secret(key.id)
         with self._file.transaction() as connection:
-            if connection.execute("SELECT 1 FROM keys WHERE name = ?", (name,)).fetchone():
+            taken = connection.execute("SELECT revoked_us FROM keys WHERE name = ?", (name,)).fetchone()
+            if taken is not None and taken[0] is not None:
+                raise UsageError(f"there was a key {name!r}, which is revoked", fix="take another name: that one stays")
+            if taken is not None:
                 raise UsageError(f"there is a key {name!r} already", fix="take another name, or rotate that one")
             connection.execute(
                 "INSERT INTO keys (id, name, secret_hash, scope, graphs, created_us) VALUES (?, ?, ?, ?, ?, ?)",

@@ -12,7 +12,7 @@ from httpx_sse import EventSource, ServerSentEvent
 from graphtide import calls
 from graphtide.calls import RETRIED, STREAM_WAIT_S, Call, Moment
 from graphtide.errors import ApiError, UnreachableError
-from graphtide.patience import Patience
+from graphtide.patience import QUIET_S, Patience
 from graphtide.progress import Bar
 from graphtide.results import Chunk, Forecast, Graph, Job, News, Taken, snapshot_frame
 
@@ -28,7 +28,8 @@ class AsyncClient:
     Args:
         url: of the service, such as `http://127.0.0.1:8000`.
         key: an API key, where it needs one.
-        timeout_s: for a connection, and for each part of an answer.
+        timeout_s: for a connection, and for each part of an answer; for those of a stream, which may be quiet, at
+            least 30 s.
         max_wait_s: the longest `Retry-After` that is waited for.
         transport: in the place of the network.
         sleep, clock: in the place of those of the machine.
@@ -86,7 +87,7 @@ class AsyncClient:
             rows += page["rows"]
             cursor = page["next_cursor"]
             if cursor is None:
-                return snapshot_frame(rows)
+                return snapshot_frame(rows, calls.each(() if metrics is None else metrics))
 
     async def forecast(
         self,
@@ -249,12 +250,16 @@ class AsyncClient:
 
     async def _events(self, path: str, params: Mapping[str, str], last_id: str) -> AsyncIterator[ServerSentEvent]:
         """Yield the events of a stream; whoever has had enough stops asking."""
-        patience = Patience(path, timeout_s=self._timeout_s, max_wait_s=self._max_wait_s, clock=self._clock)
+        read_s = max(self._timeout_s, QUIET_S)
+        timeout = httpx.Timeout(self._timeout_s, read=read_s)
+        patience = Patience(path, timeout_s=read_s, max_wait_s=self._max_wait_s, clock=self._clock)
         while True:
             cause: Exception | None = None
             headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
             try:
-                async with self._http.stream("GET", path, params=dict(params), headers=headers) as answer:
+                async with self._http.stream(
+                    "GET", path, params=dict(params), headers=headers, timeout=timeout
+                ) as answer:
                     if not answer.is_success:
                         await answer.aread()
                         calls.refuse(answer)

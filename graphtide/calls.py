@@ -93,7 +93,7 @@ def ask(
 ) -> Call[Job]:
     """Ask for a long forecast; the key makes a repetition harmless."""
     levels = None if quantiles is None else [float(level) for level in _levels(quantiles)]
-    names = None if metrics is None else _each(metrics)
+    names = None if metrics is None else each(metrics)
     wanted = {"horizon": horizon, "metrics": names, "quantiles": levels, "seed": seed, "paths": paths}
     body = {
         key: list(value) if isinstance(value, Sequence) else value for key, value in wanted.items() if value is not None
@@ -195,6 +195,11 @@ def read_news(event: ServerSentEvent) -> News:
     return News(event.event, event.id, event.json())
 
 
+def each(metrics: Sequence[str]) -> Sequence[str]:
+    """Return metrics one by one: a single text is a sequence of its characters, and nobody means those."""
+    return [metrics] if isinstance(metrics, str) else metrics
+
+
 def refuse(answer: httpx.Response) -> None:
     """Raise what an answer that is no success says; its body has been read.
 
@@ -227,13 +232,8 @@ def _path(name: str) -> str:
 
 
 def _names(metrics: Sequence[str] | None, quantiles: Sequence[float] | None) -> dict[str, str]:
-    names = {} if metrics is None else {"metrics": ",".join(_each(metrics))}
+    names = {} if metrics is None else {"metrics": ",".join(each(metrics))}
     return names | ({} if quantiles is None else {"quantiles": ",".join(_levels(quantiles))})
-
-
-def _each(metrics: Sequence[str]) -> Sequence[str]:
-    # A single text is a sequence of its characters, and nobody means those.
-    return [metrics] if isinstance(metrics, str) else metrics
 
 
 def _levels(quantiles: Sequence[float]) -> list[str]:

@@ -11,7 +11,7 @@ from httpx_sse import EventSource, ServerSentEvent
 from graphtide import calls
 from graphtide.calls import RETRIED, STREAM_WAIT_S, Call, Moment
 from graphtide.errors import ApiError, UnreachableError
-from graphtide.patience import Patience
+from graphtide.patience import QUIET_S, Patience
 from graphtide.progress import Bar
 from graphtide.results import Chunk, Forecast, Graph, Job, News, Taken, snapshot_frame
 
@@ -27,7 +27,8 @@ class Client:
     Args:
         url: of the service, such as `http://127.0.0.1:8000`.
         key: an API key, where it needs one.
-        timeout_s: for a connection, and for each part of an answer.
+        timeout_s: for a connection, and for each part of an answer; for those of a stream, which may be quiet, at
+            least 30 s.
         max_wait_s: the longest `Retry-After` that is waited for.
         transport: in the place of the network.
         sleep, clock: in the place of those of the machine.
@@ -85,7 +86,7 @@ class Client:
             rows += page["rows"]
             cursor = page["next_cursor"]
             if cursor is None:
-                return snapshot_frame(rows)
+                return snapshot_frame(rows, calls.each(() if metrics is None else metrics))
 
     def forecast(
         self,
@@ -247,12 +248,14 @@ class Client:
 
     def _events(self, path: str, params: Mapping[str, str], last_id: str) -> Iterator[ServerSentEvent]:
         """Yield the events of a stream; whoever has had enough stops asking."""
-        patience = Patience(path, timeout_s=self._timeout_s, max_wait_s=self._max_wait_s, clock=self._clock)
+        read_s = max(self._timeout_s, QUIET_S)
+        timeout = httpx.Timeout(self._timeout_s, read=read_s)
+        patience = Patience(path, timeout_s=read_s, max_wait_s=self._max_wait_s, clock=self._clock)
         while True:
             cause: Exception | None = None
             headers = {"Accept": "text/event-stream"} | ({"Last-Event-ID": last_id} if last_id else {})
             try:
-                with self._http.stream("GET", path, params=dict(params), headers=headers) as answer:
+                with self._http.stream("GET", path, params=dict(params), headers=headers, timeout=timeout) as answer:
                     if not answer.is_success:
                         answer.read()
                         calls.refuse(answer)

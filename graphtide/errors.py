@@ -18,12 +18,16 @@ class ApiError(Exception):
     def __init__(
         self, status: int, kind: str, detail: str, document: Mapping[str, Any], retry_after_s: float | None
     ) -> None:
-        super().__init__(f"{detail} (HTTP {status})")
+        # All of them, by which an error comes whole from a process of a pool.
+        super().__init__(status, kind, detail, document, retry_after_s)
         self.status = status
         self.kind = kind
         self.detail = detail
         self.document = dict(document)
         self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return f"{self.detail} (HTTP {self.status})"
 
 
 class UnreachableError(Exception):
@@ -40,7 +44,10 @@ class JobFailedError(Exception):
     """
 
     def __init__(self, job_id: str, status: str, problem: str | None) -> None:
-        super().__init__(f"the forecast {job_id} {status}{f': {problem}' if problem else ''}")
+        super().__init__(job_id, status, problem)
         self.job_id = job_id
         self.status = status
         self.problem = problem
+
+    def __str__(self) -> str:
+        return f"the forecast {self.job_id} {self.status}{f': {self.problem}' if self.problem else ''}"

@@ -9,6 +9,8 @@ from graphtide.errors import ApiError, UnreachableError
 
 # A stream that was open for so long was no failure, though nothing happened in it.
 LIVED_S = 5.0
+# A service says every 10 s, unless it is set otherwise, that a stream is alive: a shorter wait takes quiet for death.
+QUIET_S = 30.0
 
 
 class Patience:

@@ -172,11 +172,14 @@ def forecast_of(document: Document) -> Forecast:
     return Forecast(document["graph"], frame, dict(document["provenance"]))
 
 
-def snapshot_frame(rows: Sequence[Document]) -> pd.DataFrame:
-    """Return snapshots by `step_start` (UTC): `revision` and a column a metric."""
-    frame = pd.DataFrame(list(rows))
-    if frame.empty:
-        return frame
+def snapshot_frame(rows: Sequence[Document], metrics: Sequence[str] = ()) -> pd.DataFrame:
+    """Return snapshots by `step_start` (UTC): `revision` and a column a metric.
+
+    Where there is no row, the columns are `revision` and `metrics`.
+    """
+    frame = (
+        pd.DataFrame(list(rows)) if rows else pd.DataFrame(columns=["step_start", "revision", *metrics], dtype=float)
+    )
     frame["step_start"] = pd.to_datetime(frame["step_start"], utc=True)
     return frame.set_index("step_start")
 
@@ -195,7 +198,8 @@ def event_records(events: pd.DataFrame | Sequence[Mapping[str, Any]]) -> list[di
 def _plain(column: "pd.Series[Any]") -> list[Any]:
     if isinstance(column.dtype, pd.DatetimeTZDtype) or column.dtype.kind == "M":
         return [None if pd.isna(moment) else moment.isoformat() for moment in column]
-    return [None if pd.isna(value) else value for value in column.tolist()]
+    # Of a list, `isna` would tell each of its items.
+    return [None if pd.api.types.is_scalar(value) and pd.isna(value) else value for value in column.tolist()]
 
 
 def _offset(frequency: str) -> pd.Timedelta:

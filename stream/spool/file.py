@@ -37,6 +37,8 @@ CREATE INDEX requests_waiting ON requests (number) WHERE records IS NOT NULL;
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SPOOL_SCHEMA};
 """
+# Came later, and an older version neither needs nor minds it: finds the answers whose time is over among all others.
+_ANSWERS_BY_AGE = "CREATE INDEX IF NOT EXISTS requests_by_age ON requests (received_us) WHERE records IS NULL"
 
 
 class SpoolFullError(StoreError):
@@ -187,13 +189,14 @@ class Spool:
                 "SELECT coalesce(sum(size), 0) FROM requests WHERE number <= ? AND records IS NOT NULL", (number,)
             ).fetchone()
             connection.execute("UPDATE spool SET bytes = bytes - ?", (size,))
+            # Without a key, a request is not known again.
+            connection.execute(
+                "DELETE FROM requests WHERE number <= ? AND records IS NOT NULL AND idempotency_key IS NULL", (number,)
+            )
             connection.execute(
                 "UPDATE requests SET records = NULL WHERE number <= ? AND records IS NOT NULL", (number,)
             )
-            connection.execute(
-                "DELETE FROM requests WHERE records IS NULL AND (idempotency_key IS NULL OR received_us < ?)",
-                (before_us,),
-            )
+            connection.execute("DELETE FROM requests WHERE records IS NULL AND received_us < ?", (before_us,))
 
     def _prepare(self) -> None:
         application_id = self._connection.execute("PRAGMA application_id").fetchone()[0]
@@ -210,6 +213,7 @@ class Spool:
                 connection.execute("INSERT INTO spool VALUES (?, 0)", (secrets.token_hex(8),))
             elif connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
                 raise self._foreign()
+            connection.execute(_ANSWERS_BY_AGE)
 
     def _foreign(self) -> StoreError:
         return StoreError(

@@ -138,6 +138,30 @@ def test_new_steps_appear_by_themselves(tmp_path: Path, open_page: OpenPage) -> 
         page.goto("about:blank")
 
 
+def test_a_stream_that_is_one_too_many_is_asked_for_again(tmp_path: Path, open_page: OpenPage) -> None:
+    store = f"sqlite:///{tmp_path / 'store.db'}"
+    grow(tmp_path, store, "live", range(300))
+    refused = []
+
+    def refuse_first(route: Any) -> None:
+        if refused:
+            route.continue_()
+            return
+        refused.append(route.request.url)
+        route.fulfill(status=429, json={"type": "urn:graphtide:problem:too-many-subscribers", "detail": "too many"})
+
+    with served(service_settings(store, tmp_path)) as client:
+        page = open_page(str(client.base_url), expected="status of 429")
+        page.route("**/v1/graphs/live/live", refuse_first)
+        page.goto(str(client.base_url.join("/graphs/live")))
+        says(page, "#chart-says", "median")
+        grow(tmp_path, store, "live", range(300, 320))
+        says(page, "#facts", "320 steps")
+        assert len(refused) == 1
+        assert page.locator("#fault").is_hidden()
+        page.goto("about:blank")
+
+
 def test_a_long_forecast_fills_in_and_can_be_left(town: str, open_page: OpenPage) -> None:
     page = open_page(f"{town}/graphs/town")
     says(page, "#chart-says", "median")

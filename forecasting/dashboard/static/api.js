@@ -47,6 +47,9 @@ export function setUpKey() {
   });
 }
 
+/** Tell whether to ask again is of no use: too many requests or streams, or a service that is away, pass by. */
+const isFinal = (error) => error instanceof ApiError && error.status < 500 && error.status !== 429;
+
 /** Return the response to a request, after a key was given where one is needed; throws ApiError. */
 export async function send(path, { method = "GET", headers = {}, body, signal } = {}) {
   for (;;) {
@@ -104,7 +107,7 @@ export async function* events(path, signal) {
         yield event;
       }
     } catch (error) {
-      if (signal.aborted || (error instanceof ApiError && error.status < 500)) throw error;
+      if (signal.aborted || isFinal(error)) throw error;
     }
     await new Promise((resolve) => setTimeout(resolve, wait));
     signal.throwIfAborted();

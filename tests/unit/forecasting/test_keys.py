@@ -165,6 +165,10 @@ def test_mistakes_are_named(file: ServiceFile) -> None:
     for end in (keys.revoke, keys.rotate):
         with pytest.raises(UsageError, match="no valid key"):
             end("k")
+    with pytest.raises(UsageError, match="is revoked") as refused:
+        keys.create("k", Scope.READ, ["toy"])
+    # What is advised can be done.
+    assert "rotate" not in str(refused.value)
 
 
 def test_another_programs_file_is_left_alone(tmp_path: Path) -> None:

@@ -62,16 +62,18 @@ def call(is_async: bool, answer: Answer, method: str, *args: Any, **options: Any
     return asyncio.run(use())
 
 
-def live(is_async: bool, answer: Answer, clock: Clock, most: int) -> list[News]:
+def live(is_async: bool, answer: Answer, clock: Clock, most: int, timeout_s: float = 30.0) -> list[News]:
     """Return the first `most` events of a graph's stream."""
     transport = httpx.MockTransport(answer)
     if not is_async:
-        with Client(URL, transport=transport, sleep=clock.wait, clock=clock) as client:
+        with Client(URL, transport=transport, timeout_s=timeout_s, sleep=clock.wait, clock=clock) as client:
             return list(islice(client.live("toy"), most))
 
     async def use() -> list[News]:
         found: list[News] = []
-        async with AsyncClient(URL, transport=transport, sleep=clock.wait_for, clock=clock) as client:
+        async with AsyncClient(
+            URL, transport=transport, timeout_s=timeout_s, sleep=clock.wait_for, clock=clock
+        ) as client:
             async for one in client.live("toy"):
                 found.append(one)
                 if len(found) == most:

@@ -1,9 +1,13 @@
 """Answers as frames: their times reach as far as a forecast does."""
 
+from typing import Any
+
+import httpx
 import pandas as pd
 import pytest
 
 from graphtide.results import forecast_of, series_frame
+from tests.unit.graphtide.client_cases import both_clients, call
 
 
 @pytest.mark.parametrize(
@@ -39,3 +43,16 @@ def test_a_forecast_tells_on_which_graphs_it_was_calibrated(
     provenance: dict[str, str | None], told: str | None
 ) -> None:
     assert forecast_of({"graph": "toy", "outputs": [], "provenance": provenance}).calibrated_on == told
+
+
+@both_clients
+@pytest.mark.parametrize("metrics", ["events", ["events", "reciprocity"]])
+def test_snapshots_of_a_range_without_a_step_are_a_frame_with_its_columns(is_async: bool, metrics: Any) -> None:
+    def none(_: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json={"rows": [], "next_cursor": None})
+
+    frame = call(is_async, none, "snapshots", "toy", start="2030-01-01", metrics=metrics)
+    assert frame.empty
+    assert list(frame.columns) == ["revision", *([metrics] if isinstance(metrics, str) else metrics)]
+    assert isinstance(frame.index.dtype, pd.DatetimeTZDtype)
+    assert frame["events"].sum() == 0

@@ -77,6 +77,29 @@ def test_a_quiet_graph_is_followed_however_often_its_stream_is_cut(is_async: boo
 
 
 @both_clients
+@pytest.mark.parametrize("timeout_s", [2.0, 300.0])
+def test_a_short_patience_for_answers_is_none_for_the_heartbeats_of_a_stream(is_async: bool, timeout_s: float) -> None:
+    clock = Clock()
+    waits: list[dict[str, float]] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        waits.append(request.extensions["timeout"])
+
+        def pieces() -> Iterator[bytes]:
+            # Between two heartbeats of a service that is set as it comes.
+            clock.now_s += min(10, request.extensions["timeout"]["read"])
+            if request.extensions["timeout"]["read"] < 10:
+                raise httpx.ReadTimeout("nothing came")
+            yield EVENT
+
+        return httpx.Response(200, headers={"Content-Type": "text/event-stream"}, stream=Body(pieces()))
+
+    assert len(live(is_async, answer, clock, most=1, timeout_s=timeout_s)) == 1
+    (waited,) = waits
+    assert (waited["connect"], waited["read"]) == (timeout_s, max(30.0, timeout_s))
+
+
+@both_clients
 @pytest.mark.parametrize("quiet", [closed_at_once, silent_from_the_beginning])
 def test_a_stream_that_never_lives_is_given_up(is_async: bool, quiet: Pieces) -> None:
     clock = Clock()

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import httpx
+import pandas as pd
 import pytest
 
 from graphtide import ApiError, Taken
@@ -54,3 +55,16 @@ def test_what_refuses_a_batch_as_a_whole_ends_the_call(is_async: bool, kind: str
     with pytest.raises(ApiError) as refused:
         call(is_async, answer, "send", "toy", [GOOD] * 6, batch=2)
     assert (refused.value.kind, len(asked)) == (kind, 2)
+
+
+@both_clients
+def test_a_column_of_lists_goes_along(is_async: bool) -> None:
+    sent: list[dict[str, Any]] = []
+
+    def keep(request: httpx.Request) -> httpx.Response:
+        sent.extend(json.loads(line) for line in request.content.splitlines())
+        return take(request)
+
+    frame = pd.DataFrame([{**GOOD, "tags": ["x", "y"]}, {**GOOD, "tags": None}])
+    assert call(is_async, keep, "send", "toy", frame) == Taken(2)
+    assert sent == [{**GOOD, "tags": ["x", "y"]}, GOOD]

@@ -115,6 +115,23 @@ def test_a_request_with_a_key_is_kept_once(spool: Spool) -> None:
     assert put(spool, event(1), key="k").is_new is True
 
 
+def test_answers_that_are_kept_make_no_commit_dearer(spool: Spool) -> None:
+    def cost() -> int:
+        put(spool, event(1), key="last")
+        ticks = []
+        spool._connection.set_progress_handler(lambda: ticks.append(1), 10)
+        spool.drained(spool.waiting(0, 10)[-1].number, keep_s=60)
+        spool._connection.set_progress_handler(None, 10)
+        spool.drained(0, keep_s=-1)
+        return len(ticks)
+
+    alone = cost()
+    for number in range(500):
+        put(spool, event(1), key=f"k{number}")
+    spool.drained(1000, keep_s=60)
+    assert cost() < alone + 20
+
+
 def test_numbers_are_never_given_twice(spool: Spool) -> None:
     put(spool, event(1))
     spool.drained(1, keep_s=0)
