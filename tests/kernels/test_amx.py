@@ -7,7 +7,7 @@ import torch
 from elsewhere import backend_elsewhere, build
 from test_cpu_backend import (
     RELATIVE,
-    RELATIVE_VNNI_INT8,
+    RELATIVE_INTEGERS,
     assert_close,
     assert_same_bits,
     assert_states_close,
@@ -104,7 +104,7 @@ def test_other_precisions_use_no_tile(amx, precision):
     inputs, state = make_inputs(weights, 3, 9), make_state(CONFIGS["halves"], 3)
     got = amx.pack(weights, precision).rollout(inputs, state)
     expected = ReferenceBackend().pack(weights, precision).rollout(inputs, state)
-    assert_close(got[0], expected[0], RELATIVE_VNNI_INT8 if precision == "int8" else RELATIVE[precision])
+    assert_close(got[0], expected[0], RELATIVE_INTEGERS if precision == "int8" else RELATIVE[precision])
 
 
 @pytest.mark.usefixtures("program")

@@ -28,11 +28,11 @@ from models.mamba2.state import LayerState, Mamba2State
 from tests.rounding import RoundingReference
 
 KERNELS = ("avx512_amx", "avx512_bf16", "avx512_vnni", "avx512", "avx2", "portable")
-# Activations are float32, but 16-bit steps of their largest value where VNNI multiplies int8 weights, and bfloat16
+# Activations are float32, but 16-bit steps of their largest value where integers multiply int8 weights, and bfloat16
 # where they meet a layer's bf16 weights: one that lies between two numbers of bfloat16 may go up here, down in torch.
 RELATIVE = {"fp32": 1e-5, "bf16": 1e-2, "int8": 1e-5}
-RELATIVE_VNNI_INT8 = 1e-3
-VNNI = ("avx512_amx", "avx512_bf16", "avx512_vnni")
+RELATIVE_INTEGERS = 1e-3
+INTEGERS = ("avx512_amx", "avx512_bf16", "avx512_vnni", "avx2")
 
 
 @pytest.fixture(autouse=True)
@@ -146,7 +146,7 @@ def test_like_torch(config, n_inputs, n_outputs, feeds_back, batch, steps, preci
     theirs = RoundingReference().pack(weights, precision)
     inputs, state = make_inputs(weights, batch, steps, seed), make_state(config, batch, seed)
     kept = state.clone()
-    relative = RELATIVE_VNNI_INT8 if precision == "int8" and isa in VNNI else RELATIVE[precision]
+    relative = RELATIVE_INTEGERS if precision == "int8" and isa in INTEGERS else RELATIVE[precision]
     previous = torch.randn(batch, n_outputs) if feeds_back else None
     for got, expected in (
         (ours.rollout(inputs, state, previous_BR=previous), theirs.rollout(inputs, state, previous_BR=previous)),
@@ -181,6 +181,22 @@ def test_dot_products_of_bf16_give_the_bits_of_multiply_adds(feeds_back, require
         inputs, state = make_inputs(weights, batch, 100), make_state(config, batch)
         native, widened = (pack(weights, "bf16", isa).rollout(inputs, state) for isa in ("avx512_bf16", "avx512"))
         assert_same_bits(native, widened)
+
+
+@pytest.mark.parametrize("isa", KERNELS)
+def test_sums_of_many_large_int8_products_do_not_run_over(isa, require):
+    """In a row of out_proj all 640 weights and all activations are the largest: their sum does not fit 32 bits."""
+    require("cpu-isa", isa in usable(), f"this processor has no {isa}")
+    config = Mamba2Config(d_model=320, n_layers=1, d_state=4, headdim=64)
+    weights = make_weights(config, 2, 3, False)
+    for name, tensor in weights.core.items():
+        tensor.fill_(1.0 if "norm" in name or name.endswith("D") else 0.05)
+    weights.input_weight_DF.fill_(0.5)
+    weights.input_bias_D.fill_(0.5)
+    inputs, state = torch.ones(2, 5, 2), Mamba2State.zeros(config, 2)
+    got = pack(weights, "int8", isa).prefill(inputs, state)
+    expected = RoundingReference().pack(weights, "int8").prefill(inputs, state)
+    assert_close(got[0], expected[0], RELATIVE_INTEGERS)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -7,6 +7,9 @@
 #if defined(GRAPHTIDE_VNNI)
 #include "matmul_vnni.hpp"
 #endif
+#if defined(GRAPHTIDE_MADD)
+#include "matmul_madd.hpp"
+#endif
 #if defined(GRAPHTIDE_BF16)
 #include "matmul_bf16.hpp"
 #endif
@@ -38,14 +41,14 @@ inline void update_probe(float* data, long count) {
 }
 
 inline float multiply_add_probe(long rounds) {
-    Unit sums[12];
-    for (int u = 0; u < 12; ++u) sums[u] = broadcast(static_cast<float>(u));
+    Unit sums[kProbeUnits];
+    for (int u = 0; u < kProbeUnits; ++u) sums[u] = broadcast(static_cast<float>(u));
     const Unit factor = broadcast(0.999f), offset = broadcast(0.001f);
-    for (long i = 0; i < rounds; ++i) {
+    for (long i = 0; i < rounds * (12 / kProbeUnits); ++i) {
 #pragma GCC unroll 12
-        for (int u = 0; u < 12; ++u) sums[u] = multiply_add(sums[u], factor, offset);
+        for (int u = 0; u < kProbeUnits; ++u) sums[u] = multiply_add(sums[u], factor, offset);
     }
-    for (int u = 1; u < 12; ++u) sums[0] = add(sums[0], sums[u]);
+    for (int u = 1; u < kProbeUnits; ++u) sums[0] = add(sums[0], sums[u]);
     return sum(sums[0]);
 }
 

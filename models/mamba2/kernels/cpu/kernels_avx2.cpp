@@ -1,4 +1,5 @@
 #define GRAPHTIDE_ISA avx2
+#define GRAPHTIDE_MADD
 #include "simd_avx2.hpp"
 
 #include "kernels.hpp"

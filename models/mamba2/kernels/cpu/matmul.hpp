@@ -31,21 +31,6 @@ struct Bf16Columns {
     }
 };
 
-struct Int8Columns {
-    using Element = std::int8_t;
-    using Activation = float;
-    static constexpr int group = 4, steps = 4;
-    Unit columns[4];
-    static inline Int8Columns read(const std::int8_t* from) {
-        Int8Columns read;
-        load_int8(from, read.columns);
-        return read;
-    }
-    inline Unit accumulate(int step, const float* x, Unit sum) const {
-        return multiply_add(columns[step], broadcast(x[step]), sum);
-    }
-};
-
 // The first lines of the states that come after a product, to be fetched while it multiplies: a part of one state with each
 // tile. A tile waits for its multiply-adds, so memory is free meanwhile.
 struct Coming {
@@ -105,6 +90,7 @@ inline void tile(
         }
         const typename Columns::Element* const at[2] = {
             first + static_cast<long>(k) * first_width, second + static_cast<long>(k) * second_width};
+        if constexpr (kRows == 1) fetch_ahead(at[0], kUnits * kUnit * Columns::group * int{sizeof(*at[0])});
 #pragma GCC unroll 8
         for (int u = 0; u < kUnits; ++u) {
             const Columns weights = Columns::read(at[u / kPanelUnits] + (u % kPanelUnits) * kUnit * Columns::group);
@@ -210,10 +196,25 @@ inline void product(const Matrix& matrix, const RowsFor<Columns>& rows) {
     }
 }
 
-#if defined(GRAPHTIDE_VNNI)
+#if defined(GRAPHTIDE_VNNI) || defined(GRAPHTIDE_MADD)
 void product_int8(const Matrix& matrix, const Rows<float>& rows, Workspace& workspace);
 #else
-// Without integer dot products: weights become floats, and the size of a step is applied to the sums.
+struct Int8Columns {
+    using Element = std::int8_t;
+    using Activation = float;
+    static constexpr int group = 4, steps = 4;
+    Unit columns[4];
+    static inline Int8Columns read(const std::int8_t* from) {
+        Int8Columns read;
+        load_int8(from, read.columns);
+        return read;
+    }
+    inline Unit accumulate(int step, const float* x, Unit sum) const {
+        return multiply_add(columns[step], broadcast(x[step]), sum);
+    }
+};
+
+// Without products of integers: weights become floats, and the size of a step is applied to the sums.
 inline void product_int8(const Matrix& matrix, const Rows<float>& rows, Workspace&) {
     product<Int8Columns>(matrix, rows);
     for (int r = 0; r < rows.count; ++r) {

@@ -71,7 +71,7 @@ struct Workspace {
     float* gated;                   // [capacity][gated_stride]
     float* step_sizes;              // [capacity][sizes.dt]
     float* decays;                  // [capacity][sizes.dt]
-    std::uint8_t* planes;           // [capacity][2][plane_stride]: high and low bytes of 16-bit activations
+    std::uint8_t* planes;           // [capacity][2][plane_stride]: high and low bytes of 16-bit activations, or these
     float* plane_steps;             // [capacity]
     float* rounded;                 // [capacity][rounded_stride]: bf16 activations, as floats or as what they are
     Row* rows;                      // [capacity]
@@ -98,7 +98,7 @@ struct Kernels {
     void (*advance)(const Call&);
     float (*read)(const float* data, long count);       // sum, at the rate at which memory delivers
     void (*update)(float* data, long count);            // read, change and write back
-    float (*multiply_add)(long rounds);                  // 12 * 16 independent fused multiply-adds a round
+    float (*multiply_add)(long rounds);                  // 12 * 16 fused multiply-adds a round, as many at a time as registers hold
 };
 
 const Kernels* portable_kernels();

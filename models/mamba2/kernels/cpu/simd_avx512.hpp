@@ -11,6 +11,7 @@ using Unit = __m512;
 
 // Register blocking: units of a row that one pass computes for one row, units and rows of a tile, units of a scan.
 constexpr int kSingleUnits = 8, kTileUnits = 4, kTileRows = 6, kScanUnits = 4;
+constexpr int kProbeUnits = 12;     // independent sums that are needed to keep all multiply-adds busy, and that registers hold
 
 inline Unit zero() { return _mm512_setzero_ps(); }
 inline Unit broadcast(float value) { return _mm512_set1_ps(value); }
@@ -19,6 +20,8 @@ inline Unit load_unaligned(const float* from) { return _mm512_loadu_ps(from); }
 inline void store(float* to, Unit a) { _mm512_store_ps(to, a); }
 // Asks for a line to come into the second cache.
 inline void fetch(const float* from) { _mm_prefetch(reinterpret_cast<const char*>(from), _MM_HINT_T1); }
+// Asking for weights ahead of their use gained nothing here.
+inline void fetch_ahead(const void*, int) {}
 inline Unit add(Unit a, Unit b) { return _mm512_add_ps(a, b); }
 inline Unit subtract(Unit a, Unit b) { return _mm512_sub_ps(a, b); }
 inline Unit multiply(Unit a, Unit b) { return _mm512_mul_ps(a, b); }

@@ -21,9 +21,11 @@ struct Unit {
 
 #if defined(__aarch64__)
 constexpr int kSingleUnits = 4, kTileUnits = 1, kTileRows = 5, kScanUnits = 2;
+constexpr int kProbeUnits = 6;
 inline Four fused(Four a, Four b, Four c) { return vfmaq_f32(c, a, b); }
 #else
 constexpr int kSingleUnits = 2, kTileUnits = 1, kTileRows = 2, kScanUnits = 1;
+constexpr int kProbeUnits = 3;
 inline Four fused(Four a, Four b, Four c) { return a * b + c; }
 #endif
 
@@ -47,6 +49,8 @@ inline void store(float* to, Unit a) {
     for (int i = 0; i < 4; ++i) *reinterpret_cast<Four*>(to + 4 * i) = a.part[i];
 }
 inline void fetch(const float* from) { __builtin_prefetch(from, 1, 2); }
+// Whether asking for weights ahead of their use gains anything here was not measured.
+inline void fetch_ahead(const void*, int) {}
 inline void keep(Unit&) {}
 inline Unit add(Unit a, Unit b) { return each([&](int i) { return a.part[i] + b.part[i]; }); }
 inline Unit subtract(Unit a, Unit b) { return each([&](int i) { return a.part[i] - b.part[i]; }); }
