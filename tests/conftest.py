@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Between the summary and the end of the process.
 END_WITHIN_S = 120
+# Many tests wait, for a server, a browser or the next second; a third worker would want more memory than time it saves.
+MOST_WORKERS = 2
 
 try:
     from hypothesis import HealthCheck, settings
@@ -32,9 +34,32 @@ else:
     settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
-def pytest_unconfigure() -> None:
-    """Let no thread that a test left behind keep the run from ending: say where it stands, and end as failed."""
-    faulthandler.dump_traceback_later(END_WITHIN_S, exit=True)
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Share the whole suite between two workers, file by file, where pytest-xdist is at hand and `-n` is not given.
+
+    A part that is named runs in one process: nothing is won there, and a debugger can be used.
+    """
+    names_a_part = config.args_source is not pytest.Config.ArgsSource.TESTPATHS
+    if names_a_part or hasattr(config, "workerinput") or not config.pluginmanager.has_plugin("xdist"):
+        return
+    options = config.option
+    if options.numprocesses is None and not options.usepdb and not options.collectonly:
+        cores = os.cpu_count() or 1
+        options.numprocesses = min(MOST_WORKERS, cores)
+        # On more threads than cores each would wait for others that do not run.
+        os.environ.setdefault("OMP_NUM_THREADS", str(cores // options.numprocesses))
+        # As collected: the slow files stand first, and none of them is left for the end.
+        options.dist, options.loadscopereorder = "loadfile", False
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Let no thread that a test left behind keep the run from ending: say where it stands, and end as failed.
+
+    A worker waits for the others when it has nothing left to do; the run ends it.
+    """
+    if not hasattr(config, "workerinput"):
+        faulthandler.dump_traceback_later(END_WITHIN_S, exit=True)
 
 
 def lacking(name: str, why: str) -> NoReturn:

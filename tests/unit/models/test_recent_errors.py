@@ -117,7 +117,7 @@ def quantiles(model: MambaForecaster, history: History, cuts: list[int], horizon
     return np.concatenate([chunk.quantiles for chunk in model.rollout(state, horizon, chunk_steps=64)])
 
 
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(cuts=st.lists(st.integers(0, 1200), max_size=6))
 def test_however_the_steps_arrive_the_forecast_is_one(cuts: list[int]) -> None:
     history = weekly_history(1200)
@@ -125,7 +125,7 @@ def test_however_the_steps_arrive_the_forecast_is_one(cuts: list[int]) -> None:
     np.testing.assert_allclose(quantiles(forecaster(), history, cuts), whole, rtol=2e-4, atol=2e-4)
 
 
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(blocks=st.lists(st.integers(0, 5), max_size=4))
 def test_whole_blocks_lead_to_one_state_to_the_last_bit(blocks: list[int]) -> None:
     history = weekly_history(5 * BLOCK_STEPS + 100)
@@ -134,7 +134,7 @@ def test_whole_blocks_lead_to_one_state_to_the_last_bit(blocks: list[int]) -> No
     np.testing.assert_array_equal(quantiles(forecaster(), history, cuts), whole)
 
 
-@settings(max_examples=5)
+@settings(max_examples=3)
 @given(before=st.integers(0, 400), after=st.integers(0, 400))
 def test_what_was_worked_out_before_changes_no_bit(before: int, after: int) -> None:
     history, model = weekly_history(3 * BLOCK_STEPS + 400), forecaster()

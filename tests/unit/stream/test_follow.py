@@ -370,7 +370,7 @@ def test_strict_stops_at_the_first_bad_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (gzip.compress(as_edges([Event("a", "b", 1)])), r"is compressed \(gz\)"),
+        (gzip.compress(as_edges([Event("a", "b", 1)]), mtime=0), r"is compressed \(gz\)"),
         (b"PK\x03\x04...", r"is compressed \(zip\)"),
         (b'[{"src": "a"},\n', "JSON documents, which cannot be followed"),
     ],

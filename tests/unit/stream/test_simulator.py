@@ -65,7 +65,7 @@ def test_the_commands_of_the_page_run_as_written() -> None:
 
 @pytest.mark.slow
 def test_many_runs_end_as_an_undisturbed_one() -> None:
-    assert failures(range(500), processes=2) == []
+    assert failures(range(250), processes=2) == []
 
 
 def test_a_seed_repeats_its_run_exactly() -> None:
