@@ -216,6 +216,9 @@ class AsyncClient:
 
         After an error the same call with the same key goes on: what was taken is not taken twice. That no record of
         a batch is an event is an error only where no record of all the others is one either.
+
+        Raises:
+            ValueError: `batch` is less than 1.
         """
         taken = Taken()
         refused: ApiError | None = None

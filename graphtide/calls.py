@@ -138,7 +138,13 @@ def send(
     batch: int,
     idempotency_key: str | None,
 ) -> Iterator[tuple[int, Call[Mapping[str, Any]]]]:
-    """Yield the requests that send events, each with how many records come before it."""
+    """Yield the requests that send events, each with how many records come before it.
+
+    Raises:
+        ValueError: a batch would hold no event.
+    """
+    if batch < 1:
+        raise ValueError(f"batch is {batch}, and has to be at least 1")
     records = event_records(events)
     key = idempotency_key or uuid.uuid4().hex
     for begin in range(0, len(records), batch):

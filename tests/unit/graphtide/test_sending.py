@@ -68,3 +68,10 @@ def test_a_column_of_lists_goes_along(is_async: bool) -> None:
     frame = pd.DataFrame([{**GOOD, "tags": ["x", "y"]}, {**GOOD, "tags": None}])
     assert call(is_async, keep, "send", "toy", frame) == Taken(2)
     assert sent == [{**GOOD, "tags": ["x", "y"]}, GOOD]
+
+
+@both_clients
+@pytest.mark.parametrize("batch", [0, -1])
+def test_a_batch_without_room_is_refused(is_async: bool, batch: int) -> None:
+    with pytest.raises(ValueError, match=f"batch is {batch}, and has to be at least 1"):
+        call(is_async, take, "send", "toy", [GOOD], batch=batch)
