@@ -108,9 +108,10 @@ class Keys:
             UsageError: there is no such valid key.
             StoreError: the file cannot be written.
         """
-        key = self._valid(name)
-        token, digest = _new_secret(key.id)
+        # Looked up where nobody else writes: a token of a key that is revoked meanwhile would be of no use.
         with self._file.transaction() as connection:
+            key = self._valid(name)
+            token, digest = _new_secret(key.id)
             connection.execute("UPDATE keys SET secret_hash = ? WHERE id = ?", (digest, key.id))
         return key, token
 
@@ -121,8 +122,8 @@ class Keys:
             UsageError: there is no such valid key.
             StoreError: the file cannot be written.
         """
-        key = self._valid(name)
         with self._file.transaction() as connection:
+            key = self._valid(name)
             connection.execute("UPDATE keys SET revoked_us = ? WHERE id = ?", (self._file.now_us(), key.id))
         return key
 

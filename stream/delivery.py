@@ -43,6 +43,8 @@ class Delivery:
         # Rounds that found nothing left, and rounds that have begun.
         self._clean_round = self._round = 0
         self._error: GraphtideError | None = None
+        # Before the next try; that of the thread alone.
+        self._pause_s = _IDLE_S
         self._thread = threading.Thread(target=self._run, name="dead letters", daemon=True)
 
     def has_news(self) -> bool:
@@ -98,7 +100,6 @@ class Delivery:
         self._thread.join()
 
     def _run(self) -> None:
-        wait_s = _IDLE_S
         while not self._stop:
             try:
                 with self._open_letters() as letters, self._open_target() as target:
@@ -107,8 +108,8 @@ class Delivery:
                 self._fail(error)
             except Exception as error:  # noqa: BLE001 - a delivery that ended in silence would look like an idle one
                 self._fail(StoreError(f"this should not happen: {type(error).__name__}: {error}"))
-            self._wait(wait_s)
-            wait_s = min(2 * wait_s, _LONGEST_WAIT_S)
+            self._wait(self._pause_s)
+            self._pause_s = min(2 * self._pause_s, _LONGEST_WAIT_S)
 
     def _fail(self, error: GraphtideError) -> None:
         if self._error is None:
@@ -121,7 +122,7 @@ class Delivery:
                 self._round += 1
                 number = self._round
             taken = deliver(letters, target) if letters.elect() else []
-            self._error = None
+            self._error, self._pause_s = None, _IDLE_S
             with self._changed:
                 self._taken = taken
                 if not taken:

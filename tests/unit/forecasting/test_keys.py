@@ -3,11 +3,13 @@
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
+from forecasting.bookkeeping.base import Connection
 from forecasting.keys import ANYONE, Key, KeyRing, Keys, Scope
 from forecasting.service_file import ServiceFile
 from infra.errors import StoreError, UsageError
@@ -56,6 +58,23 @@ def test_without_keys_anyone_is_welcome_and_after_the_last_nobody(file: ServiceF
     keys.revoke("k")
     assert caller_of(ring, token) is None
     assert caller_of(ring, None) is None
+
+
+@pytest.mark.parametrize("change", [Keys.rotate, Keys.revoke])
+def test_a_key_that_was_just_revoked_is_not_changed(
+    file: ServiceFile, monkeypatch: pytest.MonkeyPatch, change: Callable[[Keys, str], object]
+) -> None:
+    keys, transaction = Keys(file), file.transaction
+    keys.create("k", Scope.READ, ["toy"])
+
+    def after_another() -> AbstractContextManager[Connection]:
+        monkeypatch.setattr(file, "transaction", transaction)
+        keys.revoke("k")
+        return transaction()
+
+    monkeypatch.setattr(file, "transaction", after_another)
+    with pytest.raises(UsageError, match="no valid key"):
+        change(keys, "k")
 
 
 def test_rotation_ends_the_old_token(file: ServiceFile) -> None:

@@ -92,6 +92,27 @@ def test_a_target_that_refuses_is_tried_again_and_nothing_is_left_or_given_twice
     assert gate.taken == [1, 2, 3, 4]
 
 
+def test_the_wait_begins_anew_after_a_success(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    def wait(self: Delivery, timeout_s: float) -> None:
+        if self.error is not None:
+            waits.append(timeout_s)
+        time.sleep(0.001)
+
+    monkeypatch.setattr(Delivery, "_wait", wait)
+    gate = Gate(3)
+    gate.open.set()
+    with open_writer(url) as writer:
+        reject(writer, 1)
+        with Delivery(lambda: open_dead_letters(url), lambda: gate) as delivery:
+            assert delivery.drain(writer, LONGEST_WAIT_S)
+            gate._refusals = 2
+            reject(writer, 2)
+            assert delivery.drain(writer, LONGEST_WAIT_S)
+    assert waits == [1, 2, 4, 1, 2]
+
+
 def test_a_drain_that_is_too_short_says_so(url: str) -> None:
     gate = Gate()
     with open_writer(url) as writer:
