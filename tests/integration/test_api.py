@@ -317,7 +317,7 @@ def test_no_cache_computes_anew_and_gives_the_same_bytes(
 def test_requests_past_the_routes_are_counted_and_refused_as_all_others(client: httpx.Client) -> None:
     client.get(FORECAST, params={"horizon": "2"})
     assert 'route="/v1/graphs/{graph}/forecast",status="200"' in client.get("/metrics").text
-    assert client.post(FORECAST).headers["allow"] == "GET"
+    assert client.post(FORECAST).headers["allow"] == "GET, HEAD"
     problem(client.get("/v1/graphs//forecast"), 404, "not-found")
     problem(client.get("/v1/graphs/a%2Fb/forecast"), 404, "not-found")
     problem(client.get("/v1/graphs/forecast"), 404, "unknown-graph")
