@@ -12,14 +12,12 @@ from contextlib import suppress
 from functools import partial
 
 from forecasting import alert_worker
-from forecasting.alerts.rulebook import RuleBook
 from forecasting.live import LiveStates
 from forecasting.reports.deliveries import Deliveries, Delivery, DeliveryError
 from forecasting.reports.making import ReportCancelledError, make_report, report_files
 from forecasting.reports.records import BUNDLE, HTML, LostReportError, ReportRow, Reports
-from forecasting.reports.schedules import Schedules, of_settings
+from forecasting.reports.schedules import Schedules
 from forecasting.reports.sending import lease_s, send_next
-from forecasting.reports.targets import kinds
 from forecasting.reports.targets.parcel import Parcel, report_parcel
 from forecasting.service_file import ServiceFile, now_us
 from forecasting.store_patience import StorePatience
@@ -130,24 +128,6 @@ def _parcel(delivery: Delivery, reports: Reports) -> Parcel:
     if report is None or html is None or bundle is None:
         raise DeliveryError("the report is there no more", is_final=True)
     return report_parcel(delivery.id, report, html, bundle)
-
-
-def take_schedules(settings: Settings) -> None:
-    """Check the targets of the settings, and make their schedules and alert rules those of the service's file.
-
-    Raises:
-        UsageError: a target, a schedule or a rule cannot work.
-        StoreError: the service's file cannot be used.
-    """
-    kinds.check_targets(settings.reports.targets)
-    with ServiceFile(settings.api.service_db) as file:
-        Schedules(file, settings.reports).take_settings(
-            [
-                of_settings(name, given, settings.reports, seed=settings.forecast.seed)
-                for name, given in settings.reports.schedules.items()
-            ]
-        )
-        RuleBook(file).take_settings(settings.alerts, settings.reports.targets)
 
 
 def main() -> None:

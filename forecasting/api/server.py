@@ -21,9 +21,9 @@ from forecasting.api.one_write import OneWriteProtocol
 from forecasting.api.open_mode import is_loopback
 from forecasting.api.redis_store import RedisStore
 from forecasting.api.supervisor import Supervisor
+from forecasting.configured_schedules import take_schedules
 from forecasting.job_processes import forecast_processes, report_processes
 from forecasting.keys import Keys
-from forecasting.report_worker import take_schedules
 from forecasting.service_file import ServiceFile
 from infra.errors import GraphtideError, UsageError
 from infra.settings import ApiSettings, Settings

@@ -179,8 +179,8 @@ def run(ctx: typer.Context) -> None:
     """
     settings = ctx.obj.load().values
     os.environ["PYTHONSAFEPATH"] = "1"
+    from forecasting.configured_schedules import take_schedules  # noqa: PLC0415
     from forecasting.job_processes import report_processes  # noqa: PLC0415 - imports torch
-    from forecasting.report_worker import take_schedules  # noqa: PLC0415
 
     take_schedules(settings)
     jobs = settings.jobs.model_copy(update={"workers": 1})

@@ -28,6 +28,9 @@ from infra.settings import ApiSettings, Settings
 APPLICATION = "graphtide"
 # A replica that does not answer for so long is replaced; on a busy machine, importing torch takes that.
 HEALTH_TIMEOUT_S = 60.0
+# So long for a proxy to begin, or to say that it is well. Left alone, Ray ends one that takes 5 seconds to begin, and
+# the next imports everything anew on the same busy machine.
+_PROXY_TIMEOUT_S = 60
 # Times that a replica is begun anew before the start counts as failed.
 START_TRIES = 3
 # How often Ray is told of the requests, and over how long it takes their mean.
@@ -92,6 +95,8 @@ def _environment(settings: Settings) -> dict[str, str]:
     # Ray warns of settings of its own that may be named otherwise one day, in each process.
     return edge.environment(max_body_bytes=longest, send_timeout_s=settings.api.send_timeout_s) | {
         "RAY_SERVE_ENABLE_HA_PROXY": "0",
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": str(_PROXY_TIMEOUT_S),
+        "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": str(_PROXY_TIMEOUT_S),
         "RAY_SERVE_USE_GRPC_BY_DEFAULT": "0",
         "PYTHONSAFEPATH": "1",
         "PYTHONWARNINGS": "ignore::FutureWarning:ray.serve.config",

@@ -4,7 +4,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,9 @@ import pytest
 from infra.settings import Settings
 
 REPLICA, CONTROLLER = "ray::ServeReplica:graphtide", "ray::ServeController"
-START_S = 120.0
+# On two busy cores the controller, a proxy and two replicas, which import torch, take minutes.
+START_S = 240.0
+END_S = 60.0
 
 
 @dataclass
@@ -35,7 +38,9 @@ class Command:
         pytest.fail(f"it did not start: {self.log.read_text()}")
 
 
-def begin(settings: Settings, log: Path, flags: Sequence[str]) -> Command:
+@contextmanager
+def begun(settings: Settings, log: Path, flags: Sequence[str]) -> Iterator[Command]:
+    """Yield a command that was begun, and end it if it still runs: one that is left would slow down what follows."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GRAPHTIDE_")}
     chosen = {
         "STORE__URL": settings.store.url,
@@ -71,7 +76,16 @@ def begin(settings: Settings, log: Path, flags: Sequence[str]) -> Command:
             stdout=written,
             stderr=written,
         )
-    return Command(process, log)
+    try:
+        yield Command(process, log)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(END_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def rays(title: str, under: int | None = None) -> set[int]:

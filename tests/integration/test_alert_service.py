@@ -14,8 +14,9 @@ import httpx
 import pytest
 
 from forecasting.alerts.records import DELIVERIES, Alerts
+from forecasting.configured_schedules import take_schedules
 from forecasting.keys import Keys, Scope
-from forecasting.report_worker import take_schedules, work
+from forecasting.report_worker import work
 from forecasting.reports.deliveries import Deliveries
 from forecasting.service_file import ServiceFile
 from infra.errors import GraphtideError

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from forecasting.alerts.rulebook import RuleBook
-from forecasting.report_worker import take_schedules
+from forecasting.configured_schedules import take_schedules
 from forecasting.service_file import ServiceFile
 from infra.configuration import load_settings
 from tests.conftest import Ran

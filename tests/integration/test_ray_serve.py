@@ -27,7 +27,7 @@ from stream.simulation.config import SimulationConfig
 from stream.sources.simulate import SimulatedSource
 from tests.conftest import Ran, lacking
 from tests.integration import ray_nodes
-from tests.integration.ray_command import CONTROLLER, REPLICA, Command, begin, rays, wait_for
+from tests.integration.ray_command import CONTROLLER, END_S, REPLICA, Command, begun, rays, wait_for
 from tests.integration.serving import save_model, served, service_settings
 
 GRAPHS = ("ash", "elm", "oak", "yew")
@@ -36,6 +36,10 @@ CORES = 2
 OF_THE_MOMENT = {"date", "server", "x-request-id", "graphtide-data-age"}
 _NONCE = re.compile(r'nonce(?:="|-)[\w+/=-]+')
 Cli = Callable[..., Ran]
+
+
+# The start of a command alone may take most of the usual limit.
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -80,11 +84,8 @@ def on(nodes: Any) -> tuple[str, ...]:
 def command(
     settings: Settings, tokens: dict[str, str], two_nodes: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Command]:
-    begun = begin(settings, tmp_path_factory.mktemp("command") / "log", on(two_nodes))
-    yield begun
-    if begun.process.poll() is None:
-        begun.process.terminate()
-        begun.process.wait(60)
+    with begun(settings, tmp_path_factory.mktemp("command") / "log", on(two_nodes)) as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
@@ -293,27 +294,27 @@ def test_there_are_more_replicas_while_more_is_asked(url: str, tokens: dict[str,
 def test_a_command_that_was_killed_is_followed_by_the_next_which_ends_cleanly(
     settings: Settings, command: Command, url: str, tokens: dict[str, str], two_nodes: Any, tmp_path: Path
 ) -> None:
-    second = begin(settings, tmp_path / "second", on(two_nodes))
-    assert second.process.wait(60) == 2
+    with begun(settings, tmp_path / "second", on(two_nodes)) as second:
+        assert second.process.wait(END_S) == 2
     assert "another `graphtide serve` serves on this Ray cluster already" in second.log.read_text()
     assert httpx.get(f"{url}/livez").status_code == 200
 
     command.process.kill()
     command.process.wait()
     left = rays(REPLICA)
-    third = begin(settings, tmp_path / "third", on(two_nodes))
-    address = third.address()
-    assert not left & rays(REPLICA)
-    lines: list[str] = []
-    headers = {"authorization": f"Bearer {tokens['oak']}"}
-    with httpx.stream("GET", f"{address}/v1/graphs/oak/live", headers=headers, timeout=60) as stream:
-        for line in stream.iter_lines():
-            if not lines:
-                third.process.terminate()
-            lines.append(line)
-    # Not cut: the stream says why it ends.
-    assert any("the service is stopped" in line for line in lines)
-    assert third.process.wait(60) == 143, third.log.read_text()
+    with begun(settings, tmp_path / "third", on(two_nodes)) as third:
+        address = third.address()
+        assert not left & rays(REPLICA)
+        lines: list[str] = []
+        headers = {"authorization": f"Bearer {tokens['oak']}"}
+        with httpx.stream("GET", f"{address}/v1/graphs/oak/live", headers=headers, timeout=60) as stream:
+            for line in stream.iter_lines():
+                if not lines:
+                    third.process.terminate()
+                lines.append(line)
+        # Not cut: the stream says why it ends.
+        assert any("the service is stopped" in line for line in lines)
+        assert third.process.wait(END_S) == 143, third.log.read_text()
     wait_for("something was left", lambda: not rays(REPLICA) | rays(CONTROLLER), 10)
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{address}/livez")
@@ -321,14 +322,13 @@ def test_a_command_that_was_killed_is_followed_by_the_next_which_ends_cleanly(
 
 def test_a_cluster_of_its_own_goes_with_the_command(settings: Settings, tokens: dict[str, str]) -> None:
     # Not below pytest's folder: the paths of Ray's sockets have to be short.
-    with tempfile.TemporaryDirectory(prefix="ray-") as folder:
-        alone = begin(settings, Path(folder) / "log", ())
+    with tempfile.TemporaryDirectory(prefix="ray-") as folder, begun(settings, Path(folder) / "log", ()) as alone:
         answer = httpx.get(f"{alone.address()}/v1/graphs", headers={"authorization": f"Bearer {tokens['oak']}"})
         assert [graph["graph"] for graph in answer.json()["graphs"]] == ["oak"]
         started = psutil.Process(alone.process.pid).children(recursive=True)
         assert rays(REPLICA, alone.process.pid)
         alone.process.send_signal(signal.SIGINT)
-        assert alone.process.wait(60) == 130, alone.log.read_text()
+        assert alone.process.wait(END_S) == 130, alone.log.read_text()
         assert psutil.wait_procs(started, timeout=10)[1] == []
         assert "Traceback" not in alone.log.read_text()
 

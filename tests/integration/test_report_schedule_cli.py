@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from forecasting.report_worker import take_schedules
+from forecasting.configured_schedules import take_schedules
 from infra.configuration import load_settings
 from tests.conftest import Ran
 

@@ -20,9 +20,10 @@ import numpy as np
 import pytest
 
 from forecasting import report_worker
+from forecasting.configured_schedules import take_schedules
 from forecasting.job_worker import work as forecast_work
 from forecasting.keys import Keys, Scope
-from forecasting.report_worker import take_schedules, work
+from forecasting.report_worker import work
 from forecasting.reports.contents import ReportRequest
 from forecasting.reports.pdf import PROGRAMS
 from forecasting.reports.records import Reports
