@@ -157,10 +157,15 @@ def test_huge_step_sizes_cost_small_ones_no_digits():
     np.testing.assert_allclose(state.numpy() / scale, expected_state / scale, atol=2e-6)
 
 
-def test_strong_decay_gives_no_infinity_or_nan():
+@pytest.mark.parametrize("rate", [1.0, 3e38])
+def test_strong_decay_gives_no_infinity_or_nan(rate):
     inputs = {name: tensor.float() for name, tensor in scan_inputs(6, length=33, dt_scale=1e6).items()}
+    inputs["A_H"] *= rate
+    expected_y, expected_state = naive_scan(**inputs)
     leaves = {name: tensor.requires_grad_() for name, tensor in inputs.items()}
     y, state = selective_scan(**leaves, chunk_size=8)
+    np.testing.assert_allclose(y.detach(), expected_y, rtol=1e-4, atol=1e-4 * np.abs(expected_y).max())
+    np.testing.assert_allclose(state.detach(), expected_state, rtol=1e-4, atol=1e-4 * np.abs(expected_state).max())
     (y.sum() + state.sum()).backward()
     for tensor in (y, state, *(leaf.grad for leaf in leaves.values())):
         assert torch.isfinite(tensor).all()

@@ -11,6 +11,8 @@ is cut into S chunks of Q steps.
 import torch
 from torch import Tensor
 
+# Of a decay, which is 0 in any format far above it.
+_LOWEST_LOG = -1e30
 
 def selective_scan(
     x_BLHP: Tensor,
@@ -91,7 +93,8 @@ def _scan(
     x_BSQHP = _cut(x_BLHP * dt_BLH[..., None], chunks, missing)
     B_BSGQN = _cut(B_BLGN, chunks, missing).transpose(2, 3)
     C_BSGQN = _cut(C_BLGN, chunks, missing).transpose(2, 3)
-    log_BSHQ = _cut(dt_BLH * A_H, chunks, missing).transpose(2, 3)
+    # Nothing is left either way, and sums over a chunk stay finite: zero times infinity is no number.
+    log_BSHQ = _cut((dt_BLH * A_H).clamp(min=_LOWEST_LOG), chunks, missing).transpose(2, 3)
     decay_BSHQQ = _segment_sums(log_BSHQ).exp()
 
     # Within a chunk: (C B^T, masked by causality and decay) x.
