@@ -4,22 +4,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-import numpy.typing as npt
-
 from infra.steps import DAY_US, HOUR_US, SECOND_US
 from stream.closing import Limits
 from stream.companion import Companion
-from stream.events import EventBatch, IntArray, Interner
+from stream.edges import EdgeMaker
+from stream.events import EventBatch
 from stream.graphs import FedGraphs, check_split, short
-from stream.intake import TimeRules, Verdict, count_verdicts, is_too_late, judge, rows_with_ids, turned_away
-from stream.members import Members, memberships
+from stream.intake import TimeRules, Verdict, count_verdicts, judge, turned_away
+from stream.members import memberships
 from stream.progress import IngestProgress, IngestResult, Meter, summary
-from stream.revision import can_revise, revise
+from stream.revision import revise
 from stream.sources.base import PartitionedBatch, PartitionedSource, Position, ReadBefore, Source
 from stream.sources.single import SinglePartition
 from stream.store import open_writer
-from stream.store.records import PAIR_BITS, EdgeRows, GraphState, PartitionState, SourceState
+from stream.store.records import PartitionState, SourceState
 from stream.store.writer import StoreWriter
 from stream.turns import Turns
 from stream.windows import NEVER_US, step_starts_us
@@ -121,7 +119,7 @@ class Ingest:
         self._unchanged = False
         # Steps may have become due because other partitions are waited for now, without any event.
         self._waits_for_others = False
-        self._interner: Interner | None = None
+        self._edges = EdgeMaker(writer, options.dedup_window_us)
         self._meter = Meter()
         self._turns = Turns(writer, options)
         # An exclusive writer adds the source with the first commit: a source without a valid record leaves no trace.
@@ -305,7 +303,7 @@ class Ingest:
         self._turns.take(self._graphs, batch, members, verdict)
         step_us = step_starts_us(batch.events.ts_us, options.step_us)
         members = self._turns.admit(self._graphs, batch, members, step_us, verdict)
-        fresh, closed = self._edge_rows(batch, members, step_us, verdict)
+        fresh, closed = self._edges.of(batch, self._graphs, members, step_us, verdict, backfill=self._backfill)
         count_verdicts(batch, verdict, partitions)
         rejects = turned_away(batch, verdict, self._rules, source=short(self._source.name), keep=options.keep_rejects)
         writer.add_rejects(self._state, [*batch.rejects, *rejects], keep=options.keep_rejects)
@@ -324,106 +322,3 @@ class Ingest:
             watermark_us=closing_us,
             event_time_us=max((state.clock.max_ts_us for state in partitions.values()), default=NEVER_US),
         )
-
-    def _edge_rows(
-        self,
-        batch: PartitionedBatch,
-        of_graphs: Sequence[Members],
-        step_us: IntArray,
-        verdict: npt.NDArray[np.int8],
-    ) -> tuple[EdgeRows, list[tuple[GraphState, EdgeRows]]]:
-        """Return the edges of the events that count: those of open steps, and those that revise, by graph.
-
-        Sets the verdicts of duplicates and of events whose step cannot be revised.
-        """
-        events = batch.events
-        if events.interner is not self._interner:
-            self._writer.forget_codes()
-            self._interner = events.interner
-        none = np.zeros(0, dtype=np.int64)
-        graph_ids, chosen, revising = [none], [none], [none.astype(np.bool_)]
-        graphs: dict[int, GraphState] = {}
-        fed = [
-            self._graphs.get(
-                members.name,
-                first_us=int(step_us[members.rows[0]]),
-                first_is_late=bool(verdict[members.rows[0]] == Verdict.LATE),
-            )
-            for members in of_graphs
-        ]
-        whole = [(graph, members.rows) for graph, members in zip(fed, of_graphs, strict=True) if members.whole]
-        for graph, rows in whole:
-            verdict[rows] = self._judge_steps(graph, step_us[rows], verdict[rows])
-        if self._options.dedup_window_us:
-            self._judge_ids(whole, events, verdict)
-        for graph, members in zip(fed, of_graphs, strict=True):
-            own = verdict[members.rows]
-            if not members.whole:
-                own = self._judge_steps(graph, step_us[members.rows], own)
-            late = int(is_too_late(own).sum())
-            if late:
-                graph.late += late
-                self._writer.save_graphs([graph])
-            rows = members.rows[own == Verdict.COUNTS]
-            graphs[graph.id] = graph
-            chosen.append(rows)
-            graph_ids.append(np.full(len(rows), graph.id, dtype=np.int64))
-            next_us = graph.next_step_us
-            revising.append(step_us[rows] < (NEVER_US if next_us is None else next_us))
-        self._graphs.feed(zip(fed, of_graphs, chosen[1:], strict=True), batch.parts)
-        graph_id, at, revises = np.concatenate(graph_ids), np.concatenate(chosen), np.concatenate(revising)
-        if len(graphs) > 1:
-            # Node ids follow the log, whatever the graphs' order in the batch.
-            order = np.argsort(at, kind="stable")
-            graph_id, at, revises = graph_id[order], at[order], revises[order]
-        ends = np.stack((events.src[at], events.dst[at]), axis=1).reshape(-1)
-        node = self._writer.node_ids(np.repeat(graph_id, 2), ends, events.interner.names).reshape(-1, 2)
-        pair = (node[:, 0] << PAIR_BITS) | node[:, 1]
-        edges = EdgeRows(graph_id, step_us[at], pair, np.ones(len(at), dtype=np.int64))
-        if not revises.any():
-            return EdgeRows.merge([edges]), []
-        closed = EdgeRows.merge([edges.where(revises)])
-        return EdgeRows.merge([edges.where(~revises)]), [
-            (graph, closed.where(closed.graph_id == key))
-            for key, graph in sorted(graphs.items())
-            if (closed.graph_id == key).any()
-        ]
-
-    def _judge_steps(self, graph: GraphState, step_us: IntArray, verdict: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
-        """Return the verdicts [n] of a graph's events, those included that only its closed steps can tell.
-
-        Args:
-            graph: the graph.
-            step_us: [n] the start of each event's step.
-            verdict: [n] what is known; it may be changed.
-        """
-        next_us = NEVER_US if graph.next_step_us is None else graph.next_step_us
-        closed = np.flatnonzero((verdict == Verdict.COUNTS) & (step_us < next_us))
-        if len(closed):
-            steps = step_us[closed]
-            if graph.final_us is not None and not self._backfill:
-                final = steps < graph.final_us
-                verdict[closed[final]] = Verdict.FINAL
-                closed, steps = closed[~final], steps[~final]
-            verdict[closed[~can_revise(self._writer, graph, steps)]] = Verdict.EDGES_GONE
-        return verdict
-
-    def _judge_ids(
-        self, graphs: Sequence[tuple[GraphState, IntArray]], events: EventBatch, verdict: npt.NDArray[np.int8]
-    ) -> None:
-        """Set the verdicts of duplicates among the rows of graphs that count so far."""
-        rows: list[IntArray] = []
-        ids: list[str] = []
-        graph_id: list[IntArray] = []
-        for graph, of_graph in graphs:
-            own, names = rows_with_ids(events, of_graph[verdict[of_graph] == Verdict.COUNTS])
-            rows.append(own)
-            ids += names
-            graph_id.append(np.full(len(own), graph.id, dtype=np.int64))
-        if not ids:
-            return
-        at = np.concatenate(rows)
-        seen = self._writer.remember_ids(
-            np.concatenate(graph_id), ids, events.ts_us[at], window_us=self._options.dedup_window_us
-        )
-        verdict[at[seen]] = Verdict.DUPLICATE

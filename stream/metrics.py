@@ -25,6 +25,7 @@ class IngestMetrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._told = IngestProgress()
+        self._partitions: set[str] = set()
         self._counters = {
             name: Counter(f"graphtide_ingest_{name}", f"{name.capitalize()} since the start.", registry=self.registry)
             for name in _COUNTED
@@ -55,12 +56,16 @@ class IngestMetrics:
 
     def observe_status(self, status: "KafkaStatus", projection: "ProjectorStatus | None") -> None:
         """Take what the source and the projection do now."""
-        for gauge in (self._lag, self._idle, self._missing):
-            gauge.clear()  # partitions that another process reads now are its to tell
         for partition in status.partitions:
             self._lag.labels(partition.partition).set(partition.lag)
             self._idle.labels(partition.partition).set(partition.idle)
             self._missing.labels(partition.partition).set(partition.missing)
+        # Only now, as one may be scraped meanwhile: partitions that another process reads now are its to tell.
+        partitions = {partition.partition for partition in status.partitions}
+        for gone in self._partitions - partitions:
+            for gauge in (self._lag, self._idle, self._missing):
+                gauge.remove(gone)
+        self._partitions = partitions
         self._waiting.set(status.waiting_s or 0.0)
         if projection is not None:
             self._unprojected.set(projection.waiting)

@@ -1,10 +1,13 @@
 """Taking a backup while the system runs."""
 
+import fcntl
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from glob import escape
 from pathlib import Path
 
 from forecasting.backups.manifest import (
@@ -21,6 +24,9 @@ from infra.settings import Settings
 from infra.sqlite_copy import copy_file, standstill
 from models.checkpoint_files import CARD_NAME, read_card_bytes, take_together, weights_name
 from stream.store.backup import OnCopied, moment_of
+
+# How the names end of a backup that is being made and of the one that it replaces.
+_MADE, _OLD = ".part", ".old"
 
 
 def take_backup(settings: Settings, folder: Path, *, force: bool, on_copied: OnCopied) -> Manifest:
@@ -88,32 +94,83 @@ def _check_place(folder: Path, *, force: bool) -> None:
 @contextmanager
 def _whole_folder(folder: Path) -> Iterator[Path]:
     """Yield a new folder beside `folder` that takes its place on success and goes away on failure."""
-    tag = secrets.token_hex(4)
-    made = folder.with_name(f".{folder.name}.{tag}.part")
-    old = folder.with_name(f".{folder.name}.{tag}.old")
     try:
-        made.mkdir(mode=0o700, parents=True)
-        try:
-            yield made
-            _sync(made)
-            if folder.exists():
-                folder.rename(old)
+        with _new_folder(folder) as made:
+            old = made.with_suffix(_OLD)
+            _remove_leftovers(folder, replaced=False)
             try:
-                made.rename(folder)
-            except BaseException:
-                # The backup of before is all there is.
-                if old.exists():
-                    old.rename(folder)
-                raise
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
-            shutil.rmtree(old, ignore_errors=True)
+                yield made
+                _sync(made)
+                if folder.exists():
+                    folder.rename(old)
+                try:
+                    made.rename(folder)
+                except BaseException:
+                    # The backup of before is all there is.
+                    if old.exists():
+                        old.rename(folder)
+                    raise
+                _remove_leftovers(folder, replaced=True)
+            finally:
+                shutil.rmtree(made, ignore_errors=True)
+                shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         raise StoreError(
             f"cannot write the backup {folder}: {error.strerror or error}",
             place=str(error.filename or folder),
             fix="check that the place is writable and has free space, or name another",
         ) from error
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """Yield a new folder beside `folder`, with a lock that tells it from what a backup that was killed has left."""
+    lock = None
+    while lock is None:
+        made = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}{_MADE}")
+        made.mkdir(mode=0o700, parents=True)
+        # Another backup may take it for a leftover before it is locked.
+        with suppress(FileNotFoundError):
+            lock = _locked(made)
+    try:
+        yield made
+    finally:
+        os.close(lock)
+
+
+def _locked(made: Path) -> int:
+    """Return an open folder with a lock, where the file system has locks; else no leftover is removed there."""
+    lock = os.open(made, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        made.stat()
+    except BaseException:
+        os.close(lock)
+        raise
+    return lock
+
+
+def _remove_leftovers(folder: Path, *, replaced: bool) -> None:
+    """Remove what backups to the same place have left that were killed; those that run keep theirs.
+
+    Args:
+        folder: the place.
+        replaced: also of one that was killed while it replaced a backup: until there is another, that is all there is.
+    """
+    found = [path for end in (_MADE, _OLD) for path in folder.parent.glob(f".{escape(folder.name)}.*{end}")]
+    tagged = re.compile(rf"\.{re.escape(folder.name)}\.[0-9a-f]{{8}}")
+    for name in {path.stem for path in found if tagged.fullmatch(path.stem)}:
+        made, old = (folder.with_name(name + end) for end in (_MADE, _OLD))
+        if old.exists() and not replaced:
+            continue
+        with suppress(OSError), ExitStack() as held:
+            if made.exists():
+                lock = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                held.callback(os.close, lock)
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(made, ignore_errors=True)
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _sync(folder: Path) -> None:

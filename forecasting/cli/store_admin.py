@@ -1,6 +1,7 @@
 """`graphtide store copy` and `graphtide store verify`; `graphtide erase`."""
 
 import json
+import shlex
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -99,8 +100,8 @@ def erase(
     It leaves the graphs of each event type, NAME:TYPE, too, and the files of rejects beside the store. Snapshots do
     not change: they count, and name nobody. The same name coming again is a new node. What was delivered elsewhere
     (the topic, the dead letter target, backups) is not reached. No ingest may write the store meanwhile. It ends with
-    1 where the name may still stand in unused parts of the store's file, and where events that mention it wait in the
-    spool.
+    1 where the name may still stand in unused parts of the store's file or in a copy that graphtide store migrate has
+    kept beside it, and where events that mention it wait in the spool.
 
     Example: graphtide erase town alice
     """
@@ -108,6 +109,7 @@ def erase(
     from stream.spool.mentions import waiting_mentions  # noqa: PLC0415 - numpy is not needed for --help
     from stream.store import open_reader, open_writer  # noqa: PLC0415
     from stream.store.mention import Mention  # noqa: PLC0415
+    from stream.store.migrate import copies_beside  # noqa: PLC0415
 
     call: Call = ctx.obj
     settings = call.load({"store.url": ("--store", store)}).values
@@ -130,11 +132,19 @@ def erase(
                 place=writer.database.name,
                 fix="stop who reads it, such as graphtide serve, and run the same command again",
             )
+        copies = [str(path) for path in copies_beside(settings.store.url)]
     if waiting := waiting_mentions(settings.spool.path, mention):
         raise StoreError(
             f"the name will come back: requests that mention it wait for ingestion, {waiting:,} of them",
             place=f"the spool {settings.spool.path}",
             fix="run graphtide ingest spool, then the same command again",
+        )
+    if copies:
+        raise StoreError(
+            "the name may still stand in copies of the store, which graphtide store migrate has kept or a migration or"
+            " a restore that was killed has left",
+            place=", ".join(copies),
+            fix=f"delete them once you need them no longer: rm {shlex.join(copies)}",
         )
 
 

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from infra.errors import StoreError
@@ -46,7 +47,9 @@ class WriterLock:
                     place=str(self._path),
                     fix="wait for it or stop it: one process writes a store; reading is free",
                 ) from error
-            # Its last holder may have removed the file between our opening and locking it.
-            if self._path.exists() and self._path.stat().st_ino == os.fstat(file).st_ino:
-                return file
+            # Its last holder may have removed the file between our opening and locking it; one that somebody made since
+            # then may go away at any moment, too.
+            with suppress(FileNotFoundError):
+                if self._path.stat().st_ino == os.fstat(file).st_ino:
+                    return file
             os.close(file)

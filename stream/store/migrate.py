@@ -1,5 +1,6 @@
 """Bringing a store of an older schema to the schema of this version: a backup first, then one transaction."""
 
+import re
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -50,6 +51,24 @@ def migrate_store(url: str, *, steps: Sequence[Step] = STEPS, schema: int = STOR
     if url.startswith(SCHEMES):
         return _migrate_postgres(url, steps, schema)
     return _migrate_sqlite(path_of_url(url), steps, schema)
+
+
+def copies_beside(url: str) -> list[Path]:
+    """Return the files beside a SQLite store that hold it as it was once, while nobody migrates or restores it.
+
+    They are what migrations have kept, and what a migration or a restore that was killed has left.
+
+    Raises:
+        UsageError: the URL names no kind of store that has tables.
+        StoreError: the folder of the store cannot be read.
+    """
+    if url.startswith(SCHEMES):
+        return []
+    path = path_of_url(url)
+    name = re.escape(path.name)
+    copy = re.compile(rf"{name}\.schema-\d+(-\d+)?|\.{name}(\.schema-\d+(-\d+)?)?\.[0-9a-f]{{8}}\.part")
+    with translated(path):
+        return sorted(found for found in path.parent.iterdir() if copy.fullmatch(found.name))
 
 
 def _migrate_sqlite(path: Path, steps: Sequence[Step], schema: int) -> Migrated:

@@ -1,7 +1,8 @@
 """PostgreSQL as the database of a store: several processes write it, each its own partitions and graphs.
 
 A writer is a session: it holds an advisory lock on its number, so that others see whether it lives, and it is over
-when its connection is. Nothing here reconnects a writer; a reader takes a new connection where one was lost.
+when its connection is. Nothing here reconnects a writer; a reader takes a new connection where one was lost, and asks
+once more where that was cut while it was idle.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,8 +57,12 @@ class PostgresReadDatabase:
 
     def fetch(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """Run a statement and return its rows."""
-        with self._using() as connection:
-            return _fetch(connection, sql, parameters)
+        try:
+            with self._using() as connection:
+                return _fetch(connection, sql, parameters)
+        except _CutError:
+            with self._using(new=True) as connection:
+                return _fetch(connection, sql, parameters)
 
     def fetch_in(self, sql: str, parameters: Sequence[object], keys: IntArray) -> list[Row]:
         """Run a query with a condition on many integers."""
@@ -65,17 +70,18 @@ class PostgresReadDatabase:
 
     def pages(self, sql: str, parameters: Sequence[object], size: int = 8192) -> Iterator[list[Row]]:
         """Yield the rows of a query in lists of at most `size`."""
-        with self._using() as connection, connection.cursor(binary=True) as cursor:
-            # Chunks need a newer client library; one row at a time is only slower.
-            chunk = size if capabilities.has_stream_chunked() else 1
-            page: list[Row] = []
-            for row in cursor.stream(_translated(sql), parameters, size=chunk):
-                page.append(row)
-                if len(page) == size:
+        is_begun = False
+        try:
+            with self._using() as connection:
+                for page in _pages(connection, sql, parameters, size):
+                    is_begun = True
                     yield page
-                    page = []
-            if page:
-                yield page
+        except _CutError:
+            # Another answer may be of another moment: no rest of one that was given out in part.
+            if is_begun:
+                raise
+            with self._using(new=True) as connection:
+                yield from _pages(connection, sql, parameters, size)
 
     @contextmanager
     def frozen(self) -> Iterator[ReadDatabase]:
@@ -112,27 +118,54 @@ class PostgresReadDatabase:
         self._idle, self._elected = [], {}
 
     @contextmanager
-    def _using(self) -> Iterator["psycopg.Connection[Row]"]:
-        """Lend a connection to one thread; one that fails is not lent again."""
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            connection = connect(self._url, read_only=True)
+    def _using(self, *, new: bool = False) -> Iterator["psycopg.Connection[Row]"]:
+        """Lend a connection to one thread; one that fails is not lent again.
+
+        Args:
+            new: not one that was idle.
+
+        Raises:
+            _CutError: it was idle, and it is closed now.
+        """
+        idle = None
+        if not new:
+            with suppress(IndexError):
+                idle = self._idle.pop()
+        connection = idle or connect(self._url, read_only=True)
         try:
             with _explained(self.name):
                 yield connection
+        except StoreError as error:
+            if connection is idle and connection.closed:
+                raise _CutError(error.message, place=error.place, fix=error.fix) from error
+            connection.close()
+            raise
         except BaseException:
             connection.close()
             raise
         self._idle.append(connection)
 
 
+class _CutError(StoreError):
+    """A connection was cut since it was used last: by a restart, a failover, or a limit on idle sessions."""
+
+
 class _FrozenDatabase(PostgresReadDatabase):
-    """One connection inside one transaction."""
+    """One connection inside one transaction; where it is lost, so is that moment of the store."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self.fetch("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        (self._connection,) = self._idle
+        try:
+            self.fetch("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        except BaseException:
+            self.close()
+            raise
+
+    @contextmanager
+    def _using(self, *, new: bool = False) -> Iterator["psycopg.Connection[Row]"]:
+        with _explained(self.name):
+            yield self._connection
 
 
 class PostgresDatabase(PostgresReadDatabase):
@@ -179,7 +212,7 @@ class PostgresDatabase(PostgresReadDatabase):
         }
 
     @contextmanager
-    def _using(self) -> Iterator["psycopg.Connection[Row]"]:
+    def _using(self, *, new: bool = False) -> Iterator["psycopg.Connection[Row]"]:
         with _explained(self.name):
             yield self._connection
 
@@ -304,6 +337,22 @@ psycopg.adapters.register_dumper(np.ndarray, ArrayDumper)
 def _fetch(connection: "psycopg.Connection[Row]", sql: str, parameters: Sequence[object] = ()) -> list[Row]:
     cursor = connection.execute(_translated(sql), parameters)
     return cursor.fetchall() if cursor.description else []
+
+
+def _pages(
+    connection: "psycopg.Connection[Row]", sql: str, parameters: Sequence[object], size: int
+) -> Iterator[list[Row]]:
+    with connection.cursor(binary=True) as cursor:
+        # Chunks need a newer client library; one row at a time is only slower.
+        chunk = size if capabilities.has_stream_chunked() else 1
+        page: list[Row] = []
+        for row in cursor.stream(_translated(sql), parameters, size=chunk):
+            page.append(row)
+            if len(page) == size:
+                yield page
+                page = []
+        if page:
+            yield page
 
 
 @lru_cache(maxsize=1024)

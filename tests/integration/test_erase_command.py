@@ -91,6 +91,25 @@ def test_what_waits_in_the_spool_would_bring_the_name_back(graphtide: Cli) -> No
 
 
 @pytest.mark.usefixtures("ingested")
+def test_copies_of_the_store_that_keep_the_name_are_told(graphtide: Cli) -> None:
+    store = Path("store/store.db")
+    kept = ["store.db.schema-1", "store.db.schema-1-2", ".store.db.0123abcd.part", ".store.db.schema-1.0123abcd.part"]
+    copies = sorted(store.with_name(name) for name in kept)
+    others = [store.with_name(name) for name in ("store.db.schema-of-mine", "other.db.schema-1")]
+    for path in (*copies, *others):
+        path.write_bytes(store.read_bytes())
+    ran = graphtide("erase", "town", "alice", "--store", STORE)
+    assert ran.code == 1
+    assert "Erased the node" in ran.err
+    assert "may still stand in copies of the store, which graphtide store migrate has kept" in ran.err
+    assert f"rm {' '.join(map(str, copies))}\n" in ran.err
+    assert files_with("alice") == {str(path) for path in (*copies, *others)}
+    for path in copies:
+        path.unlink()
+    assert graphtide("erase", "town", "alice", "--store", STORE).code == 0
+
+
+@pytest.mark.usefixtures("ingested")
 def test_a_file_of_rejects_that_cannot_be_read_is_told(graphtide: Cli) -> None:
     Path("store/rejects/odd.ndjson").mkdir()
     ran = graphtide("erase", "town", "alice", "--store", STORE)

@@ -363,6 +363,19 @@ class TestServer:
                 with pytest.raises(StoreError, match="cannot be reached"), writer.transaction():
                     pass
 
+    def test_a_reader_whose_idle_sessions_were_ended_answers_at_once(self, url: str) -> None:
+        with open_writer(url) as writer, writer.transaction():
+            close(writer, writer.add_graph("g", HOUR_US), [1, 2])
+        with open_reader(url) as reader, psycopg.connect(url, autocommit=True) as other:
+            before = reader.snapshots("g").digest()
+            for read in (lambda: reader.snapshots("g").digest(), lambda: reader.graph("g") and before):
+                ended = other.execute(
+                    "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+                assert ended.fetchall() == [(True,)]
+                assert read() == before
+
     def test_long_ranges_come_in_pages(self, url: str) -> None:
         n_steps = 20_001
         with open_writer(url) as writer, writer.transaction():

@@ -13,6 +13,7 @@ from urllib3.exceptions import ConnectTimeoutError, HTTPError, LocationValueErro
 
 from infra.errors import StoreError
 from stream.store.influx.address import TOKEN_VARIABLE, InfluxAddress
+from stream.store.influx.flux import failure_in, is_whole
 from stream.store.influx.unavailable import UnavailableError
 
 _TRY_LATER = frozenset({408, 425, 429})
@@ -23,6 +24,8 @@ _NOT_FOUND = ("retention policy not found", "database not found", "no database",
 _DIALECT: Any = Dialect(header=True, annotations=[], delimiter=",", date_time_format="RFC3339")  # type: ignore[no-untyped-call]
 _MICROSECONDS: Any = WritePrecision.US
 _SHOWN_CHARS = 300
+_SEE_LOG = "look at the log of InfluxDB; nothing is lost, it is tried again"
+_SEE_CONNECTION = "start InfluxDB, or check host, port and TLS; nothing is lost, it is tried again"
 
 
 class TooLargeError(StoreError):
@@ -65,11 +68,23 @@ class Connection:
             response = self._query.query_raw(flux, dialect=_DIALECT)
             try:
                 body: bytes = response.data
-                return body
             finally:
                 response.release_conn()
         except (ApiException, HTTPError, OSError) as error:
             raise self._explained(error, "read") from None
+        failure = failure_in(body)
+        if failure is not None:
+            raise UnavailableError(
+                f"cannot read {self._address.place}: it failed while it answered:"
+                f" {_shortened(self._without_token(failure))}",
+                fix=_SEE_LOG,
+            )
+        if not is_whole(body):
+            raise UnavailableError(
+                f"cannot read {self._address.place}: the connection was closed in the middle of the answer",
+                fix=_SEE_CONNECTION,
+            )
+        return body
 
     def close(self) -> None:
         """Release the connections."""
@@ -90,7 +105,7 @@ class Connection:
             return StoreError(f"{failed}: no such address", fix="check the host and the port")
         return UnavailableError(
             f"{failed}: {self._without_token(_reason(error))}",
-            fix="start InfluxDB, or check host, port and TLS; nothing is lost, it is tried again",
+            fix=_SEE_CONNECTION,
             may_go_on=not isinstance(error, _NEVER_SENT),
         )
 
@@ -114,10 +129,9 @@ def _refusal(error: ApiException, said: str, failed: str) -> StoreError:
     if error.status == 413:
         return TooLargeError(failed, fix="lower [influxdb] batch_points, or raise the limit of the server")
     if error.status in _TRY_LATER or error.status >= 500:
-        fix = "look at the log of InfluxDB; nothing is lost, it is tried again"
         # A proxy that waited too long, and InfluxDB itself, which says 500 then, leave the write going on.
         may_go_on = error.status >= 500 and error.status != 503
-        return UnavailableError(failed, fix=fix, retry_after_s=_wait(error), may_go_on=may_go_on)
+        return UnavailableError(failed, fix=_SEE_LOG, retry_after_s=_wait(error), may_go_on=may_go_on)
     if 300 <= error.status < 400:
         return StoreError(failed, fix="give the address that it sends to, such as that with https, instead of this one")
     return StoreError(
@@ -142,6 +156,10 @@ def _said(error: ApiException) -> str:
         if isinstance(told, dict):
             text = str(told.get("message") or told.get("error") or text)
     text = " ".join((text or str(error.reason)).split())
+    return _shortened(text)
+
+
+def _shortened(text: str) -> str:
     return text if len(text) <= _SHOWN_CHARS else text[:_SHOWN_CHARS] + "…"
 
 

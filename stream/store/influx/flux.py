@@ -15,6 +15,8 @@ from stream.store.influx.points import FACT_FIELDS, GRAPHS, GRAPHS_TIME_US, SNAP
 FIRST_TIME_US = -WEEK_US
 
 _TIME = pa.timestamp("us", tz="UTC")
+# The header of a table that tells of an error. It is the last, whatever was answered before.
+_ERROR = b"error,reference\r\n"
 _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "$": r"\$"})
 
 
@@ -72,11 +74,24 @@ def snapshots_query(
     )
 
 
+def failure_in(body: bytes) -> str | None:
+    """Return what InfluxDB says of an error that it met after it had begun to answer, None where it says of none."""
+    before, found, said = body.rpartition(_ERROR)
+    if not found or not (before in {b"", b","} or before.endswith((b"\n", b"\n,"))):
+        return None
+    return " ".join(said.decode("utf-8", "replace").strip("\r\n,").split())
+
+
+def is_whole(body: bytes) -> bool:
+    """Tell whether an answer has its end, an empty line, which not every connection that breaks off is known by."""
+    return body == b"\r\n" or body.endswith(b"\r\n\r\n")
+
+
 def parse_facts(body: bytes) -> pa.Table:
     """Return the columns `graph` (the tag) and `FACT_FIELDS` of an answer to `facts_query`.
 
     Raises:
-        StoreError: the answer is an error, or not what was asked for.
+        StoreError: the answer is not what was asked for.
     """
     return _parse(body, {"graph": pa.string(), **{name: pa.int64() for name in FACT_FIELDS}})
 
@@ -85,7 +100,7 @@ def parse_claims(body: bytes) -> pa.Table:
     """Return the columns `graph` (the tag) and `_value` (the identity of a store) of an answer to `claims_query`.
 
     Raises:
-        StoreError: the answer is an error, or not what was asked for.
+        StoreError: the answer is not what was asked for.
     """
     return _parse(body, {"graph": pa.string(), "_value": pa.string()})
 
@@ -94,7 +109,7 @@ def parse_snapshots(body: bytes, metrics: Sequence[str]) -> pa.Table:
     """Return the columns `_time`, `revision` and `metrics` of an answer to `snapshots_query`.
 
     Raises:
-        StoreError: the answer is an error, or not what was asked for.
+        StoreError: the answer is not what was asked for.
     """
     kinds = {name: pa.float64() if METRICS[METRIC_INDEX[name]].kind is Kind.SHARE else pa.int64() for name in metrics}
     return _parse(body, {"_time": _TIME, "revision": pa.int64(), **kinds})
@@ -110,9 +125,6 @@ def _parse(body: bytes, columns: dict[str, pa.DataType]) -> pa.Table:
     schema = pa.schema(columns)
     if not body.strip():
         return schema.empty_table()
-    header = body.lstrip().partition(b"\n")[0].strip().split(b",")
-    if b"error" in header:
-        raise StoreError(f"InfluxDB failed: {_shown(body)}", fix="look at the log of InfluxDB")
     try:
         table = csv.read_csv(
             io.BytesIO(body),
@@ -134,7 +146,3 @@ def _parse(body: bytes, columns: dict[str, pa.DataType]) -> pa.Table:
             fix="project the snapshots anew: graphtide store project --all",
         )
     return table
-
-
-def _shown(body: bytes) -> str:
-    return " ".join(body.decode("utf-8", "replace").split())[:300]

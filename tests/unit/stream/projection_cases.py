@@ -220,7 +220,7 @@ class FakeInflux:
             for (series, _), fields in self.points.items()
             if series.startswith("graphtide_stores,")
         ]
-        return "".join([",result,table,_value,graph\r\n", *rows] if rows else []).encode()
+        return "".join([",result,table,_value,graph\r\n", *rows, "\r\n"] if rows else ["\r\n"]).encode()
 
     def __enter__(self) -> Self:
         self._thread.start()

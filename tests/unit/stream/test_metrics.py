@@ -4,6 +4,7 @@ import urllib.request
 from dataclasses import replace
 
 import pytest
+from prometheus_client import Gauge
 
 from infra.errors import UsageError
 from stream.metrics import IngestMetrics
@@ -39,6 +40,24 @@ def test_a_partition_that_another_process_reads_is_no_longer_told() -> None:
     assert value("graphtide_ingest_partition_lag_records", {"partition": "t/1"}) == 5
     assert value("graphtide_ingest_partition_idle", {"partition": "t/1"}) == 1
     assert value("graphtide_ingest_partition_missing_records", {"partition": "t/1"}) == 3
+
+
+def test_a_scrape_amid_an_update_finds_every_partition(monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = IngestMetrics()
+    partitions = [PartitionStatus(f"t/{number}", 5, 7, False, 0, 0) for number in range(3)]
+    metrics.observe_status(status(*partitions), None)
+    scraped: set[float | None] = set()
+
+    def scrape_and_label(gauge: Gauge, *labels: str) -> Gauge:
+        for number in (1, 2):
+            labels_of_series = {"partition": f"t/{number}"}
+            scraped.add(metrics.registry.get_sample_value("graphtide_ingest_partition_lag_records", labels_of_series))
+        return label(gauge, *labels)
+
+    label = Gauge.labels
+    monkeypatch.setattr(Gauge, "labels", scrape_and_label)
+    metrics.observe_status(status(*partitions[1:]), None)
+    assert scraped == {7}
 
 
 def test_an_influxdb_that_is_not_written_is_told_from_one_that_is() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from infra.errors import StoreError
 from stream.store import open_reader, open_writer
-from stream.store.migrate import migrate_store
+from stream.store.migrate import copies_beside, migrate_store
 from stream.store.migrations import STEPS, Step
 from stream.store.migrations.running import Execute
 from stream.store.sql.tables import STORE_SCHEMA
@@ -110,6 +110,8 @@ def test_several_steps_are_one_transaction_and_each_backup_has_a_name_of_its_own
         assert dump(tmp_path / name) == before
     done = migrate_store(f"sqlite:///{store}", steps=later(), schema=STORE_SCHEMA + 1)
     assert (done.before, done.after) == (1, STORE_SCHEMA + 1)
+    kept = ["store.db.schema-1", "store.db.schema-1-2", "store.db.schema-1-3"]
+    assert [path.name for path in copies_beside(f"sqlite:///{store}")] == kept
     assert dump(store)["more"] == [(7,)]
     with pytest.raises(StoreError, match=f"has schema {STORE_SCHEMA + 1}") as refused:
         migrate_store(f"sqlite:///{store}")

@@ -1,6 +1,7 @@
 """What is SQLite's own: its file, its one writer, readers beside it, and what its errors mean to a user."""
 
 import fcntl
+import os
 import sqlite3
 import threading
 from pathlib import Path
@@ -200,6 +201,32 @@ class TestWriting:
             with pytest.raises(StoreError, match="another process is writing"):
                 open_writer(url(filled))
         assert not lock_file.exists()
+
+    def test_a_lock_that_others_take_and_free_meanwhile_is_taken(
+        self, filled: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lock_file = filled.with_name("store.db.lock")
+        lock, look = fcntl.flock, Path.stat
+        opened: list[int] = []
+
+        def replace_first(file: int, operation: int) -> None:
+            if not opened:
+                lock_file.rename(lock_file.with_suffix(".old"))
+                lock_file.touch()
+            opened.append(file)
+            lock(file, operation)
+
+        def free_once_seen(path: Path, **how: bool) -> os.stat_result:
+            seen = look(path, **how)
+            if path == lock_file and len(opened) == 1:
+                lock_file.unlink()
+            return seen
+
+        monkeypatch.setattr(fcntl, "flock", replace_first)
+        monkeypatch.setattr(Path, "stat", free_once_seen)
+        with open_writer(url(filled)), pytest.raises(StoreError, match="another process is writing"):
+            open_writer(url(filled))
+        assert len(opened) == 3
 
     def test_a_writer_that_lost_its_store_is_fenced(self, filled: Path) -> None:
         with open_writer(url(filled)) as writer:
