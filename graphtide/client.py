@@ -212,6 +212,9 @@ class Client:
     ) -> Taken:
         """Send events, `batch` at a time: rows of a frame or objects with `src`, `dst`, `ts` and what else there is.
 
+        Whole numbers stay whole numbers beside a gap of their column, which pandas makes one of floats; those from 2⁵³
+        on only in one of dtype `Int64`.
+
         After an error the same call with the same key goes on: what was taken is not taken twice. That no record of
         a batch is an event is an error only where no record of all the others is one either.
 

@@ -8,6 +8,8 @@ import pandas as pd
 
 Document = Mapping[str, Any]
 _PATH = "path_"
+# From here on not every whole number has a float of its own.
+_EXACT = 2**53
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
@@ -185,7 +187,11 @@ def snapshot_frame(rows: Sequence[Document], metrics: Sequence[str] = ()) -> pd.
 
 
 def event_records(events: pd.DataFrame | Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return events as JSON-able objects; of a frame each row is one, its times in ISO 8601 and gaps left out."""
+    """Return events as JSON-able objects; of a frame each row is one, its times in ISO 8601 and gaps left out.
+
+    A gap makes floats of a column of whole numbers, which names no node: beside one they are whole numbers again. Those
+    from 2⁵³ on have lost digits by then, and stay what they are; a column of dtype `Int64` keeps all.
+    """
     if not isinstance(events, pd.DataFrame):
         return [dict(event) for event in events]
     columns = {str(name): _plain(events[name]) for name in events.columns}
@@ -198,6 +204,10 @@ def event_records(events: pd.DataFrame | Sequence[Mapping[str, Any]]) -> list[di
 def _plain(column: "pd.Series[Any]") -> list[Any]:
     if isinstance(column.dtype, pd.DatetimeTZDtype) or column.dtype.kind == "M":
         return [None if pd.isna(moment) else moment.isoformat() for moment in column]
+    if column.dtype == "float64" and column.hasnans:
+        known = column.dropna()
+        if ((known % 1 == 0) & (known.abs() < _EXACT)).all():
+            column = column.astype("Int64")
     # Of a list, `isna` would tell each of its items.
     return [None if pd.api.types.is_scalar(value) and pd.isna(value) else value for value in column.tolist()]
 

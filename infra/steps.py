@@ -22,7 +22,8 @@ _UNITS_US = {"s": SECOND_US, "m": MINUTE_US, "min": MINUTE_US, "h": HOUR_US, "d"
 MAX_DURATION_US = 9_999 * WEEK_US
 # The end of the year 9999, the last that has four digits: behind it there is no ISO 8601 time of ours.
 LAST_US = 253_402_300_799 * SECOND_US
-_DURATION = re.compile(r"(\d+)\s*(s|min|m|h|d|w)")
+# Python reads no number of more than 4,300 digits.
+_DURATION = re.compile(r"(\d{1,4000})\s*(s|min|m|h|d|w)")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 

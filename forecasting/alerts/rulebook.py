@@ -1,7 +1,7 @@
 """The rules in a service's file: those of the settings, and those that API keys have set."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from forecasting.alerts.records import end_alerts
@@ -47,8 +47,10 @@ class RuleBook:
         self._file = file
         self._clock = clock or file.now_us
 
-    def put(self, rule: Rule, *, owner: str, most: int | None = None, guard: Guard | None = None) -> bool:
-        """Set a rule that was checked; True where there was none of its name.
+    def put(
+        self, rule: Rule, *, owner: str, most: int | None = None, guard: Guard | None = None
+    ) -> tuple[RuleRow, bool]:
+        """Set a rule that was checked; return it as it stands then, and whether there was none of its name.
 
         Alerts of a rule that says something else now are over: they were judged by what no longer holds.
 
@@ -70,8 +72,7 @@ class RuleBook:
                 (count,) = connection.execute("SELECT count(*) FROM alert_rules WHERE owner = ?", (owner,)).fetchone()
                 if count >= most:
                     raise TooManyRulesError(f"this key has {count} alert rules, and may have {most}")
-            self._put(connection, row, rule, owner, "api")
-        return row is None
+            return self._put(connection, row, rule, owner, "api"), row is None
 
     def remove(self, name: str, guard: Guard | None = None) -> bool:
         """Remove a rule; its alerts that fire are over, and those who were told are told so. False where there is none.
@@ -132,11 +133,11 @@ class RuleBook:
                 if row.origin == "config" and row.rule.name not in settings.rules:
                     self._delete(connection, row)
 
-    def _put(self, connection: Connection, known: RuleRow | None, rule: Rule, owner: str, origin: str) -> None:
+    def _put(self, connection: Connection, known: RuleRow | None, rule: Rule, owner: str, origin: str) -> RuleRow:
         spec, now = rule.to_json(), self._clock()
         if known is not None and known.rule.to_json() == spec:
             connection.execute("UPDATE alert_rules SET origin = ?, spec = ? WHERE name = ?", (origin, spec, rule.name))
-            return
+            return replace(known, origin=origin)
         if known is not None:
             _end(connection, known.rule, now, "the rule was changed")
         connection.execute(
@@ -145,6 +146,9 @@ class RuleBook:
             " origin = excluded.origin, spec = excluded.spec, created_us = excluded.created_us, problem = NULL",
             (rule.name, owner, origin, spec, now),
         )
+        if known is None:
+            return RuleRow(rule, owner, origin, now, 0, 0, None)
+        return replace(known, rule=rule, owner=owner, origin=origin, created_us=now, problem=None)
 
     def _delete(self, connection: Connection, row: RuleRow) -> None:
         connection.execute("DELETE FROM alert_rules WHERE name = ?", (row.rule.name,))

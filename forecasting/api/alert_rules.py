@@ -81,12 +81,11 @@ async def put_rule(name: str, request: Request, service: ServiceHere, caller: Ca
 
     try:
         most = service.settings.alerts.max_rules_per_key
-        is_new = await asyncio.to_thread(service.rules.put, rule, owner=caller.id, most=most, guard=guard)
+        row, is_new = await asyncio.to_thread(service.rules.put, rule, owner=caller.id, most=most, guard=guard)
     except TooManyRulesError as error:
         raise Problem(429, "too-many-jobs", error.message, headers={"Retry-After": "60"}) from None
     except StoreError:
         raise unavailable("service-unavailable", "the alert rule could not be kept") from None
-    row = await _rule(service, caller, name)
     return answer(document(row), 201 if is_new else 200, {"Location": f"/v1/alert-rules/{name}"})
 
 

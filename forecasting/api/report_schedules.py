@@ -78,13 +78,12 @@ async def put_schedule(name: str, request: Request, service: ServiceHere, caller
             raise Problem(409, "name-taken", f"there is a schedule {name[:100]!r} that this key cannot change")
 
     try:
-        is_new = await asyncio.to_thread(service.schedules.put, schedule, owner=caller.id, guard=guard)
+        row, is_new = await asyncio.to_thread(service.schedules.put, schedule, owner=caller.id, guard=guard)
     except WrongScheduleError as error:
         wrong = {"field": error.field, "given": str(given.get(error.field, name))[:100], "allowed": error.fix}
         raise Problem(422, "invalid-parameter", f"{error.message}: {error.fix}", errors=[wrong]) from None
     except StoreError:
         raise unavailable("service-unavailable", "the schedule could not be kept") from None
-    row = await _schedule(service, caller, name)
     return answer(schedule_document(row), 201 if is_new else 200, {"Location": f"/v1/report-schedules/{name}"})
 
 

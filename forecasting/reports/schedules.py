@@ -4,14 +4,15 @@ A slot is planned by adding a report's row that carries schedule and slot, of wh
 that plan the same slot plan it once. How far a schedule is planned moves in the same transaction.
 
 Around a change of the clock cronsim follows Debian's cron: a fixed time that the clock skips fires right behind the
-gap, and one that comes twice fires once; `*` in the hour or minute follows the time that passes.
+gap, and one that comes twice fires once; `*` in the hour or minute follows the time that passes. From hour to hour it
+goes by steps of an hour: where the clock is put back by half of one, it enters the next in its middle.
 """
 
 import json
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -31,6 +32,8 @@ _COLUMNS = "spec, owner, origin, created_us, planned_us"
 # Slots that one look plans at most; after a long pause the next looks plan the rest.
 MAX_SLOTS = 500
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Longer than any that says something: what is longer still takes those who read it past limits of Python's own.
+_MAX_CRON_CHARS, _MAX_ZONE_CHARS = 500, 100
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 Missed = Literal["latest", "all", "skip"]
 
@@ -101,17 +104,23 @@ def check(schedule: Schedule, targets: Mapping[str, TargetSettings]) -> None:
             fix="use a-z, 0-9, then also _ and -, at most 64",
         )
     try:
-        ZoneInfo(schedule.timezone)
+        is_zone = len(schedule.timezone) <= _MAX_ZONE_CHARS and bool(ZoneInfo(schedule.timezone))
     except (ZoneInfoNotFoundError, ValueError, OSError):
+        is_zone = False
+    if not is_zone:
         raise WrongScheduleError(
             f"there is no time zone {schedule.timezone[:100]!r}",
             field="timezone",
             place=place,
             fix="name one such as Europe/Berlin or UTC",
-        ) from None
+        )
     fix = "give minute, hour, day of month, month, day of week: '0 7 * * 1' is Monday at seven"
     try:
-        is_cron = len(schedule.cron.split()) == 5 and schedule.next_us(now_us()) is not None
+        is_cron = (
+            len(schedule.cron) <= _MAX_CRON_CHARS
+            and len(schedule.cron.split()) == 5
+            and schedule.next_us(now_us()) is not None
+        )
     except CronSimError:
         is_cron = False
     if not is_cron:
@@ -171,8 +180,10 @@ class Schedules:
         self._settings = settings
         self._clock = clock or file.now_us
 
-    def put(self, schedule: Schedule, *, owner: str, guard: Guard | None = None) -> bool:
-        """Set a schedule; True where there was none of its name. Slots before now are none of its slots.
+    def put(self, schedule: Schedule, *, owner: str, guard: Guard | None = None) -> tuple[ScheduleRow, bool]:
+        """Set a schedule; return it as it stands then, and whether there was none of its name.
+
+        Slots before now are none of its slots.
 
         Args:
             schedule: what is set.
@@ -247,7 +258,9 @@ class Schedules:
                     planned += self._plan(connection, row, now)
         return planned
 
-    def _put(self, connection: Connection, schedule: Schedule, owner: str, origin: str, guard: Guard | None) -> bool:
+    def _put(
+        self, connection: Connection, schedule: Schedule, owner: str, origin: str, guard: Guard | None
+    ) -> tuple[ScheduleRow, bool]:
         spec, now = schedule.spec(), self._clock()
         row = _find(connection, schedule.name)
         if row is not None and guard is not None:
@@ -257,7 +270,7 @@ class Schedules:
             connection.execute(
                 "UPDATE report_schedules SET origin = ?, spec = ? WHERE name = ?", (origin, spec, schedule.name)
             )
-            return False
+            return replace(row, origin=origin), False
         connection.execute(
             "INSERT INTO report_schedules (name, owner, origin, spec, created_us, planned_us)"
             " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET"
@@ -265,7 +278,7 @@ class Schedules:
             " planned_us = excluded.planned_us",
             (schedule.name, owner, origin, spec, now, now),
         )
-        return row is None
+        return ScheduleRow(schedule, owner, origin, now if row is None else row.created_us, now), row is None
 
     def _plan(self, connection: Connection, row: ScheduleRow, now: int) -> int:
         schedule = row.schedule

@@ -113,3 +113,35 @@ def test_who_comes_second_is_told_what_holds_by_then(
         assert client.put(path, json=body).status_code == 201
         before(kind, "remove", intrude)
         assert client.delete(path).status_code == status
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "body", "change"),
+    [(*SCHEDULES[:3], {"paused": True}), (*RULES[:3], {"after": "4h"})],
+    ids=["schedules", "rules"],
+)
+def test_what_was_set_is_answered_though_another_removes_it_at_once(
+    client: httpx.Client,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: type,
+    path: str,
+    body: dict[str, Any],
+    change: dict[str, Any],
+) -> None:
+    real = kind.put  # type: ignore[attr-defined]
+
+    def put(self: Any, *args: Any, **options: Any) -> Any:
+        found = real(self, *args, **options)
+        self.remove("x")
+        return found
+
+    for given, status in (({**body, **change}, 201), (body, 200), (body, 200)):
+        told = client.put(path, json=given)
+        assert (told.status_code, told.json()) == (status, client.get(path).json())
+    kept = told.json()
+    assert client.delete(path).status_code == 204
+    monkeypatch.setattr(kind, "put", put)
+    told = client.put(path, json=body)
+    assert told.status_code == 201
+    assert told.json() == {**kept, "created": told.json()["created"]}
+    assert client.get(path).status_code == 404

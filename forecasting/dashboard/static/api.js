@@ -67,6 +67,27 @@ export async function send(path, { method = "GET", headers = {}, body, signal } 
   }
 }
 
+/**
+ * Return what `work()` does, once it succeeds: what passes by is tried again. `onFault(error, true)` is told of each such
+ * failure, and `onFault(null)` when they are over.
+ */
+export async function untilAnswered(work, onFault, signal) {
+  let hasFailed = false;
+  for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, LONGEST_WAIT_MS)) {
+    try {
+      const found = await work();
+      if (hasFailed) onFault(null);
+      return found;
+    } catch (error) {
+      if (signal.aborted || isFinal(error)) throw error;
+      hasFailed = true;
+      onFault(error, true);
+    }
+    await new Promise((resolve) => setTimeout(resolve, wait));
+    signal.throwIfAborted();
+  }
+}
+
 export const hasKey = () => sessionStorage.getItem(KEY) !== null;
 
 /** Save what a path answers as a file. */

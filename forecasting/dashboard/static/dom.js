@@ -22,10 +22,18 @@ export function announce(text) {
   byId("said").textContent = text;
 }
 
-export function showFault(error) {
+const waitingWords = (error) => `${error.message}. Asking again …`;
+
+/** Show what is wrong, and whether it `isAskedAgain`; null where nothing is any more. */
+export function showFault(error, isAskedAgain = false) {
   const place = byId("fault");
-  place.textContent = error ? error.message : "";
+  place.textContent = error ? (isAskedAgain ? waitingWords(error) : error.message) : "";
   place.hidden = !error;
+}
+
+/** Say in the place of a list that it is still asked for. */
+export function sayWaiting(place, error) {
+  place.replaceChildren(make("p", { class: "muted" }, waitingWords(error)));
 }
 
 /** Ask whether something is to be done; true where it is. Escape and the other button say no. */

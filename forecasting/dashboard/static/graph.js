@@ -1,6 +1,6 @@
 // The page of one graph: it asks for what the chart shows, and keeps it true as the graph grows.
 
-import { getFresh, getJson, setUpKey } from "./api.js";
+import { getFresh, getJson, setUpKey, untilAnswered } from "./api.js";
 import { Chart } from "./chart.js";
 import { dataTables } from "./datatable.js";
 import { announce, byId, make, makeAge, setUpTheme, showFault } from "./dom.js";
@@ -21,12 +21,11 @@ const FIRST_LOOK_STEPS = 336;
 const HORIZONS = [24, 72, 168];
 const RANGES_MS = [["1 d", 8.64e7], ["1 w", 6.048e8], ["1 m", 2.6298e9], ["1 y", 3.15576e10]];
 const FEWEST_STEPS = 12;
-const RETRY_MS = 2000;
 
 const graph = byId("graph").dataset.graph;
 const here = `/v1/graphs/${encodeURIComponent(graph)}`;
 const lifetime = new AbortController();
-const state = { info: null, followed: null, metric: "events", history: null, loaded: null, short: null, long: null, longEnd: null, model: null };
+const state = { info: null, followed: null, looked: null, metric: "events", history: null, loaded: null, short: null, long: null, longEnd: null, model: null };
 let chart = null;
 let longRun = null;
 let settling = null;
@@ -82,7 +81,8 @@ function sayGround(provenance) {
   byId("resting").textContent = groundWords(provenance);
   if (state.model !== `${model} ${degraded_reason}`) {
     state.model = `${model} ${degraded_reason}`;
-    showModel(graph, degraded_reason, model_digest === null).catch(showFault);
+    const asked = state.model;
+    patiently(() => asked === state.model && showModel(graph, degraded_reason, model_digest === null));
   }
 }
 
@@ -168,12 +168,9 @@ async function changed(info) {
   state.info = info;
   sayFacts();
   if (info.last_step === before.last_step && info.events === before.events && info.snapshots === before.snapshots) return;
-  const grown = Date.parse(info.last_step) - Date.parse(before.last_step);
-  const [begin, end] = chart.window;
-  const watchesTheEnd = end >= Date.parse(before.last_step);
   chart.setNow(observedUntil());
   await loadForecast();
-  if (watchesTheEnd && grown > 0) chart.look(begin + grown, end + grown, limits());
+  moveOn(info.last_step);
   await loadHistory(true);
   sayWindow();
   announce(`${number(info.snapshots - before.snapshots)} new steps; the last one is ${time(info.last_step)}`);
@@ -181,20 +178,17 @@ async function changed(info) {
   state.followed = info;
 }
 
-/** Ask for the first forecast, which may have to wait until the whole history was encoded. */
-async function loadFirstForecast() {
-  for (;;) {
-    try {
-      await loadForecast();
-      showFault(null);
-      return;
-    } catch (error) {
-      showFault(error);
-      if (error.status !== 503) return;
-      await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
-    }
-  }
+/** Move a window that shows the end on to the new one; once, however often what comes behind it has to be tried. */
+function moveOn(lastStep) {
+  const before = Date.parse(state.looked);
+  const grown = Date.parse(lastStep) - before;
+  state.looked = lastStep;
+  const [begin, end] = chart.window;
+  if (end >= before && grown > 0) chart.look(begin + grown, end + grown, limits());
 }
+
+/** Do something that the page goes on without: again as long as its failure passes by. */
+const patiently = (work) => untilAnswered(work, showFault, lifetime.signal).catch(showFault);
 
 async function chooseMetric() {
   state.metric = byId("metric").value;
@@ -286,13 +280,14 @@ function canDraw() {
 
 async function start() {
   setUpKey();
-  const { body: info } = await getFresh(here);
+  const { body: info } = await untilAnswered(() => getFresh(here), showFault, lifetime.signal);
   if (!info.snapshots) {
     byId("facts").textContent = "No step is closed yet: ingest more events.";
     await follow(graph, (now) => now.snapshots && location.reload(), showFault, lifetime.signal);
     return;
   }
   state.info = state.followed = info;
+  state.looked = info.last_step;
   sayFacts();
   byId("content").hidden = false;
   await canDraw();
@@ -303,14 +298,14 @@ async function start() {
   chart.setMetric(metricOf(state.metric));
   chart.setNow(observedUntil());
   lookBack(FIRST_LOOK_STEPS * step());
-  await Promise.all([loadHistory(true), chart.draw()]);
+  await Promise.all([untilAnswered(() => loadHistory(true), showFault, lifetime.signal), chart.draw()]);
   performance.mark("graphtide-first-paint");
   chart.setNow(observedUntil());
-  showQuality(graph).catch(showFault);
+  patiently(() => showQuality(graph));
   setUpReports(graph, lifetime.signal).catch(showFault);
   setUpSchedules(graph, lifetime.signal).catch(showFault);
   // The first forecast of a graph may have to encode its history; the chart does not wait for it.
-  await loadFirstForecast();
+  await patiently(loadForecast);
   lookBack(FIRST_LOOK_STEPS * step());
   await follow(graph, changed, showFault, lifetime.signal);
 }

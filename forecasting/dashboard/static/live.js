@@ -1,24 +1,27 @@
 // Being told when a graph has changed: by the service's push where it has one, else by asking now and then.
 
-import { events, getFresh } from "./api.js";
+import { events, getFresh, untilAnswered } from "./api.js";
 import { has } from "./dom.js";
 
 const POLL_MS = 2000;
 
 /**
  * Call `onChange(document)` whenever the graph's document has changed, until `signal` aborts.
- * `onFault(error)` is told when it cannot be asked, and `null` when it can again.
+ * `onFault(error, isAskedAgain)` is told when it cannot be asked, and `null` when it can again.
  */
 export async function follow(graph, onChange, onFault, signal) {
   const path = `/v1/graphs/${encodeURIComponent(graph)}`;
-  let hasFailed = false;
   let isBehind = false;
+  let hasFailed = false;
   const look = async () => {
+    const { body, isNew } = await getFresh(path, { signal });
+    isBehind ||= isNew;
+    if (isBehind) await onChange(body);
+    isBehind = false;
+  };
+  const attempt = async () => {
     try {
-      const { body, isNew } = await getFresh(path, { signal });
-      isBehind ||= isNew;
-      if (isBehind) await onChange(body);
-      isBehind = false;
+      await untilAnswered(look, onFault, signal);
       if (hasFailed) onFault(null);
       hasFailed = false;
     } catch (error) {
@@ -26,7 +29,7 @@ export async function follow(graph, onChange, onFault, signal) {
       if (!signal.aborted) onFault(error);
     }
   };
-  for await (const _ of has("live") ? events(`${path}/live`, signal) : ticks(signal)) await look();
+  for await (const _ of has("live") ? events(`${path}/live`, signal) : ticks(signal)) await attempt();
 }
 
 async function* ticks(signal) {

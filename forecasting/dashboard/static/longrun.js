@@ -17,6 +17,7 @@ export class LongRun {
     Object.assign(this, { onForecast, getMetric, getStep, getScenarios });
     this.job = null;
     this.aborter = null;
+    this.isCancelled = false;
     byId("long-form").addEventListener("submit", (event) => {
       event.preventDefault();
       this.run(Number(byId("long-steps").value));
@@ -28,12 +29,20 @@ export class LongRun {
   async run(horizon) {
     await this.close();
     const signal = (this.aborter = new AbortController()).signal;
+    this.isCancelled = false;
     this.#say("Asking for the forecast …", 0, horizon);
     this.#buttons({ running: true });
     try {
       const body = JSON.stringify({ horizon, metrics: [this.getMetric()], quantiles: LEVELS.map(Number), ...this.getScenarios() });
       const path = `/v1/graphs/${encodeURIComponent(this.graph)}/forecasts`;
-      this.job = await (await send(path, { method: "POST", body, signal })).json();
+      // Waited for though it was put away meanwhile: a job that nobody knows could not be cancelled.
+      const job = await (await send(path, { method: "POST", body })).json();
+      if (signal.aborted) {
+        await this.#drop(job);
+        return;
+      }
+      this.job = job;
+      if (this.isCancelled) await this.cancel();
       await this.#fill(horizon, signal);
     } catch (error) {
       if (signal.aborted) return;
@@ -61,10 +70,21 @@ export class LongRun {
       let left = "";
       if (Date.now() - asked > ETA_EVERY_MS) {
         asked = Date.now();
-        const { progress } = await getJson(this.job.links.self, { signal });
-        left = progress.eta_s === null ? "" : `, about ${duration(progress.eta_s * 1000)} left`;
+        left = await this.#timeLeft(signal);
       }
       this.#say(`${number(forecast.length)} of ${number(horizon)} steps${left}`, forecast.length, horizon);
+    }
+  }
+
+  /** Return how long it will take still, in words; none where the service does not tell now: the steps come anyway. */
+  async #timeLeft(signal) {
+    try {
+      const { progress } = await getJson(this.job.links.self, { signal });
+      return progress.eta_s === null ? "" : `, about ${duration(progress.eta_s * 1000)} left`;
+    } catch (error) {
+      if (signal.aborted) throw error;
+      console.debug(error);
+      return "";
     }
   }
 
@@ -76,8 +96,9 @@ export class LongRun {
     announce(said);
   }
 
-  /** Cancel the job; what has come stays. */
+  /** Cancel the job, as soon as there is one; what has come stays. */
   async cancel() {
+    this.isCancelled = true;
     if (!this.job) return;
     try {
       await send(this.job.links.self, { method: "DELETE" });
@@ -95,7 +116,12 @@ export class LongRun {
     this.#buttons({});
     if (this.aborter) this.onForecast(null);
     this.aborter = null;
-    if (job) await send(job.links.self, { method: "DELETE" }).catch(() => {});
+    if (job) await this.#drop(job);
+  }
+
+  /** Cancel a job that nobody waits for. */
+  #drop(job) {
+    return send(job.links.self, { method: "DELETE" }).catch(() => {});
   }
 
   #buttons({ running = false, done = false }) {

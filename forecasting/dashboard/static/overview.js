@@ -9,6 +9,8 @@ const SPARK_STEPS = 336;
 const SPARK_POINTS = 84;
 const MANY = 7;
 const cards = new Map();
+// The places of lines that are still to be asked for again, with the documents of their graphs.
+const undrawn = new Map();
 
 /** Return a small line of the last steps; the card says the same in words. */
 function sparkline(values) {
@@ -32,10 +34,16 @@ function sparkline(values) {
 
 async function drawSpark(info, place) {
   if (info.snapshots === 0) return;
+  undrawn.delete(place);
   const start = new Date(new Date(info.last_step).getTime() - (SPARK_STEPS - 1) * stepMs(info.step)).toISOString();
   const query = new URLSearchParams({ metrics: "events", points: SPARK_POINTS, start });
-  const { series } = await getJson(`/v1/graphs/${encodeURIComponent(info.graph)}/history?${query}`);
-  place.replaceChildren(sparkline(series[0].mean));
+  try {
+    const { series } = await getJson(`/v1/graphs/${encodeURIComponent(info.graph)}/history?${query}`);
+    place.replaceChildren(sparkline(series[0].mean));
+  } catch (error) {
+    undrawn.set(place, info);
+    showFault(error, true);
+  }
 }
 
 function card(info) {
@@ -52,7 +60,7 @@ function card(info) {
     spark,
     make("dl", { class: "inline" }, facts.map(([name, value]) => make("div", {}, [make("dt", {}, name), make("dd", {}, value)]))),
   ]);
-  drawSpark(info, spark).catch(showFault);
+  drawSpark(info, spark);
   return element;
 }
 
@@ -87,8 +95,12 @@ async function look() {
     const { body, isNew } = await getFresh("/v1/graphs");
     showFault(null);
     if (isNew) show(body.graphs);
+    for (const [place, info] of undrawn) {
+      if (place.isConnected) drawSpark(info, place);
+      else undrawn.delete(place);
+    }
   } catch (error) {
-    showFault(error);
+    showFault(error, true);
   }
 }
 

@@ -1,7 +1,7 @@
 // The reports of a graph: asked for, read, and deleted.
 
 import { ApiError, download, getJson, hasKey, send } from "./api.js";
-import { announce, byId, confirmed, has, keepFocus, make, showFault } from "./dom.js";
+import { announce, byId, confirmed, has, keepFocus, make, sayWaiting, showFault } from "./dom.js";
 import { number, time } from "./format.js";
 
 const SHOWN = 20;
@@ -15,26 +15,47 @@ export async function setUpReports(graph, signal) {
   const path = `/v1/reports?graph=${encodeURIComponent(graph)}&limit=${SHOWN}`;
   let said = null;
   let timer = null;
-  const look = async () => {
+  let hasFailed = false;
+  const againIn = (ms) => {
     clearTimeout(timer);
-    const { reports } = await getJson(path, { signal });
-    const now = JSON.stringify(reports);
-    if (now !== said) show(reports, look);
-    said = now;
-    timer = setTimeout(again, reports.some(isBusy) ? POLL_BUSY_MS : POLL_MS);
+    timer = setTimeout(again, ms);
+  };
+  const look = async () => {
+    let wait = POLL_MS;
+    try {
+      const { reports } = await getJson(path, { signal });
+      const now = JSON.stringify(reports);
+      if (now !== said) show(reports, look);
+      said = now;
+      if (reports.some(isBusy)) wait = POLL_BUSY_MS;
+    } finally {
+      againIn(wait);
+    }
+  };
+  const attempt = async () => {
+    try {
+      await look();
+      if (hasFailed) showFault(null);
+      hasFailed = false;
+    } catch (error) {
+      if (signal.aborted) return;
+      hasFailed = true;
+      showFault(error, true);
+      if (said === null) sayWaiting(byId("reports"), error);
+    }
   };
   const again = () => {
     if (signal.aborted) return;
     // A page that nobody sees asks for nothing.
-    if (document.hidden) timer = setTimeout(again, POLL_MS);
-    else look().catch((error) => { showFault(error); timer = setTimeout(again, POLL_MS); });
+    if (document.hidden) againIn(POLL_MS);
+    else attempt();
   };
   byId("report-form").addEventListener("submit", (event) => {
     event.preventDefault();
     ask(graph).then(look).catch(sayFault);
   });
   byId("reports-section").hidden = false;
-  await look();
+  await attempt();
 }
 
 async function ask(graph) {

@@ -1,7 +1,7 @@
 // Schedules of reports: set, paused and removed, and what became of their times.
 
 import { ApiError, getJson, send } from "./api.js";
-import { announce, byId, confirmed, has, keepFocus, make, makeTable, showFault } from "./dom.js";
+import { announce, byId, confirmed, has, keepFocus, make, makeTable, sayWaiting, showFault } from "./dom.js";
 import { number, time } from "./format.js";
 
 const POLL_MS = 5000;
@@ -16,33 +16,52 @@ export async function setUpSchedules(graph, signal) {
   if (!has("schedules")) return;
   let said = null;
   let mine = [];
+  let hasFailed = false;
   const look = async (isForced = false) => {
+    if (said === null) await showTargets(graph, signal);
     const { schedules } = await getJson("/v1/report-schedules", { signal });
     mine = schedules.filter((one) => one.graph === graph);
     const now = JSON.stringify(mine);
     if (isForced || now !== said) show(mine, () => look(true));
     said = now;
+    // A schedule that is set without the targets and what is known of it would lose what the form could not show.
+    byId("schedule-more").hidden = false;
   };
-  await setUpForm(graph, () => look(true), (name) => mine.find((one) => one.name === name));
+  const attempt = async () => {
+    try {
+      await look();
+      if (hasFailed) showFault(null);
+      hasFailed = false;
+    } catch (error) {
+      if (signal.aborted) return;
+      hasFailed = true;
+      showFault(error, true);
+      if (said === null) sayWaiting(byId("schedules"), error);
+    }
+  };
+  setUpForm(graph, () => look(true), (name) => mine.find((one) => one.name === name));
   byId("schedules-section").hidden = false;
-  await look();
-  const timer = setInterval(() => document.hidden || look().catch(showFault), POLL_MS);
+  const timer = setInterval(() => document.hidden || attempt(), POLL_MS);
   signal.addEventListener("abort", () => clearInterval(timer));
+  await attempt();
 }
 
-async function setUpForm(graph, look, known) {
+function setUpForm(graph, look, known) {
   field("timezone").value = Intl.DateTimeFormat().resolvedOptions().timeZone || "UTC";
   byId("schedule-zones").replaceChildren(...["UTC", ...Intl.supportedValuesOf("timeZone")].map((zone) => make("option", { value: zone })));
-  const { targets } = await getJson(`/v1/report-targets?graph=${encodeURIComponent(graph)}`);
+  byId("schedule-form").addEventListener("submit", (event) => {
+    event.preventDefault();
+    put(graph, known).then(look).catch(sayFaults);
+  });
+}
+
+async function showTargets(graph, signal) {
+  const { targets } = await getJson(`/v1/report-targets?graph=${encodeURIComponent(graph)}`, { signal });
   byId("schedule-targets").replaceChildren(
     ...(targets.length
       ? targets.map(({ name, kind }) => make("label", {}, [make("input", { type: "checkbox", value: name }), ` ${name} (${kind})`]))
       : [make("span", { class: "muted small" }, "The settings name no target; reports are kept here.")]),
   );
-  byId("schedule-form").addEventListener("submit", (event) => {
-    event.preventDefault();
-    put(graph, known).then(look).catch(sayFaults);
-  });
 }
 
 const chosenTargets = () => [...byId("schedule-targets").querySelectorAll("input")].filter((box) => box.checked).map((box) => box.value);

@@ -64,15 +64,12 @@ def request(
         port = parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError:
         raise DeliveryError(f"{_shown(url)} has no port that can be used", is_final=True) from None
-    try:
-        asked = httpx.URL(url)
-    except httpx.InvalidURL:
-        raise DeliveryError(f"{_shown(url)} is no address that can be used", is_final=True) from None
+    asked = _asked(url)
     # As it goes over the wire: letters beyond ASCII in Punycode.
     host = asked.raw_host.decode("ascii")
     address = _allowed(host, resolve_host(host, port), allow_private=allow_private)
     pinned = asked.copy_with(host=address)
-    sent = {**headers, "Host": asked.netloc.decode("ascii")}
+    sent = {**headers, "Host": host_header(url)}
     try:
         with (
             httpx.Client(timeout=timeout_s, follow_redirects=False, trust_env=False) as client,
@@ -84,6 +81,22 @@ def request(
     if not 200 <= status < 300:
         is_final = 300 <= status < 500 and status not in _PASSING
         raise DeliveryError(f"{_shown(url)} answered {status}", is_final=is_final)
+
+
+def host_header(url: str) -> str:
+    """Return the `Host` that a request is sent with: in ASCII, and without the port that its scheme has anyway.
+
+    Raises:
+        DeliveryError: the address cannot be used.
+    """
+    return _asked(url).netloc.decode("ascii")
+
+
+def _asked(url: str) -> httpx.URL:
+    try:
+        return httpx.URL(url)
+    except httpx.InvalidURL:
+        raise DeliveryError(f"{_shown(url)} is no address that can be used", is_final=True) from None
 
 
 def _allowed(host: str, addresses: list[str], *, allow_private: bool) -> str:

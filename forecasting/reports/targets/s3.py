@@ -7,7 +7,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from forecasting.reports.targets import guard
 from forecasting.reports.targets.parcel import Parcel
@@ -63,7 +63,7 @@ def send(parcel: Parcel, target: TargetSettings, timeout_s: float) -> None:
         moment = datetime.now(UTC)
         digest = hashlib.sha256(one.body).hexdigest()
         signed = {
-            "Host": urlsplit(target.url).netloc,
+            "Host": guard.host_header(target.url),
             "Content-Type": one.media_type,
             "x-amz-content-sha256": digest,
             "x-amz-date": f"{moment:%Y%m%dT%H%M%SZ}",

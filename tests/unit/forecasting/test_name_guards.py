@@ -49,7 +49,7 @@ def _rule(graph: str) -> AlertRuleSettings:
 
 
 SCHEDULES = Kind(
-    lambda file, owner, guard: _schedules(file).put(_schedule(owner), owner=owner, guard=guard),
+    lambda file, owner, guard: _schedules(file).put(_schedule(owner), owner=owner, guard=guard)[1],
     lambda file, guard: _schedules(file).remove("x", guard),
     lambda file, names: _schedules(file).take_settings(
         [replace(_schedule("of-settings"), name=name) for name in names]
@@ -57,7 +57,7 @@ SCHEDULES = Kind(
     lambda file: [(row.schedule.name, row.schedule.graph, row.origin) for row in _schedules(file).all()],
 )
 RULES = Kind(
-    lambda file, owner, guard: RuleBook(file).put(checked("x", _rule(owner), {}), owner=owner, guard=guard),
+    lambda file, owner, guard: RuleBook(file).put(checked("x", _rule(owner), {}), owner=owner, guard=guard)[1],
     lambda file, guard: RuleBook(file).remove("x", guard),
     lambda file, names: RuleBook(file).take_settings(
         AlertSettings(rules={name: _rule("of-settings") for name in names}), {}

@@ -171,10 +171,10 @@ def test_a_schedule_that_is_set_again_makes_no_slot_twice(side: Side, clock: Clo
     side.schedules.put(DAILY, owner="")
     clock.to("2026-03-27T02:00")
     side.schedules.plan()
-    assert not side.schedules.put(DAILY, owner="")
+    assert not side.schedules.put(DAILY, owner="")[1]
     clock.to("2026-03-27T01:00")  # the clock of another machine is behind
     side.schedules.remove("daily")
-    assert side.schedules.put(DAILY, owner="")
+    assert side.schedules.put(DAILY, owner="")[1]
     clock.to("2026-03-27T02:10")
     side.schedules.plan()
     assert slots(side) == ["03-27T01:30"]
@@ -186,7 +186,9 @@ def test_a_schedule_that_is_set_again_makes_no_slot_twice(side: Side, clock: Clo
         ({"cron": "61 * * * *"}, "cron cannot be"),
         ({"cron": "* * * * * *"}, "cron cannot be"),
         ({"cron": "0 0 30 2 *"}, "cron cannot be"),
+        ({"cron": f"*/{'9' * 5000} 0 * * *"}, "cron cannot be"),
         ({"timezone": "Europe/Nowhere"}, "no time zone"),
+        ({"timezone": f"{'a/' * 3000}a"}, "no time zone"),
         ({"timezone": "../../etc/passwd"}, "no time zone"),
         ({"name": "No Name"}, "cannot be called"),
         ({"deliver": ("three",)}, "no target 'three'"),

@@ -9,7 +9,9 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from forecasting.reports.contents import ReportRequest
@@ -203,6 +205,44 @@ def test_s3_puts_page_and_data_under_one_name_of_the_slot(secret: str) -> None:
     for _, _, headers, body in seen:
         assert headers["x-amz-content-sha256"] == hashlib.sha256(body).hexdigest()
         assert "s3cret" not in str(headers)
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://s3.example", "s3.example"),
+        ("https://s3.example:443", "s3.example"),
+        ("https://S3.Example:443/", "s3.example"),
+        ("http://s3.example:80", "s3.example"),
+        ("http://s3.example:443", "s3.example:443"),
+        ("https://s3.example:9000", "s3.example:9000"),
+        ("https://bücher.example", "xn--bcher-kva.example"),
+        ("https://[2001:db8::1]:443", "[2001:db8::1]"),
+    ],
+)
+def test_s3_signs_the_host_that_is_sent(secret: str, monkeypatch: pytest.MonkeyPatch, url: str, host: str) -> None:
+    sent: list[httpx.Request] = []
+
+    class Client(httpx.Client):
+        def __init__(self, **_: object) -> None:
+            super().__init__(transport=httpx.MockTransport(self.answer))
+
+        def answer(self, request: httpx.Request) -> httpx.Response:
+            sent.append(request)
+            return httpx.Response(200)
+
+    signed: list[str] = []
+    real = s3.authorization
+
+    def authorization(**options: Any) -> str:
+        signed.append(options["headers"]["Host"])
+        return real(**options)
+
+    monkeypatch.setattr(guard.httpx, "Client", Client)
+    monkeypatch.setattr(guard.socket, "getaddrinfo", lambda *_, **__: [(0, 0, 0, "", ("127.0.0.1", 0))])
+    monkeypatch.setattr(s3, "authorization", authorization)
+    send(TargetSettings(kind="s3", url=url, bucket="b", access_key="A", secret_file=secret, allow_private=True))
+    assert {request.headers["host"] for request in sent} == set(signed) == {host}
 
 
 def test_folder_holds_each_slot_once_however_often_it_is_sent(tmp_path: Path) -> None:

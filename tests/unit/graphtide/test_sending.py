@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from graphtide import ApiError, Taken
+from graphtide.results import event_records
 from tests.unit.graphtide.client_cases import both_clients, call
 
 GOOD, BAD = {"src": "a", "dst": "b", "ts": 1_772_800_000}, {"src": "a"}
@@ -68,6 +69,24 @@ def test_a_column_of_lists_goes_along(is_async: bool) -> None:
     frame = pd.DataFrame([{**GOOD, "tags": ["x", "y"]}, {**GOOD, "tags": None}])
     assert call(is_async, keep, "send", "toy", frame) == Taken(2)
     assert sent == [{**GOOD, "tags": ["x", "y"]}, GOOD]
+
+
+@pytest.mark.parametrize(
+    ("column", "sent"),
+    [
+        (pd.Series([7, None, 9]), [7, None, 9]),
+        (pd.Series([7, None, 9], dtype="Int64"), [7, None, 9]),
+        (pd.Series([2**60 + 1, None, 9], dtype="Int64"), [2**60 + 1, None, 9]),
+        # What is no row of whole numbers, or lost digits before it came here, goes as it is.
+        (pd.Series([7, None, 9.5]), [7.0, None, 9.5]),
+        (pd.Series([7, None, float("inf")]), [7.0, None, float("inf")]),
+        (pd.Series([2**60 + 1, None, 9]), [float(2**60), None, 9.0]),
+        (pd.Series([7.0, 8.0, 9.0]), [7.0, 8.0, 9.0]),
+    ],
+)
+def test_whole_numbers_beside_a_gap_are_sent_as_such(column: Any, sent: list[Any]) -> None:
+    found = [record.get("id") for record in event_records(pd.DataFrame({"src": ["a", "b", "c"], "id": column}))]
+    assert [(value, type(value)) for value in found] == [(value, type(value)) for value in sent]
 
 
 @both_clients
