@@ -1,10 +1,11 @@
 """What each part of the forecaster is worth, on validation parts: the fifth of each training part that lies last.
 
-    python benchmarks/ablation.py [--iterations N] [VARIANT …]      # measure; all variants if none is named
-    python benchmarks/ablation.py --table                           # print the table of what was measured
+    python benchmarks/ablation.py [--iterations N] [--seed S] [VARIANT …]      # measure; all variants if none is named
+    python benchmarks/ablation.py --table                                      # print the tables of what was measured
 
-Every variant is trained on the same series with the same seed for the same iterations, then scored like the shipped
-model on its test parts, but on steps before them. The result is kept in benchmarks/results/ablation.json.
+Every variant is trained on the same series with the same seeds for the same iterations, then scored like the shipped
+model on its test parts, but on steps before them. A table has what trainings of equal length have in the mean over
+their seeds. The result is kept in benchmarks/results/ablation.json; runs of several variants may write it in turns.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 from accuracy import Test, short_test
@@ -34,6 +36,7 @@ from forecasting.general import DevelopmentLog, development_logs, log_series, si
 from infra.configuration import load_settings
 from infra.steps import HOUR_US
 from models.baselines import floors
+from models.calibration import Calibrations
 from models.conformal import fit_calibration
 from models.forecaster import ForecasterConfig, ForecasterNet, MambaForecaster
 from models.optimisation import Optimisation, TrainingConfig
@@ -86,11 +89,13 @@ def before_test(log: DevelopmentLog) -> DevelopmentLog:
     return DevelopmentLog(log.name, log.training(), log.train_until_us, until_us)
 
 
-def train(series: list[TrainingSeries], iterations: int, *, has_core: bool) -> tuple[ForecasterNet, list[Batch]]:
+def train(
+    series: list[TrainingSeries], iterations: int, *, seed: int, has_core: bool
+) -> tuple[ForecasterNet, list[Batch]]:
     """Return a net trained on the series, and the forecasts kept for validation."""
     config = ForecasterConfig()
     training = TrainingConfig(max_iterations=iterations, budget_s=1e6, patience=10**6, validate_every=200)
-    net = ForecasterNet(config)
+    net = ForecasterNet(config, seed=seed)
     if not has_core:
         # A block whose mixer answers nothing hands its input on.
         for name, parameter in net.core.named_parameters():
@@ -98,15 +103,15 @@ def train(series: list[TrainingSeries], iterations: int, *, has_core: bool) -> t
                 parameter.data.zero_()
                 parameter.requires_grad_(False)
     torch.set_num_threads(1)
-    sampler = Sampler(series, reach_steps=config.reach_steps, tokens_per_batch=training.tokens_per_batch, seed=0)
+    sampler = Sampler(series, reach_steps=config.reach_steps, tokens_per_batch=training.tokens_per_batch, seed=seed)
     loop = Optimisation(net, sampler, training, time.monotonic())
     while not loop.stopped:
         loop.iterate()
     return loop.best(), loop.validation
 
 
-def measure(variant: str, logs: list[DevelopmentLog], iterations: int) -> dict[str, object]:
-    """Return the scores of one variant against the floors, over all logs."""
+def measure(variant: str, logs: list[DevelopmentLog], iterations: int, seed: int) -> dict[str, Any]:
+    """Return the scores of one training of a variant against the floors, over all logs."""
     named = [series for log in logs for series in log_series(log, seed=0)]
     if variant == "logs alone":
         named = [series for series in named if series.kind == "whole 1h"]
@@ -114,9 +119,10 @@ def measure(variant: str, logs: list[DevelopmentLog], iterations: int) -> dict[s
         named += simulated_series(SIMULATED, seed=0)
     begin_s = time.monotonic()
     with changed(variant):
-        net, validation = train([one.series for one in named], iterations, has_core=variant != "without the core")
-        calibration = fit_calibration(net, validation)
-        model = MambaForecaster(net, default_structure(SEASON), ranks_season=SEASON, calibration=calibration)
+        has_core = variant != "without the core"
+        net, validation = train([one.series for one in named], iterations, seed=seed, has_core=has_core)
+        calibrations = Calibrations({HOUR_US: fit_calibration(net, validation)})
+        model = MambaForecaster(net, default_structure(SEASON), ranks_season=SEASON, calibrations=calibrations)
         scored = [scores(model, log) for log in logs]
     near, far = [one for one, _ in scored if one], [rows for _, many in scored for rows in many]
     names = [model.name, *(floor.name for floor in floors())]
@@ -124,6 +130,8 @@ def measure(variant: str, logs: list[DevelopmentLog], iterations: int) -> dict[s
     return {
         "variant": variant,
         "means": VARIANTS[variant],
+        "iterations": iterations,
+        "seed": seed,
         "parameters": sum(
             parameter.numel()
             for name, parameter in net.named_parameters()
@@ -154,18 +162,44 @@ def scores(model: MambaForecaster, log: DevelopmentLog) -> tuple[list[Row], list
     return near, far
 
 
-def table(report: dict[str, object]) -> str:
-    """Return what was measured as a Markdown table."""
+def tables(rows: list[dict[str, Any]]) -> str:
+    """Return what was measured as Markdown, a table for each length of the trainings."""
     columns = [(score, bucket) for score in ("mase", "wql") for bucket in BUCKETS]
-    heads = [f"{score.upper()} {bucket}" for score, bucket in columns]
-    lines = [f"| variant | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
-    rows = report["rows"]
-    assert isinstance(rows, list)
-    for row in rows:
-        values = {(r["score"], r["bucket"]): r["ratio"] for r in row["ratios"] if r["against"] == "best_single_floor"}
-        cells = [f"{values[column]:.3f}" if column in values else "not measured" for column in columns]
-        lines.append(f"| {row['variant']} ({row['parameters']:,} parameters) | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    heads = " | ".join(f"{score.upper()} {bucket}" for score, bucket in columns)
+    lines = []
+    for iterations in sorted({row["iterations"] for row in rows}):
+        lines += [f"\n{iterations} iterations:\n", f"| variant | seeds | {heads} |", "|---" * (len(columns) + 2) + "|"]
+        for variant in VARIANTS:
+            trainings = [row for row in rows if row["variant"] == variant and row["iterations"] == iterations]
+            if trainings:
+                cells = [mean_ratio(trainings, *column) for column in columns]
+                named = f"{variant} ({trainings[0]['parameters']:,} parameters)"
+                lines.append(f"| {named} | {len(trainings)} | {' | '.join(cells)} |")
+    return "\n".join(lines).strip()
+
+
+def mean_ratio(trainings: list[dict[str, Any]], score: str, bucket: str) -> str:
+    """Return the geometric mean over trainings against the best single floor, and between what they lie."""
+    chosen = {"score": score, "bucket": bucket, "against": "best_single_floor"}
+    found = sorted(r["ratio"] for row in trainings for r in row["ratios"] if chosen.items() <= r.items())
+    if not found:
+        return "not measured"
+    mean = math.exp(sum(map(math.log, found)) / len(found))
+    return f"{mean:.3f}" + (f" ({found[0]:.3f} to {found[-1]:.3f})" if len(found) > 1 else "")
+
+
+def kept() -> dict[str, Any]:
+    """Return what was measured so far."""
+    return json.loads(RESULT.read_text()) if RESULT.exists() else {"bench": "ablation", "rows": []}  # type: ignore[no-any-return]
+
+
+def keep(row: dict[str, Any]) -> None:
+    """Put a training in the place of what was measured of the like before."""
+    report, same = kept(), ("variant", "iterations", "seed")
+    report["rows"] = [one for one in report["rows"] if any(one[key] != row[key] for key in same)] + [row]
+    report["command"] = "python benchmarks/ablation.py --iterations N --seed S VARIANT"
+    report["hardware"], report["versions"] = hardware(), versions("graphtide", "torch", "numpy")
+    RESULT.write_text(json.dumps(report, indent=1) + "\n")
 
 
 def main() -> None:
@@ -173,19 +207,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("variants", nargs="*", metavar="VARIANT", help=", ".join(VARIANTS))
     parser.add_argument("--iterations", type=int, default=600)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
-    report = json.loads(RESULT.read_text()) if RESULT.exists() else {"bench": "ablation", "rows": []}
     if not arguments.table:
         logs = [before_test(log) for log in development_logs(load_settings().values.data.folders())]
         for variant in arguments.variants or VARIANTS:
-            row = measure(variant, logs, arguments.iterations)
-            report["rows"] = [one for one in report["rows"] if one["variant"] != variant] + [row]
-            report["command"] = f"python benchmarks/ablation.py --iterations {arguments.iterations}"
-            report["hardware"], report["versions"] = hardware(), versions("graphtide", "torch", "numpy")
-            RESULT.write_text(json.dumps(report, indent=1) + "\n")
+            row = measure(variant, logs, arguments.iterations, arguments.seed)
+            keep(row)
             print(f"{variant}: {row['training_s']} s", file=sys.stderr, flush=True)
-    print(table(report))
+    print(tables(kept()["rows"]))
 
 
 if __name__ == "__main__":

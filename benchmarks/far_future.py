@@ -3,6 +3,7 @@ of 365,000 steps.
 
     python benchmarks/far_future.py calibration --graphs 200   # networks that no model has seen, 12,000 hours ahead
     python benchmarks/far_future.py sums --graphs 40           # sums over weeks to 12,000 hours, on sample paths
+    python benchmarks/far_future.py calibration --days         # the same by the day, 500 days ahead; so with sums
     python benchmarks/far_future.py stress                     # ten times the longest horizon, on each development log
     python benchmarks/far_future.py                            # print what was measured
 
@@ -15,7 +16,7 @@ new nodes and edges of the whole horizon are what totals grow by. Results go to 
 import argparse
 import json
 import sys
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from forecasting.general import development_logs, random_network
 from forecasting.training import forecaster_of
 from infra.configuration import load_settings
 from infra.schema import METRIC_INDEX, METRICS, QUANTILE_LEVELS, Kind
-from infra.steps import HOUR_US
+from infra.steps import DAY_US, HOUR_US
 from models import checkpoint, general_folder
 from models.constraints import violations
 from models.contract import History
@@ -41,14 +42,34 @@ RESULT = Path(__file__).parent / "results" / "far_future.json"
 COUNTS = [index for index, metric in enumerate(METRICS) if metric.kind is Kind.COUNT]
 LEVELS = np.array(QUANTILE_LEVELS)
 MEDIAN = QUANTILE_LEVELS.index(0.5)
-# Half a year is seen before the origin; nobody's training drew seeds from here on.
-SEEN_STEPS, LONGEST_STEPS, FIRST_SEED = 4380, 12_000, 50_000_000
+# Nobody's training drew seeds from here on.
+FIRST_SEED = 50_000_000
 STRESS_STEPS, WINDOW_STEPS = 365_000, 8766
 BOOTSTRAPS = 1000
 SUMMED = ("events", "new_nodes", "new_edges")
-SPANS = {"week": 168, "4 weeks": 672, "26 weeks": 4368, "all": LONGEST_STEPS}
 # On earlier networks it was chosen how much of a step is its level.
 PATHS, FIRST_SUMMED = 100, 1000
+
+
+@dataclass(frozen=True)
+class Scale:
+    """By which steps networks are forecast; half a year is seen before the origin.
+
+    Attributes:
+        suffix: of the names of results.
+        step_us, seen_steps, longest_steps: length of a step, steps before the origin and behind it.
+        spans: steps of the spans that are summed over.
+    """
+
+    suffix: str
+    step_us: int
+    seen_steps: int
+    longest_steps: int
+    spans: dict[str, int]
+
+
+HOURS = Scale("", HOUR_US, 4380, 12_000, {"week": 168, "4 weeks": 672, "26 weeks": 4368, "all": 12_000})
+DAYS = Scale("_days", DAY_US, 183, 500, {"week": 7, "4 weeks": 28, "26 weeks": 182, "all": 500})
 
 
 def general_model() -> MambaForecaster:
@@ -58,24 +79,25 @@ def general_model() -> MambaForecaster:
     return forecaster_of(found)
 
 
-def simulated_history(number: int) -> History:
-    """Return the hourly snapshots of one network, as long as its horizon needs."""
+def simulated_history(number: int, scale: Scale) -> History:
+    """Return the snapshots of one network, as long as its horizon needs."""
     config = random_network(np.random.default_rng((FIRST_SEED, number)), FIRST_SEED + number)
-    years = (SEEN_STEPS + LONGEST_STEPS) / 8766
+    years = (HOURS.seen_steps + HOURS.longest_steps) / 8766
     # A busy network would take minutes to draw; it is drawn quieter instead of shorter.
     config = replace(config, years=years, events_per_hour=min(config.events_per_hour, 120_000 / (years * 8766)))
     events = EventLog.read(SimulatedSource(config))
-    return events.history(HOUR_US, (int(events.ts_E[-1]) // HOUR_US + 1) * HOUR_US)
+    # The last step is not over.
+    return events.history(scale.step_us, int(events.ts_E[-1]) // scale.step_us * scale.step_us)
 
 
-def shares(model: MambaForecaster, history: History) -> dict[str, np.ndarray]:
+def shares(model: MambaForecaster, history: History, scale: Scale) -> dict[str, np.ndarray]:
     """Return, by bucket, the shares [2, Q] of counts below, and at or below, each level."""
-    state = model.update(model.start(history.step_us, history.start_us), history.values[:SEEN_STEPS])
-    horizon = min(LONGEST_STEPS, len(history) - SEEN_STEPS)
+    state = model.update(model.start(history.step_us, history.start_us), history.values[: scale.seen_steps])
+    horizon = min(scale.longest_steps, len(history) - scale.seen_steps)
     found = {bucket_name(*bucket): np.zeros((2, len(LEVELS))) for bucket in HORIZON_BUCKETS}
     steps = dict.fromkeys(found, 0)
     for chunk in model.rollout(state, horizon):
-        came = history.values[SEEN_STEPS + chunk.first_step :][: len(chunk), COUNTS, None]
+        came = history.values[scale.seen_steps + chunk.first_step :][: len(chunk), COUNTS, None]
         said = chunk.quantiles[:, COUNTS]
         ahead = np.arange(chunk.first_step + 1, chunk.first_step + len(chunk) + 1)
         for first, last in HORIZON_BUCKETS:
@@ -90,11 +112,11 @@ def shares(model: MambaForecaster, history: History) -> dict[str, np.ndarray]:
     return {name: total / steps[name] for name, total in found.items() if steps[name]}
 
 
-def calibration(graphs: int) -> list[dict[str, Any]]:
+def calibration(graphs: int, scale: Scale) -> list[dict[str, Any]]:
     """Return the shares below each level by bucket, over `graphs` networks, with bootstrap errors over networks."""
     model, by_bucket = general_model(), dict[str, list[np.ndarray]]()
     for number in range(graphs):
-        for name, share in shares(model, simulated_history(number)).items():
+        for name, share in shares(model, simulated_history(number, scale), scale).items():
             by_bucket.setdefault(name, []).append(share)
         print(f"{number + 1} of {graphs} networks", file=sys.stderr, flush=True)
     generator, rows = np.random.default_rng(0), []
@@ -120,15 +142,15 @@ def calibration(graphs: int) -> list[dict[str, Any]]:
     return rows
 
 
-def outside(model: MambaForecaster, history: History) -> dict[tuple[str, str], tuple[float, float]]:
+def outside(model: MambaForecaster, history: History, scale: Scale) -> dict[tuple[str, str], tuple[float, float]]:
     """Return, by metric and span, the shares of sums below and above the 80 % interval of their sums on paths."""
-    state = model.update(model.start(history.step_us, history.start_us), history.values[:SEEN_STEPS])
+    state = model.update(model.start(history.step_us, history.start_us), history.values[: scale.seen_steps])
     columns = [METRIC_INDEX[name] for name in SUMMED]
-    came_HM = history.values[SEEN_STEPS : SEEN_STEPS + LONGEST_STEPS, columns]
+    came_HM = history.values[scale.seen_steps : scale.seen_steps + scale.longest_steps, columns]
     chunks = model.sample_paths(state, len(came_HM), n_paths=PATHS)
     drawn_HMP = np.concatenate([chunk.values[:, columns] for chunk in chunks])
     found = {}
-    for span, steps in SPANS.items():
+    for span, steps in scale.spans.items():
         begins = np.arange(0, max(len(came_HM) - steps, 0) + 1, steps)
         came_SM = np.stack([came_HM[begin : begin + steps].sum(axis=0) for begin in begins])
         drawn_SMP = np.stack([drawn_HMP[begin : begin + steps].sum(axis=0) for begin in begins])
@@ -139,11 +161,11 @@ def outside(model: MambaForecaster, history: History) -> dict[tuple[str, str], t
     return found
 
 
-def sums(graphs: int) -> list[dict[str, Any]]:
+def sums(graphs: int, scale: Scale) -> list[dict[str, Any]]:
     """Return the shares of sums outside of their 80 % intervals over `graphs` networks, with bootstrap errors."""
     model, by_sum = general_model(), dict[tuple[str, str], list[tuple[float, float]]]()
     for number in range(graphs):
-        for key, share in outside(model, simulated_history(FIRST_SUMMED + number)).items():
+        for key, share in outside(model, simulated_history(FIRST_SUMMED + number, scale), scale).items():
             by_sum.setdefault(key, []).append(share)
         print(f"{number + 1} of {graphs} networks", file=sys.stderr, flush=True)
     generator, rows = np.random.default_rng(0), []
@@ -200,17 +222,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="?", choices=["calibration", "sums", "stress"])
     parser.add_argument("--graphs", type=int, default=200)
+    parser.add_argument("--days", action="store_true", help="by the day, not by the hour")
     arguments = parser.parse_args()
     report = json.loads(RESULT.read_text()) if RESULT.exists() else {"bench": "far_future"}
     if arguments.what is not None:
-        report["command"] = "python benchmarks/far_future.py calibration|sums|stress"
+        report["command"] = "python benchmarks/far_future.py calibration|sums|stress [--days]"
         report["hardware"], report["versions"] = hardware(), versions("graphtide", "torch", "numpy")
-        measures = {"calibration": calibration, "sums": sums}
-        report[arguments.what] = measures[arguments.what](arguments.graphs) if arguments.what in measures else stress()
+        scale = DAYS if arguments.days else HOURS
+        if arguments.what == "stress":
+            report["stress"] = stress()
+        else:
+            measure = calibration if arguments.what == "calibration" else sums
+            report[arguments.what + scale.suffix] = measure(arguments.graphs, scale)
         RESULT.write_text(json.dumps(report, indent=1) + "\n")
-    for what in ("calibration", "sums", "stress"):
+    for what in ("calibration", "calibration_days", "sums", "sums_days", "stress"):
         for row in report.get(what, []):
-            print(json.dumps(row))
+            print(json.dumps({"what": what, **row}))
 
 
 if __name__ == "__main__":

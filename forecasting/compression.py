@@ -243,6 +243,8 @@ def made(full: Checkpoint, method: Method, trained: TrainedForecaster | None, fo
     net = full.net if trained is None else trained.net
     card = dict(full.card)
     if trained is not None:
+        # Those were of other weights.
+        card.pop("calibrations", None)
         card |= {
             "scores": trained.scores(),
             "ranks": structure_json(trained.ranks),

@@ -33,7 +33,7 @@ _PART_WEIGHT = 0.5
 _CUTS, _CUT_WEIGHT, _LONGEST_CUT_SEASONS = 3, 0.35, 30
 # Shorter than this there is not one season to learn from.
 _SHORTEST_SEASONS = 1.3
-_FEWEST_EVENTS, _SPARSEST_MEAN, _SPARSEST_ACTIVE = 300, 0.05, 0.02
+FEWEST_EVENTS, _SPARSEST_MEAN, _SPARSEST_ACTIVE = 300, 0.05, 0.02
 _VALIDATION_SHARE, _VALIDATED_SEASONS = 0.1, 4
 _SIMULATED_WEIGHT = 2.0
 # Hours at the end of a log that are for tests alone; of every other log the last fifth.
@@ -120,7 +120,7 @@ def log_series(log: DevelopmentLog, *, seed: int) -> list[NamedSeries]:
             found.append(NamedSeries(log.name, _kind("whole", step_us), _series(history, 1.0)))
     for number, (share, steps) in enumerate(_PARTS):
         part = events.sent_by_share(share, seed + number)
-        if len(part) < _FEWEST_EVENTS:
+        if len(part) < FEWEST_EVENTS:
             continue
         for minutes in steps:
             history = _history(part, minutes * MINUTE_US, end_us)
@@ -138,7 +138,7 @@ def simulated_series(count: int, *, seed: int) -> Iterator[NamedSeries]:
     weight = _SIMULATED_WEIGHT / max(count, 1)
     for number in range(count):
         events = EventLog.read(SimulatedSource(random_network(generator, seed * 10_007 + number)))
-        if len(events) < _FEWEST_EVENTS:
+        if len(events) < FEWEST_EVENTS:
             continue
         end_us = (int(events.ts_E[-1]) // HOUR_US + 1) * HOUR_US
         found = []

@@ -74,7 +74,7 @@ def resolve(models: Path, graph: str, step_us: int, snapshots: int, *, strict: b
         found = checkpoint.load(folder)
         if found is not None:
             _check_step(found.card["data"][0]["step_us"], step_us, graph, folder)
-            return _of(found, stamp, None)
+            return _of(found, stamp, step_us, None)
     except (GraphtideError, KeyError, IndexError, TypeError, ValueError) as error:
         said = error.message if isinstance(error, GraphtideError) else "its card lacks what the forecaster needs"
         if strict:
@@ -158,7 +158,7 @@ def _general(stamp: Stamp, step_us: int, snapshots: int, reason: str | None) -> 
     found = general_model()
     why = why_not_general(found.card, step_us, snapshots)
     if why is None:
-        return _of(found, stamp, reason)
+        return _of(found, stamp, step_us, reason)
     return Resolved(ProfileLevel(), stamp, reason="; ".join(filter(None, [reason, why])))
 
 
@@ -169,12 +169,12 @@ def _there(found: T | None) -> T:
     return found
 
 
-def _of(found: checkpoint.Checkpoint, stamp: Stamp, reason: str | None) -> Resolved:
+def _of(found: checkpoint.Checkpoint, stamp: Stamp, step_us: int, reason: str | None) -> Resolved:
     model = forecaster_of(found)
     # The card holds the digest of the weights.
     card = json.dumps(found.card, sort_keys=True).encode()
     identity = hashlib.blake2b(card, digest_size=16).hexdigest()
-    return Resolved(model, stamp, found.digest, reason, found.card, model.calibration, identity)
+    return Resolved(model, stamp, found.digest, reason, found.card, model.calibration(step_us), identity)
 
 
 def needed_steps(step_us: int) -> int:

@@ -1,18 +1,19 @@
 """Training on the graphs of a store: history in, checkpoint out."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from forecasting.forms import use_new
 from forecasting.general import DevelopmentLog, NamedSeries, development_logs, log_series, simulated_series
+from forecasting.step_calibration import step_calibrations
 from infra.errors import ModelError, UsageError
 from infra.settings import Settings
 from infra.steps import HOUR_US, format_duration, format_time
 from models import checkpoint, general_folder
-from models.calibration import Calibration
+from models.calibration import Calibration, Calibrations
 from models.contract import History
 from models.distributed import worker_number
 from models.forecaster import ForecasterConfig, ForecasterNet, MambaForecaster
@@ -23,6 +24,8 @@ from models.training import train, train_series
 
 # What a training that was killed goes on from.
 RESUME_NAME = "training.pt"
+# Networks that calibration simulates, for each one of training.
+CALIBRATION_NETWORKS = 2
 
 
 def checkpoint_folder(models: Path, graph: str) -> Path:
@@ -53,10 +56,16 @@ def forecaster_of(found: checkpoint.Checkpoint) -> MambaForecaster:
         found.net,
         structure_from_json(card["ranks"], season),
         ranks_season=season,
-        calibration=Calibration.from_json(card["calibration"]),
+        calibrations=_calibrations(card),
         name=str(card["name"]),
         precision=found.precision,
     )
+
+
+def _calibrations(card: Mapping[str, Any]) -> Calibrations:
+    # The general forecaster is validated by the hour first; what else there is was validated alone, and counts for all.
+    others = Calibrations.from_json(card.get("calibrations", ()))
+    return Calibrations({HOUR_US: Calibration.from_json(card["calibration"]), **others.by_step_us})
 
 
 def general_start(forecaster: ForecasterConfig) -> checkpoint.Checkpoint | None:
@@ -189,6 +198,9 @@ def train_general(
         on_progress=on_progress,
         cancelled=cancelled,
     )
+    # The first of several processes writes the card.
+    networks = 0 if worker_number() else CALIBRATION_NETWORKS * simulated
+    calibrations = step_calibrations(trained.net, networks, seed=config.seed)
     card = {
         "name": "mamba2-general",
         "teachers": [teacher.digest for teacher in teachers],
@@ -203,6 +215,7 @@ def train_general(
         "scores": trained.scores(),
         "ranks": structure_json(trained.ranks),
         "calibration": trained.calibration.to_json(),
+        "calibrations": calibrations.to_json(),
     }
     return _kept(folder, trained.net, card)
 

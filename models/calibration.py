@@ -1,8 +1,9 @@
-"""Calibration: by how much quantiles are moved, and how far ahead a forecast may be trusted.
+"""Calibration: by how much quantiles are moved, and how far ahead a forecast may be trusted, by the length of a step.
 
 Shape suffixes: L steps ahead, M modelled metrics, Q quantile levels, K horizon buckets.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -74,3 +75,35 @@ class Calibration:
     def none(cls) -> Self:
         """Return what is known of a model that was never validated: nothing."""
         return cls((), np.zeros((0, N_MODELLED, _N_LEVELS)), 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrations:
+    """What validation says about the forecasts of one model at steps of different lengths.
+
+    A day brings other surprises than an hour, and a hundred days others than a hundred hours.
+
+    Attributes:
+        by_step_us: the calibration of each length of a step, in microseconds, that was validated; none if none was.
+    """
+
+    by_step_us: Mapping[int, Calibration]
+
+    def at(self, step_us: int) -> Calibration:
+        """Return the calibration at steps of a length: that of the validated length that is the fewest times off."""
+        if not self.by_step_us:
+            return Calibration.none()
+        return self.by_step_us[min(self.by_step_us, key=lambda known: abs(math.log(known / step_us)))]
+
+    def to_json(self) -> list[dict[str, Any]]:
+        """Return JSON values for the card of a checkpoint."""
+        return [{"step_us": step_us, **one.to_json()} for step_us, one in sorted(self.by_step_us.items())]
+
+    @classmethod
+    def from_json(cls, rows: Sequence[Mapping[str, Any]]) -> Self:
+        """Invert `to_json`.
+
+        Raises:
+            KeyError, TypeError, ValueError: the values are of another form.
+        """
+        return cls({int(row["step_us"]): Calibration.from_json(row) for row in rows})

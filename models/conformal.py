@@ -7,7 +7,7 @@ that quantile of its own errors, so that on data like the validation part it hol
 Shape suffixes: N forecasts, H horizon, M modelled metrics, Q quantile levels, K horizon buckets.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,13 +45,17 @@ class _Errors:
     weight: list[FloatArray]
 
 
-def fit_calibration(net: ForecasterNet, batches: Sequence[Batch]) -> Calibration:
-    """Return the calibration of a net on forecasts that it did not learn from."""
-    farthest = max(batch.target_NHM.shape[1] for batch in batches)
-    buckets = tuple((first, min(last, farthest)) for first, last in HORIZON_BUCKETS if first <= farthest)
-    errors = [_Errors([], [], []) for _ in buckets]
+def fit_calibration(net: ForecasterNet, batches: Iterable[Batch]) -> Calibration:
+    """Return the calibration of a net on forecasts that it did not learn from; of no forecasts, none."""
+    errors = [_Errors([], [], []) for _ in HORIZON_BUCKETS]
+    farthest = 0
     for batch in batches:
-        _collect(net, batch, buckets, errors)
+        farthest = max(farthest, batch.target_NHM.shape[1])
+        _collect(net, batch, errors)
+    if farthest == 0:
+        return Calibration.none()
+    buckets = tuple((first, min(last, farthest)) for first, last in HORIZON_BUCKETS if first <= farthest)
+    errors = errors[: len(buckets)]
     offsets, calibrated, skill = [], 0, 0
     is_calibrated = has_skill = True
     for (_, last), found in zip(buckets, errors, strict=True):
@@ -71,14 +75,14 @@ def fit_calibration(net: ForecasterNet, batches: Sequence[Batch]) -> Calibration
     return Calibration(buckets, np.stack(offsets), calibrated, skill)
 
 
-def _collect(net: ForecasterNet, batch: Batch, buckets: Sequence[tuple[int, int]], errors: list[_Errors]) -> None:
+def _collect(net: ForecasterNet, batch: Batch, errors: list[_Errors]) -> None:
     with torch.inference_mode():
         low_NHM1, high_NHM1 = batch.low_NHM.unsqueeze(-1), batch.high_NHM.unsqueeze(-1)
         quantiles_NHMQ = torch.clamp(batch_quantiles(net, batch), low_NHM1, high_NHM1)
         climate_NHM = batch.ahead_NHF[..., LEANS].unflatten(-1, (N_LEANS, N_MODELLED))[..., _CLIMATE_LEAN, :]
         error_NHMQ = batch.target_NHM.unsqueeze(-1) - quantiles_NHMQ
         climate_error_NHM = batch.target_NHM - climate_NHM
-    for (first, last), found in zip(buckets, errors, strict=True):
+    for (first, last), found in zip(HORIZON_BUCKETS, errors, strict=True):
         within = slice(first - 1, last)
         found.quantile.append(_flat(error_NHMQ[:, within]))
         found.climate.append(_flat(climate_error_NHM[:, within]))

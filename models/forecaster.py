@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from infra.errors import ModelError, UsageError
 from infra.schema import METRIC_INDEX, METRIC_NAMES, METRICS, QUANTILE_LEVELS, RUNNING_TOTALS, Kind
-from models.calibration import Calibration
+from models.calibration import Calibration, Calibrations
 from models.constraints import TotalsAccumulator
 from models.contract import BLOCK_STEPS, FloatArray, ForecastChunk, PathChunk
 from models.features import CausalStatistics
@@ -202,7 +202,7 @@ class MambaForecaster:
         net: trained weights.
         ranks: how errors of the modelled metrics hang together.
         ranks_season: steps of a season where that was measured.
-        calibration: by how much quantiles are moved; none if it was not measured.
+        calibrations: by how much quantiles are moved; not at all if that was not measured.
         follow_errors: whether they are also corrected by the errors of recent forecasts of the same graph.
         name: as it stands in tables.
         backend: what runs the net; the fastest that can run here if None.
@@ -218,7 +218,7 @@ class MambaForecaster:
         ranks: RankStructure,
         *,
         ranks_season: int,
-        calibration: Calibration | None = None,
+        calibrations: Calibrations | None = None,
         follow_errors: bool = True,
         name: str = "mamba2",
         backend: Backend | None = None,
@@ -233,7 +233,7 @@ class MambaForecaster:
             raise UsageError(str(error), fix="unset it, or see `graphtide doctor` for what can run here") from error
         self._ranks, self._ranks_season = ranks, ranks_season
         self._name = name
-        self._calibration = calibration or Calibration.none()
+        self._calibrations = calibrations or Calibrations({})
         self._follow_errors = follow_errors
 
     @property
@@ -241,10 +241,9 @@ class MambaForecaster:
         """The name of the model."""
         return self._name
 
-    @property
-    def calibration(self) -> Calibration:
-        """How far ahead forecasts were found to be calibrated, and better than the climate of the series."""
-        return self._calibration
+    def calibration(self, step_us: int) -> Calibration:
+        """Return how far ahead forecasts of such steps were found to be calibrated, and better than the climate."""
+        return self._calibrations.at(step_us)
 
     def start(self, step_us: int, start_us: int) -> ForecasterState:
         """Return the state before any observation."""
@@ -308,7 +307,8 @@ class MambaForecaster:
             outputs_BLR, core = self._stack.prefill(features_BLF, core)
             residuals_BLMQ = ForecasterNet.quantiles(outputs_BLR, features_BLF)
         distance_L = np.arange(first, first + n, dtype=np.float64)
-        return residuals_BLMQ[0].double().numpy() + self._calibration.offsets(distance_L), tokens, core
+        offsets_LMQ = self._calibrations.at(statistics.step_us).offsets(distance_L)
+        return residuals_BLMQ[0].double().numpy() + offsets_LMQ, tokens, core
 
     def rollout(
         self, state: ForecasterState, horizon_steps: int, *, chunk_steps: int = 1024, seed: int = 0

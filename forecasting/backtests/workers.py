@@ -78,6 +78,7 @@ class Entrant:
 def checkpoint_digest(found: checkpoint.Checkpoint) -> str:
     """Return a digest of all of a checkpoint that its forecasts depend on: the weights, and what the card adds."""
     added = {name: found.card[name] for name in ("name", "ranks", "season_steps", "calibration")}
+    added["calibrations"] = found.card.get("calibrations")
     said = json.dumps([found.digest, found.precision, added], sort_keys=True)
     return hashlib.sha256(said.encode()).hexdigest()
 

@@ -1,8 +1,8 @@
 """What the README and the tutorial say first: Graphtide installs from its sources, and the demo goes to its end.
 
 The commands run as they are written, in a copy of the sources. What Graphtide depends on is there already: pip is shown
-the packages of this Python, so that it builds and installs Graphtide alone, without the compiled parts: those were compiled
-for the tests themselves, and the image compiles them again. The model is small and hardly trained.
+the packages of this Python, so that it builds and installs Graphtide alone, without the compiled parts: those were
+compiled for the tests themselves, and the image compiles them again. The model is small and hardly trained.
 """
 
 import os

@@ -14,6 +14,7 @@ from torch import Tensor
 # Of a decay, which is 0 in any format far above it.
 _LOWEST_LOG = -1e30
 
+
 def selective_scan(
     x_BLHP: Tensor,
     dt_BLH: Tensor,

@@ -7,12 +7,14 @@ import pytest
 import torch
 from model_series import weekly_history
 
-from infra.schema import QUANTILE_LEVELS
-from models.calibration import Calibration
+from infra.schema import METRIC_INDEX, QUANTILE_LEVELS
+from infra.steps import DAY_US, HOUR_US, WEEK_US
+from models.calibration import Calibration, Calibrations
 from models.conformal import fit_calibration
 from models.contract import History
-from models.forecaster import ForecasterConfig, ForecasterNet
+from models.forecaster import ForecasterConfig, ForecasterNet, MambaForecaster
 from models.losses import batch_quantiles
+from models.ranks import default_structure
 from models.samples import Batch, Plan, SampleSource
 from models.tokens import N_MODELLED
 
@@ -82,3 +84,31 @@ def test_noise_has_no_skill_against_its_climate(net: ForecasterNet) -> None:
     noise = History(history.step_us, history.start_us, np.where(history.values <= 1.0, history.values, values))
     found = fit_calibration(net, [batch_of(noise)])
     assert found.skill_until_step == 0
+
+
+def moved_by(offset: float) -> Calibration:
+    return Calibration(((1, 1),), np.full((1, N_MODELLED, Q), offset), 1, 1)
+
+
+def test_the_calibration_of_the_nearest_length_of_a_step_counts() -> None:
+    hours, days = moved_by(0.25), moved_by(0.75)
+    found = Calibrations({HOUR_US: hours, DAY_US: days})
+    assert [found.at(step_us) for step_us in (HOUR_US // 4, 4 * HOUR_US, 6 * HOUR_US, WEEK_US)] == [
+        hours, hours, days, days,
+    ]  # fmt: skip
+    assert Calibrations({}).at(DAY_US).to_json() == Calibration.none().to_json()
+    assert Calibrations.from_json(found.to_json()).to_json() == found.to_json()
+
+
+def test_a_forecaster_moves_quantiles_as_the_length_of_its_steps_asks(net: ForecasterNet) -> None:
+    series, medians = weekly_history(400), {}
+    for name, days in (("still", 0.0), ("moved", 1.0)):
+        found = Calibrations({HOUR_US: moved_by(0.0), DAY_US: moved_by(days)})
+        model = MambaForecaster(net, default_structure(7), ranks_season=7, calibrations=found)
+        assert model.calibration(DAY_US).offsets_KMQ.max() == days
+        for step_us in (HOUR_US, DAY_US):
+            (chunk,) = model.rollout(model.update(model.start(step_us, 0), series.values), 20)
+            medians[name, step_us] = chunk.quantiles[:, METRIC_INDEX["events"], Q // 2]
+    np.testing.assert_array_equal(medians["still", HOUR_US], medians["moved", HOUR_US])
+    assert (medians["still", DAY_US] <= medians["moved", DAY_US]).all()
+    assert medians["still", DAY_US].mean() < medians["moved", DAY_US].mean() - 0.5

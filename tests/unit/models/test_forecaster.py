@@ -61,11 +61,15 @@ def assert_same(one: ForecastChunk, other: ForecastChunk) -> None:
     np.testing.assert_allclose(one.quantiles, other.quantiles, rtol=2e-4, atol=2e-4)
 
 
+@cache
+def in_one_piece(steps: int) -> ForecasterState:
+    return encode(weekly_history(steps), [])
+
+
 @settings(max_examples=10)
 @given(cuts=st.lists(st.integers(0, 200), max_size=5))
 def test_a_history_in_any_pieces_gives_one_forecast(cuts: list[int]) -> None:
-    history = weekly_history(200)
-    assert_same(roll_out(encode(history, cuts), 30), roll_out(encode(history, []), 30))
+    assert_same(roll_out(encode(weekly_history(200), cuts), 30), roll_out(in_one_piece(200), 30))
 
 
 def test_step_by_step_is_the_same_too() -> None:
@@ -76,8 +80,7 @@ def test_step_by_step_is_the_same_too() -> None:
 @settings(max_examples=15)
 @given(chunk=st.integers(1, 120))
 def test_the_length_of_chunks_changes_nothing(chunk: int) -> None:
-    state = encode(weekly_history(100), [])
-    assert_same(roll_out(state, 100, chunk), roll_out(state, 100))
+    assert_same(roll_out(in_one_piece(100), 100, chunk), roll_out(in_one_piece(100), 100))
 
 
 @pytest.mark.parametrize("step_us", [HOUR_US, DAY_US, WEEK_US])

@@ -1,5 +1,6 @@
 """Calibration on the live stream: right offsets, old ones forgotten, one state however steps come, no look ahead."""
 
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
@@ -117,21 +118,24 @@ def quantiles(model: MambaForecaster, history: History, cuts: list[int], horizon
     return np.concatenate([chunk.quantiles for chunk in model.rollout(state, horizon, chunk_steps=64)])
 
 
+@cache
+def in_one_piece(steps: int) -> np.ndarray:
+    return quantiles(forecaster(), weekly_history(steps), [])
+
+
 @settings(max_examples=3)
 @given(cuts=st.lists(st.integers(0, 1200), max_size=6))
 def test_however_the_steps_arrive_the_forecast_is_one(cuts: list[int]) -> None:
-    history = weekly_history(1200)
-    whole = quantiles(forecaster(), history, [])
-    np.testing.assert_allclose(quantiles(forecaster(), history, cuts), whole, rtol=2e-4, atol=2e-4)
+    found = quantiles(forecaster(), weekly_history(1200), cuts)
+    np.testing.assert_allclose(found, in_one_piece(1200), rtol=2e-4, atol=2e-4)
 
 
 @settings(max_examples=3)
 @given(blocks=st.lists(st.integers(0, 5), max_size=4))
 def test_whole_blocks_lead_to_one_state_to_the_last_bit(blocks: list[int]) -> None:
-    history = weekly_history(5 * BLOCK_STEPS + 100)
-    whole = quantiles(forecaster(), history, [])
-    cuts = [block * BLOCK_STEPS for block in blocks]
-    np.testing.assert_array_equal(quantiles(forecaster(), history, cuts), whole)
+    steps = 5 * BLOCK_STEPS + 100
+    found = quantiles(forecaster(), weekly_history(steps), [block * BLOCK_STEPS for block in blocks])
+    np.testing.assert_array_equal(found, in_one_piece(steps))
 
 
 @settings(max_examples=3)
