@@ -14,7 +14,6 @@ from functools import partial
 from forecasting import alert_worker
 from forecasting.live import LiveStates
 from forecasting.reports.deliveries import Deliveries, Delivery, DeliveryError
-from forecasting.reports.making import ReportCancelledError, make_report, report_files
 from forecasting.reports.records import BUNDLE, HTML, LostReportError, ReportRow, Reports
 from forecasting.reports.schedules import Schedules
 from forecasting.reports.sending import lease_s, send_next
@@ -64,6 +63,9 @@ def work(settings: Settings, worker: str, stop: threading.Event) -> None:
 
 
 def _make(reports: Reports, report: ReportRow, states: LiveStates, settings: Settings, stop: threading.Event) -> None:
+    # What draws plots takes a second and tens of megabytes, which a service that makes no reports does without.
+    from forecasting.reports.making import ReportCancelledError, make_report, report_files  # noqa: PLC0415
+
     done = 0
 
     def progressed(steps: int, _of: int) -> None:

@@ -62,7 +62,8 @@ def _all_forecasts(simulated: Sequence[EventLog], step_us: int, reach_steps: int
     for events in simulated:
         if steps >= _ENOUGH_STEPS:
             return
-        history = events.history(step_us, (int(events.ts_E[-1]) // step_us + 1) * step_us)
+        # The last step is not over.
+        history = events.history(step_us, int(events.ts_E[-1]) // step_us * step_us)
         for batch in _forecasts(history, reach_steps):
             steps += batch.target_NHM.shape[0] * batch.target_NHM.shape[1]
             yield batch

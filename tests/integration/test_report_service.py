@@ -19,11 +19,11 @@ import httpx
 import numpy as np
 import pytest
 
-from forecasting import report_worker
 from forecasting.configured_schedules import take_schedules
 from forecasting.job_worker import work as forecast_work
 from forecasting.keys import Keys, Scope
 from forecasting.report_worker import work
+from forecasting.reports import making
 from forecasting.reports.contents import ReportRequest
 from forecasting.reports.pdf import PROGRAMS
 from forecasting.reports.records import Reports
@@ -297,7 +297,7 @@ def test_a_report_that_ends_every_worker_is_given_up(
     def broken(*_arguments: object, **_named: object) -> None:
         raise ZeroDivisionError("a mistake of ours")
 
-    monkeypatch.setattr(report_worker, "make_report", broken)
+    monkeypatch.setattr(making, "make_report", broken)
     settings = chosen(toy_store, tmp_path)
     with ServiceFile(settings.api.service_db) as file:
         reports = Reports(file, settings.reports, settings.jobs)
