@@ -31,9 +31,24 @@ export function showFault(error, isAskedAgain = false) {
   place.hidden = !error;
 }
 
-/** Say in the place of a list that it is still asked for. */
-export function sayWaiting(place, error) {
-  place.replaceChildren(make("p", { class: "muted" }, waitingWords(error)));
+/**
+ * Return `look` as a list does it that looks again and again: a failure is told, in the `place` of the list too as long as
+ * it does not stand there (`isShown()`), and no more once it is over.
+ */
+export function patientLook(look, place, isShown, signal) {
+  let hasFailed = false;
+  return async () => {
+    try {
+      await look();
+      if (hasFailed) showFault(null);
+      hasFailed = false;
+    } catch (error) {
+      if (signal.aborted) return;
+      hasFailed = true;
+      showFault(error, true);
+      if (!isShown()) place.replaceChildren(make("p", { class: "muted" }, waitingWords(error)));
+    }
+  };
 }
 
 /** Ask whether something is to be done; true where it is. Escape and the other button say no. */

@@ -1,7 +1,7 @@
 // The reports of a graph: asked for, read, and deleted.
 
 import { ApiError, download, getJson, hasKey, send } from "./api.js";
-import { announce, byId, confirmed, has, keepFocus, make, sayWaiting, showFault } from "./dom.js";
+import { announce, byId, confirmed, has, keepFocus, make, patientLook } from "./dom.js";
 import { number, time } from "./format.js";
 
 const SHOWN = 20;
@@ -15,7 +15,6 @@ export async function setUpReports(graph, signal) {
   const path = `/v1/reports?graph=${encodeURIComponent(graph)}&limit=${SHOWN}`;
   let said = null;
   let timer = null;
-  let hasFailed = false;
   const againIn = (ms) => {
     clearTimeout(timer);
     timer = setTimeout(again, ms);
@@ -32,18 +31,7 @@ export async function setUpReports(graph, signal) {
       againIn(wait);
     }
   };
-  const attempt = async () => {
-    try {
-      await look();
-      if (hasFailed) showFault(null);
-      hasFailed = false;
-    } catch (error) {
-      if (signal.aborted) return;
-      hasFailed = true;
-      showFault(error, true);
-      if (said === null) sayWaiting(byId("reports"), error);
-    }
-  };
+  const attempt = patientLook(look, byId("reports"), () => said !== null, signal);
   const again = () => {
     if (signal.aborted) return;
     // A page that nobody sees asks for nothing.

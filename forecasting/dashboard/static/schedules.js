@@ -1,7 +1,7 @@
 // Schedules of reports: set, paused and removed, and what became of their times.
 
 import { ApiError, getJson, send } from "./api.js";
-import { announce, byId, confirmed, has, keepFocus, make, makeTable, sayWaiting, showFault } from "./dom.js";
+import { announce, byId, confirmed, has, keepFocus, make, makeTable, patientLook } from "./dom.js";
 import { number, time } from "./format.js";
 
 const POLL_MS = 5000;
@@ -16,7 +16,6 @@ export async function setUpSchedules(graph, signal) {
   if (!has("schedules")) return;
   let said = null;
   let mine = [];
-  let hasFailed = false;
   const look = async (isForced = false) => {
     if (said === null) await showTargets(graph, signal);
     const { schedules } = await getJson("/v1/report-schedules", { signal });
@@ -27,18 +26,7 @@ export async function setUpSchedules(graph, signal) {
     // A schedule that is set without the targets and what is known of it would lose what the form could not show.
     byId("schedule-more").hidden = false;
   };
-  const attempt = async () => {
-    try {
-      await look();
-      if (hasFailed) showFault(null);
-      hasFailed = false;
-    } catch (error) {
-      if (signal.aborted) return;
-      hasFailed = true;
-      showFault(error, true);
-      if (said === null) sayWaiting(byId("schedules"), error);
-    }
-  };
+  const attempt = patientLook(look, byId("schedules"), () => said !== null, signal);
   setUpForm(graph, () => look(true), (name) => mine.find((one) => one.name === name));
   byId("schedules-section").hidden = false;
   const timer = setInterval(() => document.hidden || attempt(), POLL_MS);
