@@ -109,7 +109,8 @@ def between(page: str, name: str, text: str) -> str:
 TABLES: dict[str, dict[str, Callable[[dict[str, Any]], str]]] = {
     "benchmarks.md": dict.fromkeys(
         (
-            *("rollout", "rollout_zen5", "rollout_zen3", "prefill", "prefill_zen5"),
+            *("rollout", "rollout_zen5", "rollout_zen3"),
+            *("prefill", "prefill_zen5", "prefill_zen3"),
             *("ingest", "api", "service_faults", "simulator", "report", "dashboard"),
         ),
         table,
