@@ -34,6 +34,17 @@ def start_worker(settings: Settings, worker: str) -> "subprocess.Popen[bytes]":
     return process
 
 
+def ended_by_another(client: httpx.Client, here: str, settings: Settings, stop: threading.Event) -> dict[str, Any]:
+    """Return the last line of a job that another worker goes on with, until it has ended."""
+    stop.clear()
+    worker = threading.Thread(target=work, args=(settings, "second", stop), daemon=True)
+    worker.start()
+    end: dict[str, Any] = lines_of(client, here)[-1]
+    stop.set()
+    worker.join(60)
+    return end
+
+
 def test_a_killed_job_goes_on_and_comes_out_to_the_last_bit(toy_store: str, tmp_path: Path) -> None:
     settings = settings_in(tmp_path, toy_store, chunk_steps=16, lease_s=1)
     body = {"horizon": 6000, "metrics": ["events", "total_edges"]}
@@ -96,12 +107,7 @@ def test_a_job_whose_model_was_replaced_meanwhile_says_so(toy_store: str, tmp_pa
         assert job is not None
         assert (job.status, job.steps_done) == (Status.QUEUED, 100)
         save_model(toy_store, "toy", tmp_path / "models", seed=9)
-        stop.clear()
-        worker = threading.Thread(target=work, args=(settings, "second", stop), daemon=True)
-        worker.start()
-        end = lines_of(client, here)[-1]
-        stop.set()
-        worker.join(60)
+        end = ended_by_another(client, here, settings, stop)
         assert (end["status"], end["steps_done"]) == ("failed", 100)
         assert "model was replaced" in end["problem"]
 
@@ -145,12 +151,7 @@ def test_a_job_that_the_floor_answers_goes_on_in_another_process(
             patched.setattr(Jobs, "keep", keep_one)
             work(settings, "first", stop)
         assert client.get(here).json()["progress"]["steps_done"] == 100
-        stop.clear()
-        worker = threading.Thread(target=work, args=(settings, "second", stop), daemon=True)
-        worker.start()
-        end = lines_of(client, here)[-1]
-        stop.set()
-        worker.join(60)
+        end = ended_by_another(client, here, settings, stop)
         assert (end["status"], end["problem"]) == ("done", None)
         assert client.get(here).json()["provenance"]["model"] == "profile_level"
 
