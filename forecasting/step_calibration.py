@@ -15,9 +15,8 @@ from models.calibration import Calibrations
 from models.conformal import fit_calibration
 from models.contract import History
 from models.forecaster import ForecasterNet
-from models.samples import Batch, Plan, SampleSource
-from models.sampling import near_horizon
-from models.seasons import season_steps
+from models.samples import Batch, SampleSource
+from models.sampling import judged_batch, near_horizon, spread_origins
 from stream.sources.simulate import SimulatedSource
 
 # Of networks whose numbers training never draws.
@@ -71,8 +70,8 @@ def _all_forecasts(simulated: Sequence[EventLog], step_us: int, reach_steps: int
 
 def _forecasts(history: History, reach_steps: int) -> Iterator[Batch]:
     """Yield forecasts of a season and a little more, of four seasons and as far as can be, spread over a history."""
-    season = season_steps(history.step_us)
     source = SampleSource(history, reach_steps=reach_steps)
+    season = source.season
     for share in _SEEN_SHARES:
         begin = max(_FEWEST_SEASONS * season, round(len(history) * share))
         room = len(history) - begin
@@ -80,9 +79,5 @@ def _forecasts(history: History, reach_steps: int) -> Iterator[Batch]:
             continue
         far = min(reach_steps, room)
         for horizon in sorted({min(near_horizon(season, begin), far), min(4 * season, far), far}):
-            spare = room - horizon
-            wanted = max(1, min(_MOST_FORECASTS, _MOST_STEPS // horizon, spare + 1))
-            origins = begin + np.unique(np.linspace(0, spare, num=wanted).astype(np.int64))
-            # As many steps before an origin as forecasts of validation know.
-            length = min(2 * season, begin)
-            yield source.batch(Plan(origins - length, np.array([length]), horizon))
+            wanted = max(1, min(_MOST_FORECASTS, _MOST_STEPS // horizon))
+            yield judged_batch(source, begin, spread_origins(begin, room - horizon, wanted), horizon)

@@ -17,7 +17,7 @@ from models.paths import quantile_values
 # The share of the level in the variance of a step whose standard deviation is its mean, and inversely as their ratio:
 # the squared error of a level grows with the spread of steps around it. Chosen on simulated networks and on the
 # training parts of the development logs: sums of hours and of days over weeks and half a year fall outside of their
-# intervals about as often as they should, as with no one share that fits hours.
+# intervals about as often as they should. No one share for all does that.
 _LEVEL_SHARE = 0.2
 _MOST = 0.95
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from models.contract import History
 from models.outlook import SPREAD
-from models.samples import Batch, Plan, SampleSource
+from models.samples import Batch, IntArray, Plan, SampleSource
 from models.seasons import season_steps
 
 # A graph is known by the spread of its residuals. In this share of the batches it is hidden, as it is of a young graph,
@@ -120,6 +120,17 @@ def validated_steps(series: TrainingSeries) -> int:
     return max(math.ceil(length * series.validation_share), near_horizon(season, length))
 
 
+def spread_origins(begin: int, spare: int, wanted: int) -> IntArray:
+    """Return `wanted` origins from `begin` to `spare` steps behind it, fewer where there are not so many."""
+    return begin + np.unique(np.linspace(0, spare, num=min(wanted, spare + 1)).astype(np.int64))
+
+
+def judged_batch(source: SampleSource, begin: int, origins: IntArray, horizon: int) -> Batch:
+    """Return forecasts to judge a net by, which know two seasons before their origins, or `begin` steps if fewer."""
+    length = max(1, min(2 * source.season, begin))
+    return source.batch(Plan(origins - length, np.array([length]), horizon))
+
+
 def _validation_batches(source: SampleSource, begin: int, reach: tuple[int, ...], seed: int) -> list[Batch]:
     generator = np.random.default_rng(seed)
     batches = []
@@ -127,9 +138,7 @@ def _validation_batches(source: SampleSource, begin: int, reach: tuple[int, ...]
         room = len(source) - begin - horizon
         if room < 0:
             continue
-        length = max(1, min(2 * source.season, begin))
-        origins = begin + np.unique(np.linspace(0, room, num=min(wanted, room + 1)).astype(np.int64))
+        origins = spread_origins(begin, room, wanted)
         jitter = generator.integers(0, max(1, min(source.season, room // max(1, len(origins)))), size=len(origins))
-        origins = np.minimum(origins + jitter, len(source) - horizon)
-        batches.append(source.batch(Plan(origins - length, np.array([length]), horizon)))
+        batches.append(judged_batch(source, begin, np.minimum(origins + jitter, len(source) - horizon), horizon))
     return batches
