@@ -1,6 +1,8 @@
 """A forecast service for tests: real sockets, a small model whose weights were never trained."""
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -92,3 +94,13 @@ def write_events(path: Path, hours: range) -> Path:
     lines = [{"src": f"n{hour % 7}", "dst": f"n{hour % 3}", "ts": 1_600_000_000 + 3600 * hour} for hour in hours]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
+
+
+def start_worker(module: str, settings: Settings, name: str, *, log_level: int) -> "subprocess.Popen[bytes]":
+    """Return a worker process, `forecasting.job_worker` or `forecasting.report_worker`, that was told what to do."""
+    process = subprocess.Popen([sys.executable, "-m", module], stdin=subprocess.PIPE)
+    assert process.stdin is not None
+    told = {"worker": name, "log_level": log_level, "settings": settings.model_dump(mode="json")}
+    process.stdin.write(json.dumps(told).encode() + b"\n")
+    process.stdin.flush()
+    return process

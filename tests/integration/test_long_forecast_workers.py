@@ -21,17 +21,8 @@ from infra.errors import ModelError
 from infra.settings import Settings
 from models.checkpoint import CARD_NAME
 from models.forecaster import MambaForecaster
-from tests.integration.serving import save_model, served
+from tests.integration.serving import save_model, served, start_worker
 from tests.integration.test_long_forecasts import SMALL, ask, done, lines_of, means, settings_in
-
-
-def start_worker(settings: Settings, worker: str) -> "subprocess.Popen[bytes]":
-    process = subprocess.Popen([sys.executable, "-m", "forecasting.job_worker"], stdin=subprocess.PIPE)
-    assert process.stdin is not None
-    told = {"worker": worker, "log_level": 30, "settings": settings.model_dump(mode="json")}
-    process.stdin.write(json.dumps(told).encode() + b"\n")
-    process.stdin.flush()
-    return process
 
 
 def ended_by_another(client: httpx.Client, here: str, settings: Settings, stop: threading.Event) -> dict[str, Any]:
@@ -51,7 +42,10 @@ def test_a_killed_job_goes_on_and_comes_out_to_the_last_bit(toy_store: str, tmp_
     with served(settings) as client, ServiceFile(settings.api.service_db) as file:
         here = ask(client, body)
         (job_id,) = [row[0] for row in file.rows("SELECT id FROM jobs")]
-        jobs, process = Jobs(file, settings.jobs), start_worker(settings, "first")
+        jobs, process = (
+            Jobs(file, settings.jobs),
+            start_worker("forecasting.job_worker", settings, "first", log_level=30),
+        )
         try:
             for line in stream_lines(client, here):
                 if line["last_step"] >= 320:

@@ -5,8 +5,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 import zipfile
@@ -32,7 +30,7 @@ from forecasting.service_file import ServiceFile, now_us
 from infra.errors import GraphtideError
 from infra.settings import Settings
 from tests.conftest import lacking
-from tests.integration.serving import save_model, served, service_settings
+from tests.integration.serving import save_model, served, service_settings, start_worker
 
 JOBS = {"when_idle": False, "chunk_steps": 100, "lease_s": 2}
 WAIT_S = 200.0
@@ -206,15 +204,6 @@ def test_a_schedule_makes_and_delivers_reports_of_its_slots(toy_store: str, tmp_
     assert [name.rpartition("-")[0] for name in pages] == named
 
 
-def start_worker(settings: Settings, name: str) -> "subprocess.Popen[bytes]":
-    process = subprocess.Popen([sys.executable, "-m", "forecasting.report_worker"], stdin=subprocess.PIPE)
-    assert process.stdin is not None
-    told = {"worker": name, "log_level": 40, "settings": settings.model_dump(mode="json")}
-    process.stdin.write(json.dumps(told).encode() + b"\n")
-    process.stdin.flush()
-    return process
-
-
 def test_killed_workers_lose_no_report_and_no_delivery(toy_store: str, tmp_path: Path) -> None:
     settings = chosen(toy_store, tmp_path, timeout_s=0.1)
     with ServiceFile(settings.api.service_db) as file:
@@ -223,7 +212,7 @@ def test_killed_workers_lose_no_report_and_no_delivery(toy_store: str, tmp_path:
         Schedules(file, settings.reports, lambda: hour_ago).put(schedule, owner="")
         reports = Reports(file, settings.reports, settings.jobs)
         kills = 0
-        process = start_worker(settings, "w0")
+        process = start_worker("forecasting.report_worker", settings, "w0", log_level=40)
         until = time.monotonic() + 2 * WAIT_S
         try:
             while time.monotonic() < until:
@@ -234,7 +223,7 @@ def test_killed_workers_lose_no_report_and_no_delivery(toy_store: str, tmp_path:
                     os.kill(process.pid, signal.SIGKILL)
                     process.wait()
                     kills += 1
-                    process = start_worker(settings, f"w{kills}")
+                    process = start_worker("forecasting.report_worker", settings, f"w{kills}", log_level=40)
                 files = list((tmp_path / "out").glob("*.html")) if (tmp_path / "out").exists() else []
                 if len(rows) >= 4 and len(files) == len(rows):
                     break
