@@ -90,7 +90,8 @@ def serve_on_ray(settings: Settings, *, log_level: int, on_ready: Callable[[str]
         _watch(lambda: on_ready(address))
 
 
-def _environment(settings: Settings) -> dict[str, str]:
+def serve_environment(settings: Settings) -> dict[str, str]:
+    """Return the variables of the processes of Ray Serve."""
     longest = max(settings.api.max_body_bytes, settings.spool.max_body_bytes)
     # Ray warns of settings of its own that may be named otherwise one day, in each process.
     return edge.environment(max_body_bytes=longest, send_timeout_s=settings.api.send_timeout_s) | {
@@ -150,7 +151,7 @@ def _deployed(ground: Ground, host: str, port: int, log_level: int) -> Iterator[
     from ray import serve  # noqa: PLC0415
     from ray.serve.schema import LoggingConfig  # noqa: PLC0415
 
-    environment = {"env_vars": _environment(ground.settings)}
+    environment = {"env_vars": serve_environment(ground.settings)}
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     deployment = _deployment(ground.settings, environment, quiet)
     try:

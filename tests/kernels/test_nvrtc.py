@@ -1,5 +1,6 @@
 """Compilation of the kernels for every architecture, and the cache of what was compiled."""
 
+import importlib
 import logging
 import os
 import re
@@ -16,6 +17,7 @@ from models.mamba2.kernels.cuda.cache import CubinCache, default_folder
 from models.mamba2.kernels.cuda.device import why_unavailable
 from models.mamba2.kernels.cuda.plan import DeviceLimits, plan_prefill
 from models.mamba2.kernels.cuda.rollout_plan import plan_rollouts, widen
+from tests.conftest import lacking
 
 SIZES = StackSizes(Mamba2Config(d_model=128, n_layers=4), 12, 1, True)
 LIMITS = {
@@ -196,7 +198,10 @@ def test_without_nvrtc_the_reason_names_what_to_install(monkeypatch: pytest.Monk
 
 
 def test_the_driver_s_numbers_are_those_of_cuda() -> None:
-    bindings = pytest.importorskip("cuda.bindings.driver", reason="cuda-bindings is not installed")
+    try:
+        bindings = importlib.import_module("cuda.bindings.driver")
+    except ImportError:
+        lacking("nvrtc", "cuda-bindings is not installed")
     function, device = bindings.CUfunction_attribute, bindings.CUdevice_attribute
     for ours, theirs in (
         (driver.MAX_DYNAMIC_SHARED_SIZE_BYTES, function.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES),

@@ -108,7 +108,7 @@ def test_a_part_depends_on_the_weights_and_on_what_the_card_adds() -> None:
     found = general_model()
     same = Checkpoint(found.net, {**found.card, "seed": 99, "scores": {}})
     assert checkpoint_digest(same) == checkpoint_digest(found)
-    for name in ("digest", "ranks", "calibration", "season_steps", "precision"):
+    for name in ("digest", "ranks", "calibration", "calibrations", "season_steps", "precision"):
         other = Checkpoint(found.net, {**found.card, name: "another"})
         assert checkpoint_digest(other) != checkpoint_digest(found)
 

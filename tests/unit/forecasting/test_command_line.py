@@ -16,6 +16,12 @@ def test_the_commands_are_known_without_what_takes_long_to_import() -> None:
     assert loaded == []
 
 
+def test_a_service_and_one_that_makes_reports_begin_without_what_draws_plots() -> None:
+    code = "import sys, forecasting.api.server, forecasting.report_worker; print('bokeh.plotting' in sys.modules)"
+    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert told == "False\n"
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["doctor", "--json"]])
 def test_result_that_cannot_be_written_is_told_as_that(arguments: list[str]) -> None:

@@ -2,7 +2,11 @@
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -10,6 +14,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from forecasting.api.security_headers import SECURITY_HEADERS
 from forecasting.scaleout.edge import GRAPH_HEADER, Edge, environment, middlewares
+from forecasting.scaleout.serving import serve_environment
+from infra.settings import Settings
+from tests.conftest import lacking
 
 OURS = [*SECURITY_HEADERS, (b"x-request-id", b"ours")]
 
@@ -146,3 +153,17 @@ def test_a_proxy_finds_it_by_its_environment(monkeypatch: pytest.MonkeyPatch) ->
     (made,) = middlewares()
     assert made.cls is Edge
     assert made.kwargs == {"max_body_bytes": 7, "send_timeout_s": 2.5}
+
+
+def test_ray_lets_a_proxy_begin_slowly() -> None:
+    if find_spec("ray") is None:
+        lacking("ray", "the extra `ray` is not installed")
+    code = (
+        "from ray.serve._private import constants\n"
+        "print(constants.PROXY_READY_CHECK_TIMEOUT_S, constants.PROXY_HEALTH_CHECK_TIMEOUT_S)"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | serve_environment(Settings()),
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    assert told == "60.0 60.0\n"
