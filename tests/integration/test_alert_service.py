@@ -23,8 +23,8 @@ from infra.errors import GraphtideError
 from infra.settings import Settings
 from stream.ingest import IngestOptions, ingest
 from stream.sources.files import DecodeOptions, FileSource
-from tests.integration.serving import served, service_settings
-from tests.integration.test_report_service import JOBS, WAIT_S, start_worker, working
+from tests.integration.serving import served, service_settings, start_worker
+from tests.integration.test_report_service import JOBS, WAIT_S, working
 from tests.unit.forecasting.test_report_targets import receiver
 
 HOUR_S = 3600
@@ -237,7 +237,7 @@ def test_killed_workers_lose_no_change_and_double_none(town: Town, tmp_path: Pat
         settings = settings.model_copy(update={"reports": settings.reports.model_copy(update={"timeout_s": 0.2})})
         with served(settings) as client:
             assert client.put("/v1/alert-rules/odd", json={"graph": "town", **ODD}).status_code == 201
-        worker = start_worker(settings, "w0")
+        worker = start_worker("forecasting.report_worker", settings, "w0", log_level=40)
         try:
             until(lambda: watched(settings))
             with ServiceFile(settings.api.service_db) as file:
@@ -248,7 +248,7 @@ def test_killed_workers_lose_no_change_and_double_none(town: Town, tmp_path: Pat
                     time.sleep(0.03 + 0.25 * kill)
                     os.kill(worker.pid, signal.SIGKILL)
                     worker.wait()
-                    worker = start_worker(settings, f"w{kill + 1}")
+                    worker = start_worker("forecasting.report_worker", settings, f"w{kill + 1}", log_level=40)
                     until(
                         lambda number=kill + 1: (
                             [row.changes for row in alerts.newest(["town"], ["firing", "resolved"], limit=9)]
