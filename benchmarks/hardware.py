@@ -1,24 +1,19 @@
 """What a result file says about the machine and the versions that made it."""
 
-import os
 import platform
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from forecasting.bench.processor import processor
+from forecasting.bench.report import hardware as measured_on
 
 
-def hardware() -> dict[str, object]:
-    """Return processor, cores and the load before the measurement."""
-    return {
-        "cpu": processor().model,
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "load_before": round(os.getloadavg()[0], 2),
-    }
+def hardware() -> dict[str, Any]:
+    """Return the processor, cores and the load before the measurement; how many threads are used, each script tells."""
+    return {name: value for name, value in measured_on().items() if name != "threads"}
 
 
 def versions(*packages: str) -> dict[str, str]:

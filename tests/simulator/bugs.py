@@ -60,7 +60,7 @@ def outbox_emptied_early() -> AbstractContextManager[object]:
 
     def acknowledged_at_once(self: Projector, outbox: Any) -> Any:
         changes, is_all = pending(self, outbox)
-        self._acknowledge(changes)
+        self._acknowledge(changes, {change.graph for change in changes})
         return changes, is_all
 
     return patch.object(Projector, "_pending", acknowledged_at_once)
