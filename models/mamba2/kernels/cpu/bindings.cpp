@@ -7,6 +7,7 @@
 
 #include <chrono>
 #include <limits>
+#include <thread>
 
 #include "stack.hpp"
 
@@ -57,6 +58,27 @@ double fastest(int repeats, Function function) {
 // Keeps the compiler from dropping what computed `value`.
 void keep(float value) { asm volatile("" : : "r"(value) : "memory"); }
 
+// Lets other Python threads run for as long as it lives, as nb::gil_scoped_release does. A thread that comes back while
+// the interpreter ends, as only a daemon does, never goes on: Python up to 3.13 makes it exit right here, which unwinds
+// the stack; that would meet a function that throws nothing, such as this destructor, and abort the process. So it
+// stands still until the process is gone, as from Python 3.14 on.
+class Unlocked {
+   public:
+    Unlocked() : state_(PyEval_SaveThread()) {}
+    Unlocked(const Unlocked&) = delete;
+    Unlocked& operator=(const Unlocked&) = delete;
+    ~Unlocked() {
+        try {
+            PyEval_RestoreThread(state_);
+        } catch (...) {
+            for (;;) std::this_thread::sleep_for(std::chrono::hours(1));
+        }
+    }
+
+   private:
+    PyThreadState* state_;
+};
+
 constexpr std::size_t kProbeBytes = 8 * graphtide::kUnit * sizeof(float);
 
 std::size_t probe_floats(std::size_t bytes) { return (bytes + kProbeBytes - 1) / kProbeBytes * kProbeBytes / sizeof(float); }
@@ -68,7 +90,7 @@ double floor_seconds(std::size_t weight_bytes, std::size_t state_bytes, int repe
     graphtide::Arena arena(graphtide::padded_bytes(weights * 4) + graphtide::padded_bytes(state * 4));
     float* read = arena.take<float>(weights);
     float* changed = arena.take<float>(state);
-    nb::gil_scoped_release release;
+    const Unlocked unlocked;
     return fastest(repeats, [&] {
         if (weights) keep(kernels.read(read, static_cast<long>(weights)));
         if (state) kernels.update(changed, static_cast<long>(state));
@@ -78,7 +100,7 @@ double floor_seconds(std::size_t weight_bytes, std::size_t state_bytes, int repe
 double multiply_adds_per_second(int repeats, const std::string& isa) {
     const graphtide::Kernels& kernels = graphtide::choose_kernels(isa);
     constexpr long rounds = 100'000;
-    nb::gil_scoped_release release;
+    const Unlocked unlocked;
     const double seconds = fastest(repeats, [&] { keep(kernels.multiply_add(rounds)); });
     return static_cast<double>(rounds) * 12 * graphtide::kUnit / seconds;
 }
@@ -212,7 +234,7 @@ NB_MODULE(_native, module) {
                 require(inputs.shape(2) == static_cast<std::size_t>(sizes.n_inputs), "the inputs are too wide or narrow");
                 require(outputs.shape(2) == static_cast<std::size_t>(sizes.n_outputs), "the outputs are too wide or narrow");
                 const long steps = static_cast<long>(inputs.shape(1));
-                nb::gil_scoped_release release;
+                const Unlocked unlocked;
                 self.advance(inputs.data(), outputs.data(), steps, begin, end, feed_back);
             },
             "inputs"_a, "outputs"_a.noconvert(), "begin"_a, "end"_a, "feed_back"_a

@@ -133,8 +133,9 @@ inline void scan_head(
     }
 }
 
-// The recurrence and its gate for rows `first` to `first + count`; kFetch where each row has a state of its own.
-template <bool kFetch>
+// The recurrence and its gate for rows `first` to `first + count`, kUnits units of a head at a time; kFetch where each row
+// has a state of its own.
+template <int kUnits, bool kFetch>
 inline void scan_rows(
     const Sizes& sizes, const Layer& layer, int index, const Workspace& workspace, int first, int count
 ) {
@@ -152,7 +153,7 @@ inline void scan_rows(
             const float* next_state = r + 1 < count
                 ? rows[r + 1].state + state_at
                 : rows[0].state + state_at + static_cast<long>(sizes.lanes) * sizes.d_state;
-            scan_head<kScanUnits, kFetch>(
+            scan_head<kUnits, kFetch>(
                 rows[r].state + state_at, next_state, sizes.d_state, sizes.lanes, 0, projected + b_at, projected + c_at,
                 broadcast(workspace.step_sizes[r * sizes.dt + head]), broadcast(workspace.decays[r * sizes.dt + head]),
                 broadcast(layer.skip[head]), projected + sizes.inner + lane, projected + lane,
@@ -197,9 +198,11 @@ inline void run_layer(const Model& model, int index, Workspace& workspace, int f
         );
     }
     if (own_states) {
-        scan_rows<true>(sizes, layer, index, workspace, first, count);
+        scan_rows<kScanUnits, true>(sizes, layer, index, workspace, first, count);
+    } else if (count > 1) {
+        scan_rows<kScanUnits, false>(sizes, layer, index, workspace, first, count);
     } else {
-        scan_rows<false>(sizes, layer, index, workspace, first, count);
+        scan_rows<kSingleScanUnits, false>(sizes, layer, index, workspace, first, count);
     }
     const int group_width = sizes.inner / sizes.n_groups;
     const int group_count = sizes.n_heads / sizes.n_groups * sizes.headdim;

@@ -10,7 +10,7 @@ namespace graphtide::GRAPHTIDE_ISA {
 using Unit = __m512;
 
 // Register blocking: units of a row that one pass computes for one row, units and rows of a tile, units of a scan.
-constexpr int kSingleUnits = 8, kTileUnits = 4, kTileRows = 6, kScanUnits = 4;
+constexpr int kSingleUnits = 8, kTileUnits = 4, kTileRows = 6, kScanUnits = 4, kSingleScanUnits = 4;
 constexpr int kProbeUnits = 12;     // independent sums that are needed to keep all multiply-adds busy, and that registers hold
 
 inline Unit zero() { return _mm512_setzero_ps(); }

@@ -20,11 +20,11 @@ struct Unit {
 };
 
 #if defined(__aarch64__)
-constexpr int kSingleUnits = 4, kTileUnits = 1, kTileRows = 5, kScanUnits = 2;
+constexpr int kSingleUnits = 4, kTileUnits = 1, kTileRows = 5, kScanUnits = 2, kSingleScanUnits = 2;
 constexpr int kProbeUnits = 6;
 inline Four fused(Four a, Four b, Four c) { return vfmaq_f32(c, a, b); }
 #else
-constexpr int kSingleUnits = 2, kTileUnits = 1, kTileRows = 2, kScanUnits = 1;
+constexpr int kSingleUnits = 2, kTileUnits = 1, kTileRows = 2, kScanUnits = 1, kSingleScanUnits = 1;
 constexpr int kProbeUnits = 3;
 inline Four fused(Four a, Four b, Four c) { return a * b + c; }
 #endif
