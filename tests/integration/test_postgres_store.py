@@ -1,5 +1,7 @@
 """The contract of every store, over PostgreSQL, and what several processes that share one may rely on."""
 
+import os
+import socket
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +16,7 @@ from infra.steps import HOUR_US
 from stream.ingest import Ingest, IngestOptions
 from stream.store import open_outbox, open_reader, open_writer
 from stream.store.copy import compare_stores, copy_store
-from stream.store.postgres_server import locked_tables
+from stream.store.postgres_server import connect, locked_tables
 from stream.store.records import Feeder, PartitionState, SourceState
 from stream.store.sql.tables import STORE_SCHEMA
 from stream.store.sql.writer import SqlWriter
@@ -274,6 +276,11 @@ class TestSchemas:
                 number = other.database.number
                 assert heir.database.alive(number)
                 assert not dead.database.alive(number)
+            # The server ends a session a moment after its client has left.
+            for _ in range(2000):
+                if not heir.database.alive(number):
+                    break
+                heir.database.fetch("SELECT pg_sleep(0.005)")
             assert not heir.database.alive(number)
 
     def test_a_store_is_migrated_while_the_other_is_written(self, urls: list[str]) -> None:
@@ -342,6 +349,23 @@ class TestServer:
     def test_a_database_that_is_missing_is_named(self, url: str) -> None:
         with pytest.raises(StoreError, match='database "nowhere" does not exist'):
             open_writer(url.rpartition("/")[0] + "/nowhere")
+
+    def test_connections_to_a_silent_server_are_given_up_unless_the_url_says_otherwise(self, url: str) -> None:
+        open_writer(url).close()
+        for query, idle_s, silent_ms in (("", 30, 60_000), ("?keepalives_idle=7&tcp_user_timeout=9000", 7, 9000)):
+            for read_only in (False, True):
+                with (
+                    connect(url + query, read_only=read_only) as connection,
+                    socket.socket(fileno=os.dup(connection.fileno())) as used,
+                ):
+                    assert used.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                    options = (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT)
+                    found = [used.getsockopt(socket.IPPROTO_TCP, option) for option in options]
+                    assert found == [idle_s, 10, 3, silent_ms]
+                    assert connection.info.get_parameters()["connect_timeout"] == "10"
+        with connect(f"{url}?connect_timeout=3&keepalives=0", read_only=False) as connection:
+            assert connection.info.get_parameters()["connect_timeout"] == "3"
+            assert connection.info.get_parameters()["keepalives"] == "0"
 
     def test_a_lost_server_stops_the_writer_and_the_reader_comes_back(
         self, url: str, postgres_server: PostgresServer
