@@ -1,13 +1,13 @@
 """Restoring a backup: every file is checked first, then all are put in place."""
 
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from forecasting.backups.leftovers import made_beside, remove_left_files
 from forecasting.backups.manifest import (
     MODELS_NAME,
     SERVICE_NAME,
@@ -118,21 +118,24 @@ def _is_model(path: str) -> bool:
 
 @contextmanager
 def _staged(databases: list[tuple[Path, Path]]) -> Iterator[list[tuple[Path, Path]]]:
-    """Copy files beside their places; yields each copy with its place, and removes copies that were not used."""
-    tag = secrets.token_hex(4)
-    staged = [(place.with_name(f".{place.name}.{tag}.part"), place) for _, place in databases]
+    """Copy files beside their places; yields each copy with its place, and removes copies that were not used.
+
+    Those of a restore that was killed go first, for their room.
+    """
+    staged: list[tuple[Path, Path]] = []
     try:
-        try:
-            for (source, _), (part, place) in zip(databases, staged, strict=True):
+        with ExitStack() as made:
+            for _, place in databases:
                 place.parent.mkdir(parents=True, exist_ok=True)
-                part.touch(mode=0o600)
+                remove_left_files(place)
+            for source, place in databases:
+                part = made.enter_context(made_beside(place, lambda part: part.touch(mode=0o600, exist_ok=False)))
+                made.callback(part.unlink, missing_ok=True)
+                staged.append((part, place))
                 shutil.copyfile(source, part)
                 with part.open("rb+") as file:
                     os.fsync(file.fileno())
             yield staged
-        finally:
-            for part, _ in staged:
-                part.unlink(missing_ok=True)
     except OSError as error:
         raise StoreError(
             f"cannot restore: {error.strerror or error}",

@@ -1,15 +1,13 @@
 """Taking a backup while the system runs."""
 
-import fcntl
 import os
-import re
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from glob import escape
 from pathlib import Path
 
+from forecasting.backups.leftovers import MADE, locked_leftover, made_beside, tagged
 from forecasting.backups.manifest import (
     MODELS_NAME,
     SERVICE_NAME,
@@ -25,8 +23,8 @@ from infra.sqlite_copy import copy_file, standstill
 from models.checkpoint_files import CARD_NAME, read_card_bytes, take_together, weights_name
 from stream.store.backup import OnCopied, moment_of
 
-# How the names end of a backup that is being made and of the one that it replaces.
-_MADE, _OLD = ".part", ".old"
+# How the name ends of the backup that another replaces.
+_OLD = ".old"
 
 
 def take_backup(settings: Settings, folder: Path, *, force: bool, on_copied: OnCopied) -> Manifest:
@@ -95,7 +93,7 @@ def _check_place(folder: Path, *, force: bool) -> None:
 def _whole_folder(folder: Path) -> Iterator[Path]:
     """Yield a new folder beside `folder` that takes its place on success and goes away on failure."""
     try:
-        with _new_folder(folder) as made:
+        with made_beside(folder, lambda made: made.mkdir(mode=0o700, parents=True)) as made:
             old = made.with_suffix(_OLD)
             _remove_leftovers(folder, replaced=False)
             try:
@@ -122,35 +120,6 @@ def _whole_folder(folder: Path) -> Iterator[Path]:
         ) from error
 
 
-@contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """Yield a new folder beside `folder`, with a lock that tells it from what a backup that was killed has left."""
-    lock = None
-    while lock is None:
-        made = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}{_MADE}")
-        made.mkdir(mode=0o700, parents=True)
-        # Another backup may take it for a leftover before it is locked.
-        with suppress(FileNotFoundError):
-            lock = _locked(made)
-    try:
-        yield made
-    finally:
-        os.close(lock)
-
-
-def _locked(made: Path) -> int:
-    """Return an open folder with a lock, where the file system has locks; else no leftover is removed there."""
-    lock = os.open(made, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        with suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        made.stat()
-    except BaseException:
-        os.close(lock)
-        raise
-    return lock
-
-
 def _remove_leftovers(folder: Path, *, replaced: bool) -> None:
     """Remove what backups to the same place have left that were killed; those that run keep theirs.
 
@@ -158,17 +127,14 @@ def _remove_leftovers(folder: Path, *, replaced: bool) -> None:
         folder: the place.
         replaced: also of one that was killed while it replaced a backup: until there is another, that is all there is.
     """
-    found = [path for end in (_MADE, _OLD) for path in folder.parent.glob(f".{escape(folder.name)}.*{end}")]
-    tagged = re.compile(rf"\.{re.escape(folder.name)}\.[0-9a-f]{{8}}")
-    for name in {path.stem for path in found if tagged.fullmatch(path.stem)}:
-        made, old = (folder.with_name(name + end) for end in (_MADE, _OLD))
+    found = [path for end in (MADE, _OLD) for path in folder.parent.glob(f".{escape(folder.name)}.*{end}")]
+    for name in {path.stem for path in found if tagged(folder).fullmatch(path.stem)}:
+        made, old = (folder.with_name(name + end) for end in (MADE, _OLD))
         if old.exists() and not replaced:
             continue
         with suppress(OSError), ExitStack() as held:
-            if made.exists():
-                lock = os.open(made, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-                held.callback(os.close, lock)
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if made.is_dir():
+                held.enter_context(locked_leftover(made))
             shutil.rmtree(made, ignore_errors=True)
             shutil.rmtree(old, ignore_errors=True)
 

@@ -81,6 +81,7 @@ def _migrate_sqlite(path: Path, steps: Sequence[Step], schema: int) -> Migrated:
         with closing(connection), translated(path):
             if before == schema:
                 return Migrated(before, before, None)
+            _remove_left_copies(path)
             backup = _free_name(path, before)
             with whole_file(backup) as part:
                 copy_file(path, part)
@@ -104,6 +105,14 @@ def _migrate_sqlite(path: Path, steps: Sequence[Step], schema: int) -> Migrated:
             return Migrated(before, schema, backup)
     finally:
         lock.release()
+
+
+def _remove_left_copies(path: Path) -> None:
+    """Remove copies that killed migrations were making; who holds the writer's lock makes the only other one."""
+    left = re.compile(rf"\.{re.escape(path.name)}\.schema-\d+(-\d+)?\.[0-9a-f]{{8}}\.part(-journal|-wal|-shm)?")
+    for found in path.parent.iterdir():
+        if left.fullmatch(found.name) and found.is_file():
+            found.unlink()
 
 
 def _migrate_postgres(url: str, steps: Sequence[Step], schema: int) -> Migrated:

@@ -1,5 +1,6 @@
-"""What a backup that was killed has left goes with the next one to the same place; nothing else does."""
+"""What a killed backup or restore has left goes with the next one to the same place; nothing else does."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,10 +9,12 @@ from pathlib import Path
 import pytest
 
 from forecasting.backups.manifest import read_manifest
+from forecasting.backups.restoring import restore_backup
 from forecasting.backups.taking import take_backup
 from infra.errors import StoreError
 from infra.settings import Settings
 from infra.steps import HOUR_US
+from stream.spool.file import Spool
 from stream.store import open_writer
 
 KILLED = """
@@ -24,6 +27,23 @@ def die(done, total, unit):
     os.kill(os.getpid(), signal.SIGKILL)
 
 take_backup(Settings(store={"url": sys.argv[1]}), Path("backup"), force=True, on_copied=die)
+"""
+RESTORE_KILLED = """
+import os, shutil, signal, sys
+from pathlib import Path
+from forecasting.backups.restoring import restore_backup
+from infra.settings import Settings
+
+copy = shutil.copyfile
+
+def die(source, target):
+    copy(source, target)
+    if source.name == "store.db":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+shutil.copyfile = die
+settings = Settings(store={"url": "sqlite:///new/store.db"}, spool={"path": "new/spool.db"})
+restore_backup(settings, Path("backup"), force=False, on_copied=print)
 """
 
 
@@ -85,3 +105,47 @@ def test_one_that_was_killed_while_it_replaced_another_stays_until_there_is_a_ne
     assert names(Path()) == left
     take_backup(settings, Path("backup"), force=False, on_copied=silent)
     assert names(Path()) == {"backup"}
+
+
+@pytest.fixture
+def restored(settings: Settings) -> Settings:
+    """Return the settings of another place; `backup` holds a store and a spool."""
+    with_spool = settings.model_copy(
+        update={"spool": settings.spool.model_copy(update={"path": Path("live/spool.db")})}
+    )
+    Spool(with_spool.spool.path).close()
+    take_backup(with_spool, Path("backup"), force=False, on_copied=silent)
+    return Settings(store={"url": "sqlite:///new/store.db"}, spool={"path": Path("new/spool.db")})  # type: ignore[arg-type]
+
+
+def test_what_a_killed_restore_left_goes_with_the_next(restored: Settings) -> None:
+    killed = subprocess.run([sys.executable, "-c", RESTORE_KILLED], check=False, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    new = Path("new")
+    assert sorted(path.name[:9] for path in new.glob(".*.part")) == [".spool.db", ".store.db"]
+    others = {".store.db.copy.part", ".store.db.schema-1.0123abcd.part", ".stores.db.0123abcd.part"}
+    for other in others:
+        (new / other).touch()
+    (new / ".store.db.0123abcd.part").mkdir()
+    restore_backup(restored, Path("backup"), force=False, on_copied=silent)
+    assert names(new) == others | {".store.db.0123abcd.part", "store.db", "spool.db"}
+
+
+def test_a_restore_that_runs_is_left_alone(restored: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two stores are restored at once beside one spool, whose copies both are made in the same folder."""
+    other = restored.model_copy(update={"store": restored.store.model_copy(update={"url": "sqlite:///b/store.db"})})
+    copy = shutil.copyfile
+    parts: list[Path] = []
+
+    def meanwhile(source: Path, target: Path) -> Path:
+        copy(source, target)
+        if not parts:
+            parts.append(target)
+            restore_backup(other, Path("backup"), force=True, on_copied=silent)
+            assert target.exists()
+        return target
+
+    monkeypatch.setattr(shutil, "copyfile", meanwhile)
+    restore_backup(restored, Path("backup"), force=True, on_copied=silent)
+    assert parts[0].name.startswith(".spool.db.")
+    assert names(Path("new")) == {"store.db", "spool.db"}

@@ -1,6 +1,9 @@
 """Stores of every schema come to the schema of today: nothing of them changes, and ingestion goes on from there."""
 
+import signal
 import sqlite3
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -80,6 +83,38 @@ def test_a_store_of_every_schema_goes_on_as_if_it_had_been_of_this_one(tmp_path:
     assert found["town"][0] > 0
     with open_reader(f"sqlite:///{store}") as reader:
         assert reader.graph("town").events > 120
+
+
+KILLED = """
+import os, signal, sys
+from stream.store import migrate
+
+copy = migrate.copy_file
+
+def die(path, part):
+    copy(path, part)
+    part.with_name(part.name + "-journal").touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+migrate.copy_file = die
+migrate.migrate_store(sys.argv[1])
+"""
+
+
+def test_what_a_killed_migration_left_goes_with_the_next(tmp_path: Path) -> None:
+    folder = tmp_path / "of"
+    store = folder / "store.db"
+    write_logs(tmp_path)
+    folder.mkdir()
+    write_store(store, 1, tmp_path)
+    killed = subprocess.run([sys.executable, "-c", KILLED, f"sqlite:///{store}"], check=False, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(copies_beside(f"sqlite:///{store}")) == 1
+    others = {".store.db.0123abcd.part", ".other.db.schema-1.0123abcd.part", ".store.db.schema-1.copy.part"}
+    for other in others:
+        (folder / other).touch()
+    migrate_store(f"sqlite:///{store}")
+    assert {path.name for path in folder.iterdir()} == others | {"store.db", "store.db.schema-1"}
 
 
 def test_there_is_one_way_from_every_schema_to_the_next() -> None:
