@@ -7,7 +7,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
 from forecasting.reports.targets import guard
 from forecasting.reports.targets.parcel import Parcel
@@ -58,12 +58,15 @@ def send(parcel: Parcel, target: TargetSettings, timeout_s: float) -> None:
         DeliveryError: an object was not taken.
     """
     secret = read_secret(target.secret_file)
+    host, server = guard.host_header(target.url), urlsplit(target.url)
     for one in parcel.files:
-        path = "/" + quote(f"{target.bucket}/{target.prefix}{parcel.stem}{one.suffix}", safe="/-_.~")
+        # A path of the server's own is signed too: a proxy that took it away would break every client's signature.
+        name = f"{unquote(server.path).rstrip('/')}/{target.bucket}/{target.prefix}{parcel.stem}{one.suffix}"
+        path = quote(name, safe="/-_.~")
         moment = datetime.now(UTC)
         digest = hashlib.sha256(one.body).hexdigest()
         signed = {
-            "Host": guard.host_header(target.url),
+            "Host": host,
             "Content-Type": one.media_type,
             "x-amz-content-sha256": digest,
             "x-amz-date": f"{moment:%Y%m%dT%H%M%SZ}",
@@ -78,5 +81,5 @@ def send(parcel: Parcel, target: TargetSettings, timeout_s: float) -> None:
             region=target.region,
             moment=moment,
         )
-        url = target.url.rstrip("/") + path
+        url = server._replace(path=path).geturl()
         guard.request("PUT", url, signed, one.body, allow_private=target.allow_private, timeout_s=timeout_s)

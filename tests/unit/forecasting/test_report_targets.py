@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -238,11 +239,39 @@ def test_s3_signs_the_host_that_is_sent(secret: str, monkeypatch: pytest.MonkeyP
         signed.append(options["headers"]["Host"])
         return real(**options)
 
-    monkeypatch.setattr(guard.httpx, "Client", Client)
-    monkeypatch.setattr(guard.socket, "getaddrinfo", lambda *_, **__: [(0, 0, 0, "", ("127.0.0.1", 0))])
+    monkeypatch.setattr(httpx, "Client", Client)
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(0, 0, 0, "", ("127.0.0.1", 0))])
     monkeypatch.setattr(s3, "authorization", authorization)
     send(TargetSettings(kind="s3", url=url, bucket="b", access_key="A", secret_file=secret, allow_private=True))
     assert {request.headers["host"] for request in sent} == set(signed) == {host}
+
+
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [("", ""), ("/", ""), ("/storage/v1/s3", "/storage/v1/s3"), ("/a%20(b)/ä/", "/a%20%28b%29/%C3%A4")],
+)
+def test_s3_signs_the_whole_path_that_is_sent(secret: str, path: str, sent: str) -> None:
+    """As clients of S3 do, and as servers whose address has a path expect."""
+    with receiver(200) as (url, seen):
+        send(
+            TargetSettings(
+                kind="s3", url=f"{url}{path}", bucket="b", access_key="A", secret_file=secret, allow_private=True
+            )
+        )
+    assert len(seen) == 2
+    for method, found, headers, body in seen:
+        assert found.startswith(f"{sent}/b/townreply-")
+        expected = s3.authorization(
+            method=method,
+            path=found,
+            headers={name: headers[name] for name in ("host", "content-type", "x-amz-content-sha256", "x-amz-date")},
+            payload_sha256=hashlib.sha256(body).hexdigest(),
+            access_key="A",
+            secret_key="s3cret",
+            region="us-east-1",
+            moment=datetime.strptime(headers["x-amz-date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC),
+        )
+        assert headers["authorization"] == expected
 
 
 def test_folder_holds_each_slot_once_however_often_it_is_sent(tmp_path: Path) -> None:
