@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import secrets
+import signal
 import subprocess
 import sys
 import threading
@@ -96,13 +97,19 @@ class WorkerProcesses:
             pause_s = next_pause_s(pause_s, time.monotonic() - begin_s)
 
     def _start(self, worker: str) -> "subprocess.Popen[bytes]":
-        process = subprocess.Popen(
-            [sys.executable, "-m", self._module],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            # A user's own `models.py` in the working directory is never picked up.
-            env={**os.environ, "PYTHONSAFEPATH": "1"},
-        )
+        # The process inherits it: Ctrl-C reaches the whole group, also while it is still importing and cannot have said
+        # that it leaves that to the one who started it.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", self._module],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                # A user's own `models.py` in the working directory is never picked up.
+                env={**os.environ, "PYTHONSAFEPATH": "1"},
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if self._settings.jobs.when_idle:
             _step_behind(process.pid)
         told = {"worker": worker, "log_level": self._log_level, "settings": without_secrets(self._settings)}

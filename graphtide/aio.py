@@ -148,13 +148,13 @@ class AsyncClient:
             )
         )
 
-    async def job(self, job_id: str) -> Job:
-        """Return how far a job is."""
-        return await self._call(calls.job(job_id))
+    async def job(self, job: Job | str) -> Job:
+        """Return how far a job is; its id will do."""
+        return await self._call(calls.job(job))
 
-    async def cancel(self, job_id: str) -> Job:
-        """Cancel a job, and return how it stands now."""
-        return await self._call(calls.cancel(job_id))
+    async def cancel(self, job: Job | str) -> Job:
+        """Cancel a job, and return how it stands now; its id will do."""
+        return await self._call(calls.cancel(job))
 
     async def result(self, job: Job) -> Forecast:
         """Return the result of a job that is done."""

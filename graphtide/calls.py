@@ -108,14 +108,14 @@ def ask(
     )
 
 
-def job(job_id: str) -> Call[Job]:
+def job(of: Job | str) -> Call[Job]:
     """Ask how far a job is."""
-    return Call("GET", job_path(job_id), lambda answer: Job.of(answer.json()))
+    return Call("GET", job_path(of), lambda answer: Job.of(answer.json()))
 
 
-def cancel(job_id: str) -> Call[Job]:
+def cancel(of: Job | str) -> Call[Job]:
     """Cancel a job."""
-    return Call("DELETE", job_path(job_id), lambda answer: Job.of(answer.json()))
+    return Call("DELETE", job_path(of), lambda answer: Job.of(answer.json()))
 
 
 def result(of: Job) -> Call[Forecast]:
@@ -177,9 +177,9 @@ def live_path(name: str) -> str:
     return f"{_path(name)}/live"
 
 
-def job_path(job_id: str) -> str:
-    """Return where a job is."""
-    return f"/v1/forecasts/{quote(job_id, safe='')}"
+def job_path(of: Job | str) -> str:
+    """Return where a job is; its id will do."""
+    return f"/v1/forecasts/{quote(of.id if isinstance(of, Job) else of, safe='')}"
 
 
 def read_chunk(event: ServerSentEvent) -> Chunk | None:

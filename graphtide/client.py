@@ -147,13 +147,13 @@ class Client:
             )
         )
 
-    def job(self, job_id: str) -> Job:
-        """Return how far a job is."""
-        return self._call(calls.job(job_id))
+    def job(self, job: Job | str) -> Job:
+        """Return how far a job is; its id will do."""
+        return self._call(calls.job(job))
 
-    def cancel(self, job_id: str) -> Job:
-        """Cancel a job, and return how it stands now."""
-        return self._call(calls.cancel(job_id))
+    def cancel(self, job: Job | str) -> Job:
+        """Cancel a job, and return how it stands now; its id will do."""
+        return self._call(calls.cancel(job))
 
     def result(self, job: Job) -> Forecast:
         """Return the result of a job that is done."""

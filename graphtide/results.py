@@ -63,17 +63,27 @@ class Forecast:
         return self.provenance.get("calibrated_on")
 
     def metric(self, name: str) -> pd.DataFrame:
-        """Return the mean and the quantiles of one metric by step."""
+        """Return the mean and the quantiles of one metric by step.
+
+        Raises:
+            KeyError: the forecast is not of that metric.
+        """
         rows = self._rows(name)
         return rows[[column for column in rows.columns if not column.startswith(_PATH)]]
 
     def paths(self, name: str) -> pd.DataFrame:
-        """Return the sample paths of one metric by step, a column a path; column i of all metrics is one future."""
+        """Return the sample paths of one metric by step, a column a path; column i of all metrics is one future.
+
+        Raises:
+            KeyError: the forecast is not of that metric.
+        """
         rows = self._rows(name)
         return rows[[column for column in rows.columns if column.startswith(_PATH)]]
 
     def _rows(self, name: str) -> pd.DataFrame:
         rows = self.frame[self.frame["metric"] == name]
+        if rows.empty:
+            raise KeyError(f"no {name!r} in this forecast, which is of {', '.join(self.frame['metric'].unique())}")
         return rows.drop(columns="metric").set_index("step_start")
 
 

@@ -177,6 +177,7 @@ def json_number(field: str, value: object, low: int, high: int, example: int) ->
         Problem: it is none.
     """
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        allowed = f"a whole number from {low} to {high}"
+        # A problem shows text and numbers alike, so that '24' would look as if it were allowed.
+        allowed = f"a whole number from {low} to {high}{', not as text' if isinstance(value, str) else ''}"
         raise parameter_problem(field, value, allowed, example, minimum=low, maximum=high)
     return value

@@ -74,8 +74,10 @@ def backtest(
     A run that was ended goes on when the same command is run again, with the steps that it began with.
 
     Example: graphtide backtest mathoverflow --horizons 1,24,168
-              graphtide backtest --all --floors all --html scores.html
-              graphtide backtest --all --engine ray --ray-address head:6379
+
+    Example: graphtide backtest --all --floors all --html scores.html
+
+    Example: graphtide backtest --all --engine ray --ray-address head:6379
     """
     check_engine(engine, ray_address)
     call: Call = ctx.obj

@@ -75,8 +75,10 @@ def compress(
     kept: --undo brings it back.
 
     Example: graphtide compress town --weights int8
-              graphtide compress town --prune 0.5 --weights int8 --budget 300
-              graphtide compress town --undo
+
+    Example: graphtide compress town --prune 0.5 --weights int8 --budget 300
+
+    Example: graphtide compress town --undo
     """
     call: Call = ctx.obj
     settings = call.load(

@@ -34,7 +34,8 @@ def export(
     """Write a model into a model repository of NVIDIA Triton; its answers are those of graphtide.
 
     Example: graphtide export town --to triton /srv/models
-              graphtide export --general --to triton /srv/models
+
+    Example: graphtide export --general --to triton /srv/models
     """
     call: Call = ctx.obj
     settings = call.load({"store.url": ("--store", store)}).values

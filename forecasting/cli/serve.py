@@ -45,7 +45,8 @@ def serve(
     Replicas on the nodes of a Ray cluster answer with --engine ray, more of them while more is asked.
 
     Example: graphtide serve --port 8080
-              graphtide serve --engine ray --ray-address head:6379 --min-replicas 2 --max-replicas 16
+
+    Example: graphtide serve --engine ray --ray-address head:6379 --min-replicas 2 --max-replicas 16
     """
     check_engine(engine, ray_address)
     _check_flags(engine, workers=workers, replicas=(min_replicas, max_replicas))

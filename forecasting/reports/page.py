@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from forecasting.reports import plots
 from forecasting.reports.aggregate import rule_of
-from forecasting.reports.calendar import Scale
+from forecasting.reports.calendar import Scale, scales_of
 from forecasting.reports.contents import Findings
 from forecasting.reports.outlook import Fan, Outlook, block_values
 from forecasting.reports.phrases import day, duration_words, label, number, step_words
@@ -116,6 +116,8 @@ def render(page: ForecastPage) -> str:
             "muted": plots.MUTED,
         },
         scales=_scales(page),
+        has_even_periods=any(scale.is_even(page.history.step_us) for scale in scales_of(page.history.step_us)),
+        span_of_step=duration_words(page.history.step_us),
         cut_scales=[scale for scale in _scales(page) if _is_cut(page, scale)],
         max_periods=MAX_PERIODS,
         label=label,

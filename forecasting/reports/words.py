@@ -109,7 +109,7 @@ def _total(outlook: Outlook, history: History) -> str:
     index = METRIC_INDEX["total_nodes"]
     last = outlook.last()
     low, median, high = (number(float(last.quantiles[0, index, c])) for c in (1, 2, 3))
-    now = number(float(history.values[-1, index]))
+    now = f"{history.values[-1, index]:,.0f}"
     return f"By {day(outlook.until_us)} the network will have had {median} nodes ({low} to {high}); it has {now}."
 
 

@@ -20,6 +20,8 @@ _EDGE_ROLES: dict[int, tuple[str, ...]] = {3: ("src", "dst", "ts"), 4: ("src", "
 _CLOCK = re.compile(r"\d{1,2}:\d\d")
 # How many records may be bad before the first good one.
 _LINES_TRIED = 20
+# Of a header that lacks a column, as an error lists it: enough for a table as people keep them.
+_LISTED_CHARS = 1000
 # Unix seconds since 1973: a weight before a time is hardly as large, a time behind one hardly smaller.
 _UNIX_SECONDS = 10**8
 
@@ -154,13 +156,11 @@ def _untold(
     how = "name them: --columns src=NAME,dst=NAME,ts=NAME; without a header by number, counted from 1: src=1,dst=2,ts=3"
     absent = [name for role, name in columns.items() if role not in found]
     if absent:
-        listed = ", ".join(names) if len(names) > 1 else shown(line)
+        listed = _listed(names) if len(names) > 1 else shown(line)
         return InputError(f"{label} has no column {', '.join(absent)}", place=place, fix=f"its first line is: {listed}")
     missing = [role for role in REQUIRED_ROLES if role not in found]
     if len(names) > 1 and (found or not _has_number(line)):
-        return InputError(
-            f"{label}: no column for {', '.join(missing)} among {shown(', '.join(names))}", place=place, fix=how
-        )
+        return InputError(f"{label}: no column for {', '.join(missing)} among '{_listed(names)}'", place=place, fix=how)
     if len(names) == 2:
         return InputError(
             f"{label}: two columns, so there is no time", place=place, fix="give a log with `src dst ts` on each line"
@@ -170,6 +170,12 @@ def _untold(
         place=place,
         fix=f"give JSON, NDJSON, a table with a header or an edge list (--format says which); if columns differ, {how}",
     )
+
+
+def _listed(names: list[str]) -> str:
+    """Return names of columns as one has to write them in `--columns`, cut where there are very many."""
+    text = ", ".join(name if name.isprintable() else shown(name) for name in names)
+    return text if len(text) <= _LISTED_CHARS else text[:_LISTED_CHARS] + "…"
 
 
 def _names(line: str, delimiter: str) -> list[str]:

@@ -14,6 +14,7 @@ from forecasting.service_file import ServiceFile
 from tests.e2e.conftest import JOBS, WAIT_MS, serving_jobs
 from tests.e2e.test_dashboard import grow, says
 from tests.integration.serving import service_settings
+from tests.unit.forecasting.test_reports import made
 
 OpenPage = Callable[..., Any]
 
@@ -97,6 +98,15 @@ def test_from_the_overview_to_a_scheduled_report(tmp_path: Path, open_page: Open
         page.goto("about:blank")
         # Who has got it keeps it.
         assert all(file.is_file() for file in delivered)
+
+
+def test_the_last_column_of_what_changes_is_seen_on_a_desk(tmp_path: Path, open_page: OpenPage) -> None:
+    file = tmp_path / "toy.html"
+    file.write_bytes(made(tmp_path).html)
+    region = open_page(file.as_uri()).get_by_role("region", name="Changes", exact=True)
+    assert "the week of" in region.inner_text()
+    wide, room = region.evaluate("region => [region.scrollWidth, region.clientWidth]")
+    assert wide <= room
 
 
 def test_scenarios_are_drawn_and_drawn_again(town: str, open_page: OpenPage) -> None:

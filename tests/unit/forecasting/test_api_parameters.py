@@ -1,6 +1,7 @@
 """Any text becomes a value within its limits, or a problem that names the field, its limits and an example."""
 
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -35,10 +36,24 @@ def test_whole_numbers(text: str) -> None:
     assert found is None or (1 <= found <= 168 and str(found) == text.lstrip("0"))
 
 
+@given(st.integers(-1000, 1000))
+def test_whole_numbers_within_the_limits_are_taken(number: int) -> None:
+    found = value_or_none(lambda: parameters.whole_number("horizon", str(number), 1, 168, example=24), "horizon")
+    assert found == (number if 1 <= number <= 168 else None)
+
+
 @given(TEXTS)
 def test_times(text: str) -> None:
     found = value_or_none(lambda: parameters.time_us("start", text), "start")
     assert found is None or isinstance(found, int)
+
+
+@given(st.datetimes(), st.none() | st.integers(-14 * 60, 14 * 60))
+def test_times_of_iso_8601_are_taken(moment: datetime, ahead_minutes: int | None) -> None:
+    zone = None if ahead_minutes is None else timezone(timedelta(minutes=ahead_minutes))
+    text = moment.replace(tzinfo=zone).isoformat()
+    us = (moment - datetime(1970, 1, 1)) // timedelta(microseconds=1) - (ahead_minutes or 0) * 60_000_000
+    assert parameters.time_us("start", text) == parameters.time_us("start", text.replace("+", " ")) == us
 
 
 @given(st.lists(st.sampled_from(METRIC_NAMES) | TEXTS, max_size=5))
@@ -47,10 +62,21 @@ def test_metrics(names: list[str]) -> None:
     assert found is None or set(found) == set(names)
 
 
+@given(st.lists(st.sampled_from(METRIC_NAMES), min_size=1))
+def test_metrics_are_taken_in_their_order(names: list[str]) -> None:
+    assert parameters.metric_names("metrics", names) == tuple(dict.fromkeys(names))
+
+
 @given(st.lists(st.sampled_from(QUANTILE_LEVELS) | TEXTS | st.booleans() | st.none() | st.floats(), max_size=5))
 def test_quantiles(levels: list[object]) -> None:
     found = value_or_none(lambda: parameters.quantile_levels("quantiles", levels), "quantiles")
     assert found is None or (set(found) <= set(QUANTILE_LEVELS) and list(found) == sorted(set(found)))
+
+
+@given(st.lists(st.sampled_from(QUANTILE_LEVELS), min_size=1), st.booleans())
+def test_quantiles_are_taken_as_numbers_and_as_texts(levels: list[float], as_texts: bool) -> None:
+    given_levels = [str(level) if as_texts else level for level in levels]
+    assert parameters.quantile_levels("quantiles", given_levels) == tuple(sorted(set(levels)))
 
 
 @pytest.mark.parametrize(
@@ -96,3 +122,12 @@ def test_a_member_that_is_missing_is_said_to_be() -> None:
     assert document["errors"] == [{"field": "horizon", "allowed": "a whole number from 1 to 9", "example": 5}]
     with pytest.raises(Problem, match="horzon cannot be 'null'"):
         parameters.json_object(b'{"horzon": null}', ("horizon",), {})
+
+
+def test_a_number_that_is_text_in_json_is_told_from_one_outside_the_limits() -> None:
+    with pytest.raises(Problem) as text:
+        parameters.json_number("horizon", "5", 1, 9, 5)
+    assert text.value.document["detail"] == "horizon cannot be '5': give a whole number from 1 to 9, not as text"
+    with pytest.raises(Problem) as outside:
+        parameters.json_number("horizon", 10, 1, 9, 5)
+    assert outside.value.document["detail"] == "horizon cannot be '10': give a whole number from 1 to 9"

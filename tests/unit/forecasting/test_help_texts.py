@@ -33,6 +33,9 @@ def test_every_word_of_the_help_is_printed(path: tuple[str, ...], monkeypatch: p
     assert ran.exit_code == 0, ran.output
     command = COMMANDS[path]
     texts = [command.help or "", *(getattr(one, "help", None) or "" for one in command.params)]
+    # Two examples in one line are no command that anybody could copy.
+    run_together = re.search(r"Example: graphtide .* graphtide [a-z].*", ran.output)
+    assert not run_together, run_together
     missing = [text for text in texts if _letters(text) not in _letters(ran.output)]
     assert not missing, f"{missing}\n{ran.output}"
 

@@ -4,6 +4,7 @@ import errno
 import itertools
 import logging
 import os
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -84,7 +85,7 @@ def test_a_process_that_ends_before_it_is_told_what_to_do_is_no_failure_of_ours(
         def write(self, _):
             raise BrokenPipeError
 
-    monkeypatch.setattr(job_processes.subprocess, "Popen", lambda *_, **__: SimpleNamespace(pid=1, stdin=Gone()))
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: SimpleNamespace(pid=1, stdin=Gone()))
     settings = Settings(api={"service_db": tmp_path / "service.sqlite"}, jobs={"when_idle": False})
     processes = WorkerProcesses(
         settings, log_level=logging.INFO, module="none", count=0, release=lambda _file, _worker: None
@@ -111,3 +112,16 @@ def test_a_process_steps_behind_from_its_first_moment(tmp_path, monkeypatch, whe
     finally:
         process.kill()
         process.wait()
+
+
+def test_ctrl_c_ends_no_process_that_is_still_starting(tmp_path, monkeypatch):
+    """Whoever started it tells it when to end; it would print a traceback of whatever it was importing."""
+    starting = tmp_path / "starting"
+    starting.write_text("#!/bin/sh\nkill -INT $$\nexit 7\n")
+    starting.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(starting))
+    settings = Settings(api={"service_db": tmp_path / "service.sqlite"}, jobs={"when_idle": False})
+    processes = WorkerProcesses(
+        settings, log_level=logging.INFO, module="none", count=0, release=lambda _file, _worker: None
+    )
+    assert processes._start("worker").wait() == 7

@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from forecast_cases import START_US, some_history
 
 from forecasting.live import LiveState
 from forecasting.reports import findings
@@ -24,6 +23,7 @@ from infra.steps import DAY_US, HOUR_US, WEEK_US, format_time
 from models.baselines import ProfileLevel
 from models.contract import History
 from stream.store.base import GraphInfo, SnapshotTable
+from tests.unit.forecasting.forecast_cases import START_US, some_history
 
 STEPS = 24 * 80
 
@@ -107,6 +107,12 @@ def test_threads_change_nothing(report: Report, tmp_path) -> None:
 
 def test_the_months_of_the_summary_keep_their_capitals(report: Report) -> None:
     assert re.search(r"(The week of \d+ |^)[A-Z][a-z]{2} \d{4} is expected to bring", report.facts["summary"][0])
+
+
+def test_nodes_that_were_counted_are_a_whole_number(tmp_path) -> None:
+    history = valid_history()
+    history.values[:, METRIC_INDEX["total_nodes"]] = np.minimum(history.values[:, METRIC_INDEX["total_nodes"]], 80)
+    assert any(said.endswith("; it has 80.") for said in made(tmp_path, history, horizon=48).facts["summary"])
 
 
 def test_near_numbers_are_those_of_the_rollout(report: Report) -> None:
@@ -243,6 +249,16 @@ def test_changes_compare_no_weeks_that_hold_more_steps_than_others(step_us: int)
 def test_years_of_weeks_are_compared() -> None:
     assert [scale for scale in Scale if scale.is_even(WEEK_US)] == ["week", "year"]
     assert [scale for scale in Scale if scale.is_even(HOUR_US)] == ["day", "week", "year"]
+
+
+@pytest.mark.parametrize(("step_us", "span"), [(4 * WEEK_US, "4 weeks"), (30 * DAY_US, "30 days")])
+def test_steps_that_fill_no_period_evenly_are_not_told_to_wait_for_more(step_us: int, span: str) -> None:
+    history = some_history(60, step_us=step_us)
+    found = make_report(Reader(history), state_of(history), ReportRequest(60, 0, 20), made="x", chunk_steps=60)
+    assert found.facts["changes"] == {"scale": None, "rows": []}
+    page = found.html.decode()
+    assert f"Steps of {span} fill no period of the calendar evenly" in page
+    assert "wait for more history" not in page
 
 
 def test_dead_network_stays_as_it_is_and_no_spread_is_claimed(tmp_path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from graphtide import Job
 from tests.unit.graphtide.client_cases import both_clients, call
 
 JOB = {
@@ -71,3 +72,19 @@ def test_a_single_text_is_one_metric(is_async: bool) -> None:
 def test_what_json_has_not_is_named(is_async: bool) -> None:
     with pytest.raises(TypeError, match="a complex cannot be sent"):
         call(is_async, lambda _: httpx.Response(500), "ask", "toy", 5j)
+
+
+@both_clients
+@pytest.mark.parametrize("method", ["job", "cancel"])
+@pytest.mark.parametrize("of", ["0" * 32, Job.of(JOB)], ids=["id", "job"])
+def test_a_job_is_looked_up_and_cancelled_by_its_id_or_as_it_was_given(
+    is_async: bool, method: str, of: Job | str
+) -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        return httpx.Response(200, json=JOB)
+
+    assert call(is_async, answer, method, of) == Job.of(JOB)
+    assert asked == [f"/v1/forecasts/{'0' * 32}"]

@@ -56,3 +56,16 @@ def test_snapshots_of_a_range_without_a_step_are_a_frame_with_its_columns(is_asy
     assert list(frame.columns) == ["revision", *([metrics] if isinstance(metrics, str) else metrics)]
     assert isinstance(frame.index.dtype, pd.DatetimeTZDtype)
     assert frame["events"].sum() == 0
+
+
+@pytest.mark.parametrize("what", ["metric", "paths"])
+def test_a_metric_that_was_not_asked_for_is_an_error_and_no_empty_frame(what: str) -> None:
+    outputs = [
+        {"name": name, "start_timestamp": "2026-03-06T12:00:00Z", "frequency": "1h", "mean_forecast": [1.0]}
+        | {"quantiles": {"0.5": [1.0]}}
+        for name in ("events", "reciprocity")
+    ]
+    forecast = forecast_of({"graph": "toy", "outputs": outputs, "provenance": {}})
+    assert len(getattr(forecast, what)("events")) == 1
+    with pytest.raises(KeyError, match="no 'event' in this forecast, which is of events, reciprocity"):
+        getattr(forecast, what)("event")

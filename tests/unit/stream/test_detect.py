@@ -68,6 +68,9 @@ def test_formats_and_columns(text: str, kind: str, roles: str) -> None:
         ("1 2\n3 4\n", {}, "two columns, so there is no time"),
         ("source,target,weight\n1,2,5\n", {}, "no column for ts among 'source, target, weight'"),
         ("buyer,seller,amount\n1,2,5\n", {}, "no column for src, dst, ts"),
+        # In the letters of the file, and all of them: they are what --columns takes.
+        (f"Käufer,{'x' * 90},Verkäufer\n1,2,5\n", {}, f"among 'Käufer, {'x' * 90}, Verkäufer'"),
+        (f"a,{'x' * 2000}\n1,2\n", {"columns": {"src": "b"}}, "has no column b"),
         ("buyer seller amount\n1 2 5\n", {}, "no column for src, dst, ts"),
         ("source,target,time\n1,2,3\n", {"columns": {"ts": "when"}}, "no column when"),
         ("1 2 5\n", {"format": "csv"}, "is no log in a known format|no column"),
