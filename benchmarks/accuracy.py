@@ -112,7 +112,8 @@ def measure(kind: str, names: list[str], log: DevelopmentLog) -> None:
 def keep(kind: str, log: str, model: str, result: BacktestResult) -> None:
     """Put the scores of one model into the result file of a log."""
     path = RESULTS / f"accuracy_{log.lower()}.json"
-    report = json.loads(path.read_text()) if path.exists() else {"bench": "accuracy", "graph": log.lower(), "rows": []}
+    new = {"bench": "accuracy", "graph": log.lower(), "rows": []}
+    report: dict[str, Any] = json.loads(path.read_text()) if path.exists() else new
     found = result.to_json(log.lower())
     counted = [row for row in found["rows"] if row["metric"] in COUNT_METRICS]
     report["command"] = f"python benchmarks/accuracy.py {kind} MODEL…"

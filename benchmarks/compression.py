@@ -228,7 +228,7 @@ def row(case: str, system: str, value: float, unit: str) -> dict[str, Any]:
 
 def keep(rows: list[dict[str, Any]], what: str) -> None:
     """Put rows into the result file, in the place of those of the same measure."""
-    report = json.loads(RESULT.read_text()) if RESULT.exists() else {"bench": "compression", "rows": []}
+    report: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {"bench": "compression", "rows": []}
     measured = {one["system"] for one in rows}
     report["command"] = "python benchmarks/compression.py make; … score; … speed"
     report["hardware"], report["versions"] = hardware(), versions("graphtide", "torch", "numpy")

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from infra.errors import ModelError
+from infra.steps import WEEK_US
 from models.calibration import Calibration
 from models.conformal import fit_calibration
 from models.contract import History
@@ -82,10 +83,12 @@ def check_trainable(history: History, *, place: str | None = None) -> None:
     """
     season = season_steps(history.step_us)
     if len(history) < MIN_SEASONS * season:
+        # From a week on a season is a year; below it is a week, which shorter steps would take as long to see.
+        sooner = ", or use a step below a week" if history.step_us >= WEEK_US else ""
         raise ModelError(
             f"a history of {len(history)} steps is too short to train on",
             place=place,
-            fix=f"wait for {MIN_SEASONS * season} steps ({MIN_SEASONS} seasons of {season}), or use a smaller step",
+            fix=f"wait for {MIN_SEASONS * season} steps ({MIN_SEASONS} seasons of {season}){sooner}",
         )
 
 

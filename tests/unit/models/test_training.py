@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from model_series import weekly_history
 
 from infra.errors import ModelError
-from infra.steps import HOUR_US
+from infra.steps import DAY_US, HOUR_US, MINUTE_US, WEEK_US
 from models.forecaster import ForecasterConfig, ForecasterNet
 from models.losses import batch_loss, batch_quantiles, pinball
 from models.optimisation import TrainingConfig, TrainingProgress
 from models.samples import Plan, SampleSource
 from models.sampling import cut_grid
 from models.training import check_trainable, train
+from tests.unit.models.model_series import weekly_history
 
 SMALL = ForecasterConfig(d_model=16, n_layers=1, d_state=8, headdim=16, reach_steps=64)
 QUICK = TrainingConfig(budget_s=600, max_iterations=12, tokens_per_batch=256, validate_every=4)
@@ -156,6 +156,14 @@ def test_early_stopping() -> None:
 def test_too_short_a_history_is_refused(steps: int) -> None:
     with pytest.raises(ModelError, match="too short to train"):
         train([weekly_history(200).part(0, steps)], SMALL, QUICK)
+
+
+@pytest.mark.parametrize("step_us", [7 * MINUTE_US, HOUR_US, DAY_US, WEEK_US, 4 * WEEK_US])
+def test_a_smaller_step_is_advised_only_where_it_trains_sooner(step_us: int) -> None:
+    with pytest.raises(ModelError, match="too short to train") as caught:
+        check_trainable(replace(weekly_history(3), step_us=step_us))
+    # A season is a week however short the steps below a week are, and a year of those from a week on.
+    assert (", or " in caught.value.fix) == (step_us >= WEEK_US)
 
 
 def test_the_place_of_a_history_too_short_is_named() -> None:
