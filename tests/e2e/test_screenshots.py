@@ -9,7 +9,7 @@ import pytest
 
 from forecasting.history import read_history
 from forecasting.training import checkpoint_folder, train_graph
-from models.training import TrainingConfig
+from models.optimisation import TrainingConfig
 from stream.ingest import IngestOptions, ingest
 from stream.simulation.config import SimulationConfig
 from stream.sources.simulate import SimulatedSource

@@ -21,8 +21,9 @@ from forecasting.reports.deliveries import Deliveries
 from forecasting.service_file import ServiceFile
 from infra.errors import GraphtideError
 from infra.settings import Settings
+from stream.decoders.builder import DecodeOptions
 from stream.ingest import IngestOptions, ingest
-from stream.sources.files import DecodeOptions, FileSource
+from stream.sources.files import FileSource
 from tests.integration.serving import served, service_settings, start_worker
 from tests.integration.test_report_service import JOBS, WAIT_S, working
 from tests.unit.forecasting.test_report_targets import receiver

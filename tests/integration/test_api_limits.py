@@ -10,7 +10,8 @@ import httpx
 import pytest
 import zstandard
 
-from forecasting.api import responses
+from forecasting.api import compression, responses
+from forecasting.api.compression import Coding
 from tests.integration.serving import save_model, served, service_settings
 
 FORECAST = "/v1/graphs/toy/forecast"
@@ -65,11 +66,10 @@ def test_answers_are_compressed_as_the_client_wants(client: httpx.Client, url: s
 
 def test_a_forecast_is_compressed_once(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     compressed: list[int] = []
-    compress = responses.compressed
 
-    def counted(body: bytes, coding: responses.Coding) -> bytes:
+    def counted(body: bytes, coding: Coding) -> bytes:
         compressed.append(len(body))
-        return compress(body, coding)
+        return compression.compressed(body, coding)
 
     monkeypatch.setattr(responses, "compressed", counted)
     bodies = {raw(client, FORECAST + "?horizon=31", **{"Accept-Encoding": "zstd"})[1] for _ in range(3)}

@@ -118,7 +118,7 @@ def test_processes_share_hand_over_and_lose_nothing(kafka: KafkaServer, postgres
         open_reader(undisturbed) as alone,
     ):
         ours, theirs = metrics_of(shared), metrics_of(alone)
-        assert set(ours) == {f"town{at}" for at in range(PARTITIONS)}
+        assert set(ours) == set(theirs) == {f"town{at}" for at in range(PARTITIONS)}
         for name, (steps, values) in theirs.items():
             assert ours[name] == (steps, values), f"{name} differs"
             assert steps[1] - steps[0] == MINUTE_US

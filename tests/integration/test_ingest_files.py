@@ -13,7 +13,8 @@ import pytest
 from infra.errors import StoreError
 from infra.steps import HOUR_US
 from stream.decoders.builder import DecodeOptions
-from stream.ingest import IngestOptions, IngestResult, ingest
+from stream.ingest import IngestOptions, ingest
+from stream.progress import IngestResult
 from stream.sources.files import FileSource, FollowSource
 from stream.store import open_reader
 

@@ -13,9 +13,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from kill_driver import BATCH_ROWS, ingest_log
 
 from stream.store import open_reader
+from tests.integration.kill_driver import BATCH_ROWS, ingest_log
 
 N_EVENTS = 5_000
 KILLS = 25

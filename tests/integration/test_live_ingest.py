@@ -22,9 +22,7 @@ from stream.sources.base import Position, SourceBatch
 from stream.sources.live import LIVE_SOURCES, LiveSource, open_live
 from stream.store import open_reader
 from tests.conftest import Ran
-
-sys.path.append(str(Path(__file__).parents[1] / "unit" / "stream"))
-from live_cases import (
+from tests.unit.stream.live_cases import (
     QUICK,
     Sent,
     Stage,

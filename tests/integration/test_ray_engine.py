@@ -42,7 +42,7 @@ def ray_is_here() -> None:
 
 Cli = Callable[..., Ran]
 GRAPHS = ("ash", "elm", "oak")
-SMALL = {
+SMALL: dict[str, dict[str, Any]] = {
     "forecaster": {"d_model": 16, "n_layers": 1, "d_state": 8, "headdim": 16},
     "training": {"max_iterations": 1, "tokens_per_batch": 64, "budget_s": 600},
     "backtest": {"horizons": (1, 24), "origins": 2, "floors": ("profile_level",)},

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tests.unit.stream.ingest_cases import query, snapshot_rows
 
 N_REQUESTS = 300
 KILLS = 25
+KILLED = f"exit {-signal.SIGKILL}"
 
 
 class Driver:
@@ -47,7 +49,7 @@ class Driver:
                     with suppress(ProcessLookupError):  # it has finished already
                         os.kill(pid, signal.SIGKILL)
             if line.startswith("exit "):
-                assert line in (f"exit {-signal.SIGKILL}", "exit 0")
+                assert line in (KILLED, "exit 0")
                 return said
 
 
@@ -92,19 +94,21 @@ def test_no_kill_loses_or_repeats_an_acknowledged_event(tmp_path: Path, requests
 
     draw = random.Random(9)
     store = f"sqlite:///{shaken / 'store.db'}"
-    kept = -1
+    kept, killed_midway = -1, 0
     done = threading.Event()
 
-    def drain_and_kill() -> None:
+    def drain_and_kill() -> int:
+        killed = 0
         while not done.is_set():
-            drainer.run({"do": "drain"}, draw.uniform(0, 0.12))
+            killed += drainer.run({"do": "drain"}, draw.uniform(0, 0.12))[-1] == KILLED
+        return killed
 
     with (
         driver(shaken / "spool.db", store, requests) as appender,
         driver(shaken / "spool.db", store, requests) as drainer,
+        ThreadPoolExecutor(1) as beside,
     ):
-        thread = threading.Thread(target=drain_and_kill)
-        thread.start()
+        draining = beside.submit(drain_and_kill)
         try:
             for kill in range(KILLS + 1):
                 # Whoever is not told sends the last request again, as a client would.
@@ -112,10 +116,12 @@ def test_no_kill_loses_or_repeats_an_acknowledged_event(tmp_path: Path, requests
                     {"do": "append", "from": max(kept, 0)}, draw.uniform(0, 0.4) if kill < KILLS else None
                 )
                 kept = max([kept, *(int(line.removeprefix("kept ")) for line in said if line.startswith("kept "))])
+                killed_midway += said[-1] == KILLED and kept < N_REQUESTS - 1
         finally:
             done.set()
-            thread.join()
+        killed_drains = draining.result()
         assert kept == N_REQUESTS - 1
+        assert min(killed_midway, killed_drains) > 0, "no kill came before the end"
         drainer.run({"do": "drain"})
     assert snapshot_rows(shaken / "store.db") == snapshot_rows(calm / "store.db")
     letters = "SELECT topic, partition_number, record_offset, value FROM dead_letters ORDER BY 1, 2, 3"

@@ -12,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
+from forecasting.bench.servers.base import MissingServerError
 from forecasting.engine import Engine
 from forecasting.history import read_history
 from forecasting.training import forecaster_of
@@ -25,7 +26,7 @@ from models.contract import FloatArray, History
 from stream.store import open_reader
 from tests.conftest import Ran, lacking
 from tests.integration.serving import save_model
-from tests.servers.triton import MissingServerError, TritonServer
+from tests.servers.triton import TritonServer
 
 HORIZON = 1500
 
@@ -58,7 +59,7 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
 def ask(server: TritonServer, sequence: int, values: FloatArray, horizon: int, **more: Any) -> httpx.Response:
     """Send a request with binary tensors: Triton's JSON rounds the last bit of a number."""
     begins = more.pop("begins", None)
-    tensors = {"VALUES": values, "HORIZON": np.array([horizon], dtype=np.int32)}
+    tensors: dict[str, np.ndarray] = {"VALUES": values, "HORIZON": np.array([horizon], dtype=np.int32)}
     if begins is not None:
         tensors["BEGINS"] = np.array(begins, dtype=np.int64)
     types = {"float64": "FP64", "int32": "INT32", "int64": "INT64"}

@@ -110,7 +110,7 @@ class Elsewhere:
     def __init__(self, command: Sequence[str | Path], isa: str) -> None:
         self._command = command
         self._isa = isa
-        self._stacks: list[Stack] = []
+        self._stacks: list[StackElsewhere] = []
 
     def __enter__(self) -> Self:
         return self
@@ -124,15 +124,15 @@ class Elsewhere:
     def usable_kernels(self) -> list[str]:
         return [self._isa]
 
-    def Stack(self, **given: Any) -> "Stack":
-        self._stacks.append(Stack(self._command, **{**given, "isa": self._isa}))
+    def Stack(self, **given: Any) -> "StackElsewhere":
+        self._stacks.append(StackElsewhere(self._command, **{**given, "isa": self._isa}))
         return self._stacks[-1]
 
-    def Session(self, stack: "Stack", batch: int, threads: int) -> "Session":
-        return Session(stack, batch, threads)
+    def Session(self, stack: "StackElsewhere", batch: int, threads: int) -> "SessionElsewhere":
+        return SessionElsewhere(stack, batch, threads)
 
 
-class Stack:
+class StackElsewhere:
     """A packed stack in a process of its own, which serves one session at a time."""
 
     def __init__(
@@ -171,10 +171,10 @@ class Stack:
         assert self._process.returncode == 0
 
 
-class Session:
+class SessionElsewhere:
     """The states of a batch of series."""
 
-    def __init__(self, stack: Stack, batch: int, threads: int) -> None:
+    def __init__(self, stack: StackElsewhere, batch: int, threads: int) -> None:
         self._stack = stack
         stack.order(b"n", struct.pack("<2i", batch, threads))
 

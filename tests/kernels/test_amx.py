@@ -4,8 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from elsewhere import backend_elsewhere, build
-from test_cpu_backend import (
+
+from models.mamba2.config import Mamba2Config
+from models.mamba2.kernels.contract import PRECISIONS
+from models.mamba2.kernels.cpu import backend
+from models.mamba2.kernels.cpu.backend import ISA_VARIABLE, CpuBackend
+from models.mamba2.kernels.torch_backend import ReferenceBackend
+from tests.kernels.elsewhere import backend_elsewhere, build
+from tests.kernels.test_cpu_backend import (
     RELATIVE,
     RELATIVE_INTEGERS,
     assert_close,
@@ -15,12 +21,6 @@ from test_cpu_backend import (
     make_state,
     make_weights,
 )
-
-from models.mamba2.config import Mamba2Config
-from models.mamba2.kernels.contract import PRECISIONS
-from models.mamba2.kernels.cpu import backend
-from models.mamba2.kernels.cpu.backend import ISA_VARIABLE, CpuBackend
-from models.mamba2.kernels.torch_backend import ReferenceBackend
 from tests.rounding import RoundingReference
 
 ISA = "avx512_amx"
@@ -42,7 +42,9 @@ CONFIGS = {
 @pytest.fixture(scope="module")
 def program(tmp_path_factory, compiler, require):
     require("cpu-kernels", backend._IMPORT_ERROR is None, "the compiled part is missing, which tells the padded sizes")
-    known = "avx512_bf16" in backend._native.usable_kernels()
+    from models.mamba2.kernels.cpu import _native  # noqa: PLC0415 - only where it is compiled
+
+    known = "avx512_bf16" in _native.usable_kernels()
     require("cpu-isa", known, "this processor has no avx512_bf16, which the rest of these kernels is made of")
     return build(
         compiler, tmp_path_factory.mktemp("amx"), ["kernels_avx512_amx"], [*FLAGS, f"-I{Path(__file__).parent}"]

@@ -7,8 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from elsewhere import backend_elsewhere, build
-from test_cpu_backend import (
+
+from models.mamba2.config import Mamba2Config
+from models.mamba2.kernels.contract import PRECISIONS
+from models.mamba2.kernels.cpu import backend
+from models.mamba2.kernels.torch_backend import ReferenceBackend
+from models.mamba2.state import Mamba2State
+from tests.kernels.elsewhere import backend_elsewhere, build
+from tests.kernels.test_cpu_backend import (
     RELATIVE,
     assert_close,
     assert_same_bits,
@@ -17,12 +23,6 @@ from test_cpu_backend import (
     make_state,
     make_weights,
 )
-
-from models.mamba2.config import Mamba2Config
-from models.mamba2.kernels.contract import PRECISIONS
-from models.mamba2.kernels.cpu import backend
-from models.mamba2.kernels.torch_backend import ReferenceBackend
-from models.mamba2.state import Mamba2State
 from tests.rounding import RoundingReference
 
 ROOT = Path(__file__).parents[2]

@@ -45,7 +45,11 @@ def compiled(require, monkeypatch):
 
 
 def usable():
-    return cpu_backend._native.usable_kernels() if cpu_backend._IMPORT_ERROR is None else []
+    if cpu_backend._IMPORT_ERROR is not None:
+        return []
+    from models.mamba2.kernels.cpu import _native  # noqa: PLC0415 - only where it is compiled
+
+    return _native.usable_kernels()
 
 
 def pack(weights, precision="fp32", isa="", threads=1):
@@ -268,11 +272,13 @@ def test_every_cut_gives_the_same_bits(precision, feeds_back, cuts, chunk_steps)
 
 
 def test_a_session_that_gets_more_threads_between_steps_gives_the_same_bits():
+    from models.mamba2.kernels.cpu import _native  # noqa: PLC0415 - only where it is compiled
+
     config = Mamba2Config(d_model=24, n_layers=2, d_state=5, headdim=12)
     weights = make_weights(config, 2, 4, True)
     native, inputs, results = pack(weights)._native, make_inputs(weights, 5, 12).numpy(), []
     for threads in ((1, 1, 1), (1, 3, 2), (2, 100, 1)):
-        session, outputs = cpu_backend._native.Session(native, 5, threads[0]), torch.zeros(5, 12, 4)
+        session, outputs = _native.Session(native, 5, threads[0]), torch.zeros(5, 12, 4)
         assert session.threads == threads[0]
         for begin, count in zip((0, 4, 8), threads, strict=True):
             session.threads = count
@@ -415,7 +421,9 @@ class TestRefusals:
         assert_same_bits(stack.prefill(turned, state), stack.prefill(inputs, state))
 
     def test_the_native_layer_checks_sizes_itself(self, weights):
-        session = cpu_backend._native.Session(pack(weights)._native, 2, 1)
+        from models.mamba2.kernels.cpu import _native  # noqa: PLC0415 - only where it is compiled
+
+        session = _native.Session(pack(weights)._native, 2, 1)
         good = torch.zeros(2, 4, 3).numpy(), torch.zeros(2, 4, 2).numpy()
         for inputs, outputs, begin, end in (
             (good[0][:1], good[1], 0, 4),

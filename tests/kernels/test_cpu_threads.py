@@ -1,6 +1,8 @@
 """How the CPU backend comes by its number of threads: by timing, here on a clock that the tests turn."""
 
 import math
+import os
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,6 @@ from forecasting.doctor import Status, examine
 from infra.configuration import load_settings
 from models.mamba2.config import Mamba2Config
 from models.mamba2.kernels.cpu import backend as cpu_backend
-from models.mamba2.kernels.cpu import cores
 from models.mamba2.kernels.cpu.backend import ISA_VARIABLE, THREADS_VARIABLE, CpuBackend, CpuStack
 from models.mamba2.kernels.cpu.cores import usable_cores
 from models.mamba2.kernels.cpu.threads import FIRST_STEPS, GAIN, ROUNDS, SLICE_SECONDS, Callers, Threads
@@ -208,8 +209,8 @@ def test_a_call_that_fails_leaves_the_trial_to_the_next() -> None:
 class TestCores:
     @pytest.fixture(autouse=True)
     def eight(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(cores.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
-        monkeypatch.setattr(cores.sys, "platform", "linux")
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+        monkeypatch.setattr(sys, "platform", "linux")
 
     @pytest.mark.parametrize(
         ("membership", "files", "expected"),

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from cuda_emulation import AMPERE, HOPPER, EmulatedDevice, EmulatedProgram
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from stacks import BENCHMARKED, ODD, PLAIN, SMALLEST, make_inputs, make_state, make_weights, trained_weights
 from torch import Tensor
 
 from models.mamba2.config import Mamba2Config
@@ -21,6 +19,17 @@ from models.mamba2.kernels.cuda.rollout_plan import RolloutPlan, plan_rollouts, 
 from models.mamba2.kernels.cuda.stack import CudaStack
 from models.mamba2.kernels.torch_backend import ReferenceBackend, ReferenceStack
 from models.mamba2.state import Mamba2State
+from tests.kernels.cuda_emulation import AMPERE, HOPPER, EmulatedDevice, EmulatedProgram
+from tests.kernels.stacks import (
+    BENCHMARKED,
+    ODD,
+    PLAIN,
+    SMALLEST,
+    make_inputs,
+    make_state,
+    make_weights,
+    trained_weights,
+)
 
 TOLERANCE = 1e-5
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from cuda_emulation import EmulatedDevice, build, run_kernel
 
 from models.mamba2.kernels.cuda.nvrtc import source_texts
+from tests.kernels.cuda_emulation import EmulatedDevice, build, run_kernel
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.insert(0, str(BENCHMARKS))

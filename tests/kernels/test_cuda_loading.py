@@ -1,13 +1,12 @@
 """How compiled kernels come onto a GPU, as far as it can be seen without one."""
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import pytest
 import torch
-from cuda_emulation import HOPPER
-from stacks import make_weights
 
 from models.mamba2.config import Mamba2Config
 from models.mamba2.kernels.cuda import backend as backend_module
@@ -15,6 +14,8 @@ from models.mamba2.kernels.cuda import device as device_module
 from models.mamba2.kernels.cuda.backend import CudaBackend
 from models.mamba2.kernels.cuda.device import CudaDevice
 from models.mamba2.kernels.cuda.nvrtc import Compiled
+from tests.kernels.cuda_emulation import HOPPER
+from tests.kernels.stacks import make_weights
 
 
 class Module:
@@ -45,7 +46,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> CudaDevice:
 
 def test_sources_compile_at_once_and_load_where_there_is_a_context(device: CudaDevice) -> None:
     defines: Mapping[str, str] = {"WIDTH": "8"}
-    loaded = device.load(("one.cu", "two.cu"), defines)
+    loaded: Sequence[Any] = device.load(("one.cu", "two.cu"), defines)
     assert [module.cubin for module in loaded] == [b"one.cu", b"two.cu"]
     # A thread of the compiler has no current context, which the driver needs to load a module.
     assert {module.thread for module in loaded} == {threading.current_thread()}

@@ -4,12 +4,12 @@ import sys
 
 import pytest
 import torch
-from stacks import ODD, PLAIN, Case, expected, relative_error, tensors_of
 
 from models.mamba2.kernels import reference
 from models.mamba2.kernels.contract import BackendUnavailableError
 from models.mamba2.kernels.mamba_ssm_backend import MambaSsmBackend, MambaSsmScan
 from models.mamba2.kernels.torch_backend import ReferenceStack
+from tests.kernels.stacks import ODD, PLAIN, Case, expected, relative_error, tensors_of
 
 
 def chunk_scan(x, dt, A, B, C, chunk_size, *, initial_states, return_final_states):

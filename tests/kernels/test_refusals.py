@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cuda_emulation import EmulatedDevice
-from stacks import PLAIN, assert_call_refused, make_inputs, make_state, make_weights
 
 from models.mamba2.kernels.contract import Backend, KernelInputError
 from models.mamba2.kernels.cpu.backend import CpuBackend
 from models.mamba2.kernels.cuda.backend import CudaBackend
 from models.mamba2.kernels.torch_backend import ReferenceBackend
 from models.mamba2.state import Mamba2State
+from tests.kernels.cuda_emulation import EmulatedDevice
+from tests.kernels.stacks import PLAIN, assert_call_refused, make_inputs, make_state, make_weights
 
 
 @pytest.fixture(params=["reference", "cpu", "cuda"])

@@ -1,22 +1,21 @@
 """What a caller sets in torch for all its code (default dtype and device, autocast) changes no result of a backend."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from cuda_emulation import EmulatedDevice
-from stacks import ODD, PLAIN, make_inputs, make_state, make_weights, tensors_of
 from torch import Tensor, nn
 
 from models.mamba2.kernels.contract import PRECISIONS, PackedStack, StackWeights
-from models.mamba2.kernels.cpu import backend as cpu_backend
 from models.mamba2.kernels.cpu.backend import CpuBackend
 from models.mamba2.kernels.cuda.backend import CudaBackend
 from models.mamba2.kernels.torch_backend import ReferenceBackend
+from tests.kernels.cuda_emulation import EmulatedDevice
+from tests.kernels.stacks import ODD, PLAIN, make_inputs, make_state, make_weights, tensors_of
 
 Pack = Callable[[StackWeights, str], PackedStack]
 
@@ -31,7 +30,7 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
         torch.set_default_dtype(kept)
 
 
-SETTINGS = {
+SETTINGS: dict[str, Callable[[], AbstractContextManager[object]]] = {
     "float64 by default": lambda: default_dtype(torch.float64),
     "bfloat16 by default": lambda: default_dtype(torch.bfloat16),
     # Stands for a GPU: no value can come from there.
@@ -137,11 +136,13 @@ def test_a_lazily_negated_input_is_read_right(pack: Pack) -> None:
 def test_the_native_layer_refuses_to_write_into_a_copy(require: Callable[[str, bool, str], None]) -> None:
     reason = CpuBackend().unavailable()
     require("cpu", reason is None, str(reason))
+    from models.mamba2.kernels.cpu import _native  # noqa: PLC0415 - only where it is compiled
+
     stack = CpuBackend().pack(make_weights(PLAIN))
-    session = cpu_backend._native.Session(stack._native, 2, 1)
+    session = _native.Session(stack._native, 2, 1)
     inputs, state = np.zeros((2, 4, 5), np.float32), make_state(PLAIN, 2).layers[0]
     with pytest.raises(TypeError):
-        session.advance(inputs, np.zeros((2, 4, 3)), 0, 4, False)  # type: ignore[arg-type] - float64
+        session.advance(inputs, np.zeros((2, 4, 3)), 0, 4, False)  # type: ignore[arg-type]  # float64
     for conv, ssm in (
         (state.conv_BCK.double().numpy(), state.ssm_BHPN.numpy()),
         (state.conv_BCK.numpy(), state.ssm_BHPN.double().numpy()),

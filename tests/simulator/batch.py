@@ -1,7 +1,7 @@
 """Many seeds, on several processes of this machine."""
 
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 
 from tests.simulator.run import Outcome, Simulator
 
@@ -9,7 +9,7 @@ from tests.simulator.run import Outcome, Simulator
 _CHUNK = 40
 
 
-def outcomes(seeds: Sequence[int], *, processes: int = 1, bug: str | None = None) -> Iterator[Outcome]:
+def outcomes(seeds: Sequence[int], *, processes: int = 1, bug: str | None = None) -> Generator[Outcome, None, None]:
     """Run seeds and yield their outcomes in order.
 
     Args:
@@ -30,7 +30,7 @@ def _run_list(work: tuple[Sequence[int], str | None]) -> list[Outcome]:
     return list(_run(work))
 
 
-def _run(work: tuple[Sequence[int], str | None]) -> Iterator[Outcome]:
+def _run(work: tuple[Sequence[int], str | None]) -> Generator[Outcome, None, None]:
     seeds, bug = work
     with Simulator(bug) as simulator:
         for seed in seeds:

@@ -182,7 +182,7 @@ class Clients:
                             return None
                         continue
                     for line in response.iter_lines():
-                        event = json.loads(line) if line.strip() else {"event": "heartbeat"}
+                        event: dict[str, Any] = json.loads(line) if line.strip() else {"event": "heartbeat"}
                         if event["event"] == "chunk":
                             if event["first_step"] != last:
                                 self._ledger.violate(f"job {job}: after step {last} came {event['first_step']}")

@@ -37,8 +37,7 @@ def test_lock_holds_every_dependency_with_hashes_and_no_address() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [
         *project["dependencies"],
-        *project["optional-dependencies"]["test"],
-        *project["optional-dependencies"]["dev"],
+        *(item for extra in project["optional-dependencies"].values() for item in extra),
     ]
     names = {re.match(r"[A-Za-z0-9_.-]+", item)[0].lower().replace("_", "-") for item in wanted} - {"graphtide"}  # type: ignore[index]
     assert names <= locked

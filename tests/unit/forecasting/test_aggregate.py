@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import pytest
-from forecast_cases import START_US, some_history
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,6 +22,7 @@ from forecasting.reports.outlook import SHOWN_LEVELS
 from infra.schema import METRICS
 from infra.steps import DAY_US, HOUR_US, WEEK_US
 from models.contract import ForecastChunk, History, PathChunk
+from tests.unit.forecasting.forecast_cases import START_US, some_history
 
 PATHS = 9
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

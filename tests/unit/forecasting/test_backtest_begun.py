@@ -4,12 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
-from forecast_cases import some_history
 
 from forecasting.backtests.begun import Begun
 from forecasting.evaluation import begun
 from infra.settings import Settings
 from models.contract import History
+from tests.unit.forecasting.forecast_cases import some_history
 
 GROWN = {graph: some_history(60, seed) for seed, graph in enumerate(("ash", "elm"))}
 BEFORE = {"ash": GROWN["ash"].part(0, 50)}

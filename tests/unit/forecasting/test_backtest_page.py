@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from forecast_cases import some_history
 
 from forecasting.backtest import backtest
 from forecasting.backtests.ratios import COUNT_METRICS, LeftOut
@@ -21,6 +20,7 @@ from infra.settings import Settings
 from infra.steps import DAY_US
 from models.baselines import Drift, Persistence, SeasonalNaive
 from models.contract import FloatArray, ForecastChunk, History
+from tests.unit.forecasting.forecast_cases import some_history
 
 
 class Clairvoyant:

@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 import pytest
-from forecast_cases import some_history
 
 from forecasting.backtest import backtest
 from forecasting.backtests.parts import Part, run_parts
@@ -21,6 +20,7 @@ from models.contract import History
 from models.floor_names import library_floors
 from models.forecaster import ForecasterConfig, ForecasterNet, MambaForecaster
 from models.ranks import default_structure
+from tests.unit.forecasting.forecast_cases import some_history
 
 EVENTS = METRIC_INDEX["events"]
 MODELS = [*floors(), *library_floors()]
@@ -125,6 +125,7 @@ def test_daily_sums_by_hand(result: BacktestResult):
 
 
 def test_costs_are_measured(result: BacktestResult):
+    assert result.timings.keys() == {row.model for row in result.rows}
     for timing in result.timings.values():
         assert 0 < timing.s_per_rollout <= timing.rollout_s
         assert 0 < timing.s_per_update <= timing.update_s

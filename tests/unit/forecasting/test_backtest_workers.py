@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from forecast_cases import some_history
 
 from forecasting.backtests.kept import KeptParts, keep, read
 from forecasting.backtests.parts import Part, run_parts
@@ -19,6 +18,7 @@ from infra.steps import DAY_US
 from models.baselines import SeasonalNaive
 from models.checkpoint import Checkpoint
 from models.contract import History
+from tests.unit.forecasting.forecast_cases import some_history
 
 HISTORY = some_history(120, step_us=DAY_US)
 PLAN = make_plan(HISTORY, horizons=(1, 7), origins=4)

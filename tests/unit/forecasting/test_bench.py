@@ -3,12 +3,13 @@
 import json
 import re
 import sys
+import venv
 from dataclasses import replace
 
 import pytest
 import torch
 
-from forecasting.bench import processes, rollout
+from forecasting.bench import rollout
 from forecasting.bench.chart import write_chart
 from forecasting.bench.measure import Lane, measure_group
 from forecasting.bench.processes import PeerError, WorkerProcess, peer_python
@@ -105,7 +106,7 @@ def test_an_environment_that_cannot_be_made_is_told(monkeypatch, tmp_path):
         raise OSError("no space left")
 
     monkeypatch.setenv("GRAPHTIDE_BENCH_CACHE", str(tmp_path))
-    monkeypatch.setattr(processes.venv, "create", fail)
+    monkeypatch.setattr(venv, "create", fail)
     with pytest.raises(PeerError, match="no space left"):
         peer_python("huggingface", lambda _text: None)
     assert peer_python("torch-eager", lambda _text: None) == sys.executable

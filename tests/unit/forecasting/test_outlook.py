@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from forecast_cases import START_US, cut, some_forecast, some_history
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +9,7 @@ from forecasting.reports.outlook import MAX_BLOCKS, SHOWN_LEVELS, Outlook, block
 from infra.schema import METRICS, QUANTILE_LEVELS, Kind
 from infra.steps import DAY_US, HOUR_US, MINUTE_US, WEEK_US
 from models.contract import ForecastChunk
+from tests.unit.forecasting.forecast_cases import START_US, cut, some_forecast, some_history
 
 TOTALS = [index for index, metric in enumerate(METRICS) if metric.kind is Kind.TOTAL]
 OTHERS = [index for index, metric in enumerate(METRICS) if metric.kind is not Kind.TOTAL]

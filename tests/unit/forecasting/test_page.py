@@ -7,23 +7,20 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from forecast_cases import cut, some_forecast, some_history
 
 from forecasting.reports import plots
 from forecasting.reports.outlook import Outlook
 from forecasting.reports.page import (
     ForecastPage,
-    day,
-    duration_words,
-    number,
     render,
-    step_words,
     tiles,
 )
+from forecasting.reports.phrases import day, duration_words, number, step_words
 from forecasting.reports.standing import Comparison, Score, Standing
 from infra.schema import METRIC_INDEX, METRIC_NAMES, METRICS, QUANTILE_LEVELS
 from infra.steps import DAY_US, HOUR_US, WEEK_US
 from models.contract import History
+from tests.unit.forecasting.forecast_cases import cut, some_forecast, some_history
 
 CARD = {
     "architecture": {"d_model": 8, "reach_steps": 500},

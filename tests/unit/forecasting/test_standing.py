@@ -4,13 +4,13 @@ import math
 
 import numpy as np
 import pytest
-from forecast_cases import some_history
 
 from forecasting.backtest import backtest
 from forecasting.backtests.scores import BacktestResult
 from forecasting.reports.standing import Score, Standing, standing
 from infra.schema import METRIC_NAMES
 from models.baselines import Drift, Persistence, ProfileLevel, SeasonalNaive
+from tests.unit.forecasting.forecast_cases import some_history
 
 METRICS = ("events", "new_nodes")
 

@@ -11,6 +11,7 @@ import pytest
 from forecasting.api import service, warming
 from forecasting.api.service import Service
 from infra.settings import Settings
+from models import futures
 from models.checkpoint import CARD_NAME
 from models.contract import PathChunk
 
@@ -40,11 +41,10 @@ def test_warming_up_forecasts_with_the_general_model(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     asked = []
-    rolled = warming.roll_out
 
     def roll_out(*given: Any, **more: Any) -> Iterator[PathChunk]:
         asked.append(given[0].name)
-        return rolled(*given, **more)
+        return futures.roll_out(*given, **more)
 
     monkeypatch.setattr(warming, "roll_out", roll_out)
     warming.warm_up()

@@ -2,7 +2,8 @@
 
 import errno
 import fcntl
-import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,21 +13,20 @@ from infra.file_lock import file_lock, file_lock_if_free
 
 
 def test_holders_take_turns_and_leave_no_file(tmp_path: Path) -> None:
-    path, inside, most = tmp_path / "a.lock", [0], [0]
+    path, inside, seen = tmp_path / "a.lock", set[int](), list[set[int]]()
 
-    def work() -> None:
-        for _ in range(50):
+    def work(worker: int) -> None:
+        for _ in range(10):
             with file_lock(path):
-                inside[0] += 1
-                most[0] = max(most[0], inside[0])
-                inside[0] -= 1
+                inside.add(worker)
+                # Lets another thread run, which without turns comes in.
+                time.sleep(0.0005)
+                seen.append(set(inside))
+                inside.remove(worker)
 
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert most == [1]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    assert sorted(seen, key=min) == [{worker} for worker in range(4) for _ in range(10)]
     assert not path.exists()
 
 

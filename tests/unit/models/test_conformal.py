@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from model_series import weekly_history
 
 from infra.schema import METRIC_INDEX, QUANTILE_LEVELS
 from infra.steps import DAY_US, HOUR_US, WEEK_US
@@ -17,6 +16,7 @@ from models.losses import batch_quantiles
 from models.ranks import default_structure
 from models.samples import Batch, Plan, SampleSource
 from models.tokens import N_MODELLED
+from tests.unit.models.model_series import weekly_history
 
 Q = len(QUANTILE_LEVELS)
 

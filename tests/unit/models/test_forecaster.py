@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_series import SHARES, weekly_history
 
 from infra.errors import ModelError
 from infra.schema import METRIC_INDEX, METRIC_NAMES
@@ -26,6 +25,7 @@ from models.forecaster import (
 )
 from models.paths import RankDynamics, RankStructure
 from models.tokens import N_MODELLED
+from tests.unit.models.model_series import SHARES, weekly_history
 
 N = len(METRIC_NAMES)
 

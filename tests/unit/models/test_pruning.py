@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from model_series import weekly_history
 
 from infra.errors import ModelError
 from models.distillation import DistillationLoss, student_of
@@ -16,6 +15,7 @@ from models.optimisation import TrainingConfig
 from models.pruning import Importance, importance, n_parameters, prune, pruned, smaller_shapes
 from models.samples import Batch, Plan, SampleSource
 from models.training import train
+from tests.unit.models.model_series import weekly_history
 
 SMALL = ForecasterConfig(d_model=32, n_layers=2, d_state=8, headdim=16, reach_steps=64, dropout=0.0)
 QUICK = TrainingConfig(budget_s=600, max_iterations=8, tokens_per_batch=256, validate_every=4)

@@ -6,19 +6,20 @@ from pathlib import Path
 
 import pytest
 import torch
-from model_series import weekly_history
 from safetensors.torch import load as load_tensors
 
 from infra.errors import ModelError
 from models import checkpoint, general_folder
 from models.forecaster import ForecasterConfig, ForecasterNet, MambaForecaster
 from models.mamba2.kernels.contract import KernelInputError, StackWeights
+from models.mamba2.kernels.cpu.backend import CpuBackend
 from models.mamba2.kernels.registry import get_backend
 from models.mamba2.kernels.torch_backend import ReferenceBackend
 from models.quantisation import decode, encode, n_bytes
 from models.ranks import default_structure
 from tests.conftest import lacking
 from tests.rounding import RoundingReference
+from tests.unit.models.model_series import weekly_history
 
 SMALL = ForecasterConfig(d_model=16, n_layers=2, d_state=8, headdim=16, reach_steps=64)
 PRECISIONS = ("bf16", "int8")
@@ -112,7 +113,7 @@ def test_kernels_run_the_steps_that_are_stored(net: ForecasterNet, precision: st
 
 def test_packed_weights_take_less_memory_too(net: ForecasterNet) -> None:
     backend = get_backend()
-    if backend.name != "cpu":
+    if not isinstance(backend, CpuBackend):
         lacking("cpu", "only the compiled kernels say how much they hold")
     weights = StackWeights.from_modules(net.embed, net.core, net.head)
     sizes = [backend.pack(weights, precision)._native.weight_bytes for precision in ("fp32", *PRECISIONS)]

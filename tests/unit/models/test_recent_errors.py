@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from model_series import weekly_history
 
 from forecasting.training import forecaster_of
 from infra.schema import METRIC_INDEX, QUANTILE_LEVELS
@@ -18,6 +17,7 @@ from models.forecaster import MEDIAN, ForecasterConfig, ForecasterNet, MambaFore
 from models.ranks import default_structure
 from models.recent_errors import MAX_NOTES, MAX_REACH_STEPS, RecentErrors
 from models.tokens import IS_COUNT, MODELLED, N_MODELLED
+from tests.unit.models.model_series import weekly_history
 
 SEASON = 168
 LEVELS = np.array(QUANTILE_LEVELS)

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from model_series import weekly_history
 
 from forecasting.training import forecaster_of
 from infra.schema import METRIC_INDEX, METRICS, QUANTILE_LEVELS, Kind
@@ -22,6 +21,7 @@ from models.floor import Floor
 from models.paths import RankDynamics, RankStructure, floored_mean
 from models.ranks import SLOW_SEASONS
 from models.sample_paths import sample_paths
+from tests.unit.models.model_series import weekly_history
 
 M, Q = len(METRICS), len(QUANTILE_LEVELS)
 K = sum(metric.kind is not Kind.TOTAL for metric in METRICS)

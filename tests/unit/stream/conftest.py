@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from growth_cases import Runs
+
+from tests.unit.stream.growth_cases import Runs
 
 
 @pytest.fixture

@@ -3,12 +3,11 @@
 import json
 from pathlib import Path
 
-from ingest_cases import dying, query, snapshot_rows
-
 from stream.decoders.builder import DecodeOptions
 from stream.ingest import IngestOptions, ingest
 from stream.progress import IngestResult
 from stream.sources.files import FileSource
+from tests.unit.stream.ingest_cases import dying, query, snapshot_rows
 
 HOUR = 3600
 

@@ -121,7 +121,9 @@ def test_alike_objects_are_not_parsed():
     columns, owner = found
     assert owner.tolist() == list(range(9))
     assert list(columns["src"]) == [f"u{at}" for at in range(9)]
-    assert reader.read([b"\n".join(texts[:4]) + b"\n", b"\n".join(texts[4:]) + b"\n"])[1].tolist() == [0] * 4 + [1] * 5
+    found = reader.read([b"\n".join(texts[:4]) + b"\n", b"\n".join(texts[4:]) + b"\n"])
+    assert found is not None
+    assert found[1].tolist() == [0] * 4 + [1] * 5
     # Another way to write them is learned from the first object.
     assert reader.read([text.replace(b" ", b"") for text in texts]) is not None
     assert reader.keys == ("type", "src", "dst", "ts", "n")

@@ -12,13 +12,23 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ingest_cases import ListSource, at, counts_in_store, cut, ingest_list, make_log, query, run, snapshot_rows
 
 from infra.errors import StoreError
 from infra.steps import HOUR_US, step_start_us
 from stream.events import Event, EventBatch, Interner
 from stream.sources.base import Claims, PartitionedBatch
 from stream.windows import NEVER_US
+from tests.unit.stream.ingest_cases import (
+    ListSource,
+    at,
+    counts_in_store,
+    cut,
+    ingest_list,
+    make_log,
+    query,
+    run,
+    snapshot_rows,
+)
 
 Log = Sequence[Event]
 

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ingest_cases import Killed, dying, query
-from log_cases import write
 
 from infra.errors import InputError
 from infra.steps import HOUR_US
@@ -19,6 +17,8 @@ from stream.ingest import IngestOptions, ingest
 from stream.sources.files import FileSource, FollowSource
 from stream.store import open_dead_letters
 from stream.store.dead_letters import DeadLetter
+from tests.unit.stream.ingest_cases import Killed, dying, query
+from tests.unit.stream.log_cases import write
 
 KEEP = DecodeOptions(keep_records=True)
 BAD = "9 9 -1\n1 2 30\n\n1\n3 4 10\n\xff\n".encode("latin-1")

@@ -10,7 +10,15 @@ import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
-from log_cases import (
+
+from forecasting.cli.ingest import _source
+from forecasting.cli.progress import progress
+from infra.errors import GraphtideError, InputError, UsageError
+from infra.settings import Settings
+from stream.decoders.builder import DecodeOptions
+from stream.events import Event, EventRules
+from stream.sources.files import FileSource
+from tests.unit.stream.log_cases import (
     FULL_FORMATS,
     PACKINGS,
     as_edges,
@@ -23,14 +31,6 @@ from log_cases import (
     plain_events,
     write,
 )
-
-from forecasting.cli.ingest import _source
-from forecasting.cli.progress import progress
-from infra.errors import GraphtideError, InputError, UsageError
-from infra.settings import Settings
-from stream.decoders.builder import DecodeOptions
-from stream.events import Event, EventRules
-from stream.sources.files import FileSource
 
 EDGES = "1 2 30\n3 4 10\n1 4 20\n"
 IN_ORDER = [Event("3", "4", 10_000_000), Event("1", "4", 20_000_000), Event("1", "2", 30_000_000)]

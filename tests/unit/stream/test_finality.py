@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from ingest_cases import at, ingest_list, query, snapshot_rows
 
 from infra.steps import HOUR_US
+from tests.unit.stream.ingest_cases import at, ingest_list, query, snapshot_rows
 from tests.unit.stream.sharing_cases import Claim, Read, Release, ScriptSource
 
 BOTH = ("0", "1")

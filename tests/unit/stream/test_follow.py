@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from log_cases import as_edges, as_ndjson, as_table, events_of, full_events, plain_events, write
 
 from infra.errors import InputError, UsageError
 from stream.decoders.builder import DecodeOptions
@@ -17,6 +16,7 @@ from stream.events import Event
 from stream.sources.base import Position, ReadBefore, SourceBatch
 from stream.sources.files import FileSource
 from stream.sources.follow import FollowSource
+from tests.unit.stream.log_cases import as_edges, as_ndjson, as_table, events_of, full_events, plain_events, write
 
 Step = Callable[[], object]
 

@@ -6,11 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from growth_cases import HOUR, Runs, add, event_line, lines_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ingest_cases import Killed
-from log_cases import write
 
 from infra.errors import InputError, StoreError
 from stream.decoders.builder import DecodeOptions
@@ -18,6 +15,9 @@ from stream.graphs import BeginsBeforeError
 from stream.ingest import IngestOptions, ingest
 from stream.sources.files import FileSource
 from stream.store import open_dead_letters
+from tests.unit.stream.growth_cases import HOUR, Runs, add, event_line, lines_of
+from tests.unit.stream.ingest_cases import Killed
+from tests.unit.stream.log_cases import write
 
 
 def test_what_was_added_is_counted_and_nothing_twice(tmp_path: Path, runs: Runs) -> None:

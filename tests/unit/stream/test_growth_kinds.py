@@ -11,11 +11,8 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from growth_cases import HOUR, Runs, add, lines_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ingest_cases import Killed, query
-from log_cases import write
 
 from infra.errors import InputError, StoreError
 from stream.decoders.builder import DecodeOptions
@@ -23,6 +20,9 @@ from stream.ingest import IngestOptions, ingest
 from stream.sources.extents import Left, of_position
 from stream.sources.files import FileSource, FollowSource
 from stream.store import open_dead_letters
+from tests.unit.stream.growth_cases import HOUR, Runs, add, lines_of
+from tests.unit.stream.ingest_cases import Killed, query
+from tests.unit.stream.log_cases import write
 
 
 def zipped(*texts: str) -> bytes:

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from growth_cases import Runs, add, lines_of
-from ingest_cases import Killed, query
-from log_cases import write
 
 from infra.errors import InputError
 from stream.decoders.builder import DecodeOptions
 from stream.sources.base import Position
 from stream.sources.extents import Extent, left_with, of_position
+from tests.unit.stream.growth_cases import Runs, add, lines_of
+from tests.unit.stream.ingest_cases import Killed, query
+from tests.unit.stream.log_cases import write
 
 
 def positions(runs: Runs) -> list[Position]:

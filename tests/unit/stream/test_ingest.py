@@ -8,7 +8,15 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ingest_cases import (
+
+from infra.errors import InputError, StoreError
+from infra.steps import DAY_US, HOUR_US, step_start_us
+from stream.closing import Limits
+from stream.events import Event, Reject
+from stream.ingest import Ingest, IngestOptions
+from stream.progress import IngestProgress
+from stream.store import open_reader, open_writer
+from tests.unit.stream.ingest_cases import (
     ListSource,
     at,
     counts_by_hand,
@@ -21,14 +29,6 @@ from ingest_cases import (
     run,
     snapshot_rows,
 )
-
-from infra.errors import InputError, StoreError
-from infra.steps import DAY_US, HOUR_US, step_start_us
-from stream.closing import Limits
-from stream.events import Event, Reject
-from stream.ingest import Ingest, IngestOptions
-from stream.progress import IngestProgress
-from stream.store import open_reader, open_writer
 
 
 @pytest.fixture

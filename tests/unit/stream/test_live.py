@@ -6,19 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from live_cases import (
-    BEGIN_US,
-    QUICK,
-    Committed,
-    Sent,
-    Stage,
-    jetstream_script,
-    jetstream_server,
-    mastodon_script,
-    read_until,
-    sse_server,
-    wikimedia_script,
-)
 
 from infra.errors import InputError, UsageError
 from infra.settings import LiveSettings
@@ -32,6 +19,19 @@ from stream.sources.live.recent import Recent
 from stream.sources.live.sse import SseConnection
 from stream.sources.live.wikimedia import WikimediaTrack
 from stream.sources.single import SinglePartition
+from tests.unit.stream.live_cases import (
+    BEGIN_US,
+    QUICK,
+    Committed,
+    Sent,
+    Stage,
+    jetstream_script,
+    jetstream_server,
+    mastodon_script,
+    read_until,
+    sse_server,
+    wikimedia_script,
+)
 
 SERVERS = {"wikimedia": sse_server, "jetstream": jetstream_server}
 SCRIPTS = {"wikimedia": wikimedia_script, "jetstream": jetstream_script}
@@ -100,7 +100,7 @@ def test_jetstream_tells_when_the_server_no_longer_has_what_was_asked_for() -> N
     stage.forgets = range(20, 60)
     with jetstream_server(stage) as url:
         done = read_until(
-            lambda: live("jetstream", url), lambda done: bool(done.position) and done.position["number"] >= 90
+            lambda: live("jetstream", url), lambda done: done.position is not None and done.position["number"] >= 90
         )
     assert len(done.notes) == 1
     assert "may be missing" in done.notes[0]

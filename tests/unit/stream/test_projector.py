@@ -11,12 +11,13 @@ from dataclasses import replace
 import pytest
 
 from infra.errors import StoreError
+from infra.steps import HOUR_US
 from stream.store.influx.address import InfluxAddress
 from stream.store.influx.points import facts_line, snapshot_lines
 from stream.store.outbox import CHANGE_STEPS, Change
 from stream.store.projection import PIECE_STEPS, pieces, snapshots_of
 from stream.store.projector import Projector
-from tests.unit.stream.projection_cases import HOUR_US, START_US, FakeInflux, MemoryStore, some_snapshots
+from tests.unit.stream.projection_cases import START_US, FakeInflux, MemoryStore, some_snapshots
 
 # Longer than any wait here takes; a test that needs it fails.
 PATIENCE_S = 30

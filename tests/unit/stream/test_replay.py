@@ -114,7 +114,12 @@ def test_who_falls_behind_sends_everything_and_catches_up() -> None:
 def test_a_batch_is_sent_before_a_pause_and_flushed() -> None:
     place = Place(Wall())
     flushed: list[int] = []
-    place.wall.sleep = lambda s: (flushed.append(place.flushed), Wall.sleep(place.wall, s))[1]  # type: ignore[method-assign]
+
+    def sleep(seconds: float) -> None:
+        flushed.append(place.flushed)
+        Wall.sleep(place.wall, seconds)
+
+    place.wall.sleep = sleep  # type: ignore[method-assign]
     play(Log(log_of(0, 0, 0, 10, 10, 10, 10)), place, speed=1.0, batch=3)
     assert [len(events) for events in place.events()] == [3, 3, 1]
     assert set(flushed) == {1}

@@ -62,8 +62,8 @@ def compute(steps: list[Edges], *, scale: int = 1) -> dict[str, np.ndarray]:
         for step, events in enumerate(steps)
         for (src, dst), count in Counter(events).items()
     ]
-    columns = np.array(rows, dtype=np.int64).reshape(-1, 4).T
-    return step_metrics(*columns, len(steps))
+    step, src, dst, count = np.array(rows, dtype=np.int64).reshape(-1, 4).T
+    return step_metrics(step, src, dst, count, len(steps))
 
 
 def assert_equals_networkx(steps: list[Edges], *, scale: int = 1) -> None:

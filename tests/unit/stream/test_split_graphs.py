@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ingest_cases import at, ingest_list, make_log, query, run, snapshot_rows
 
 from infra.errors import StoreError
 from infra.steps import HOUR_US, step_start_us
@@ -18,6 +17,7 @@ from stream.ingest import Ingest, IngestOptions
 from stream.windows import NEVER_US
 from tests.simulator.disk import Disk, Trouble
 from tests.simulator.fiber import Fiber
+from tests.unit.stream.ingest_cases import at, ingest_list, make_log, query, run, snapshot_rows
 from tests.unit.stream.sharing_cases import Claim, Read, Release, ScriptSource
 
 N_PARTITIONS = 4

@@ -4,6 +4,7 @@ import fcntl
 import os
 import sqlite3
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from infra.steps import HOUR_US
 from stream.store import open_reader, open_writer, sqlite
 from stream.store.base import SnapshotTable
 from stream.store.sql.tables import STORE_SCHEMA
+from stream.store.sqlite_file import connect_writer
 from tests.unit.stream.store_contract import begin, close, rows
 
 
@@ -76,21 +78,24 @@ class TestReading:
 
     def test_a_reader_sees_whole_commits_beside_a_writer(self, store: Path) -> None:
         fill(store, range(1))
-        seen: list[int] = []
         done = threading.Event()
 
-        def watch() -> None:
+        def watch() -> list[int]:
+            seen = []
             with open_reader(url(store)) as reader:
                 while not done.is_set():
                     table = reader.snapshots("g", metrics=("events",))
                     seen.append(len(table))
                     assert np.all(np.diff(table.step_start_us) == HOUR_US)
+            return seen
 
-        thread = threading.Thread(target=watch)
-        thread.start()
-        fill(store, range(1, 401), at_once=20)
-        done.set()
-        thread.join()
+        with ThreadPoolExecutor(1) as beside:
+            watching = beside.submit(watch)
+            try:
+                fill(store, range(1, 401), at_once=20)
+            finally:
+                done.set()
+        seen = watching.result()
         assert seen == sorted(seen)
         assert {(count - 1) % 20 for count in seen} == {0}
 
@@ -244,11 +249,10 @@ class TestWriting:
 
     def test_a_full_disk_ends_with_the_last_commit(self, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def with_room(path: Path) -> sqlite3.Connection:
-            connection = connect(path)
+            connection = connect_writer(path)
             connection.execute("PRAGMA max_page_count = 75")
             return connection
 
-        connect = sqlite.connect_writer
         with monkeypatch.context() as patch:
             patch.setattr(sqlite, "connect_writer", with_room)
             with pytest.raises(StoreError, match="no space left") as caught:
