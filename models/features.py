@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from models.decay import decayed_sums, weighted
-from models.outliers import Heights
+from models.outliers import Heights, without_bulks
 from models.outlook import (
     ANCHOR_LEVEL,
     LEVEL_SEASONS,
@@ -68,6 +68,7 @@ class CausalStatistics:
             `residual_spread` says of the residuals, `square_weight` the weight of both.
         memory_sum: [K, M] decayed sums of residuals, `memory_weight` [K] their weights.
         heights: how high steps have been, which bounds what enters the sums of values.
+        early: [n, M] all steps, until a first season of them is looked back at; none from then on.
     """
 
     step_us: int
@@ -83,6 +84,7 @@ class CausalStatistics:
     memory_sum: FloatArray
     memory_weight: FloatArray
     heights: Heights
+    early: FloatArray
 
     @classmethod
     def start(cls, step_us: int, start_us: int) -> "CausalStatistics":
@@ -102,6 +104,7 @@ class CausalStatistics:
             memory_sum=np.zeros((len(MEMORY_SEASONS), N_MODELLED)),
             memory_weight=np.zeros(len(MEMORY_SEASONS)),
             heights=Heights.start(season),
+            early=np.zeros((0, N_MODELLED)),
         )
 
     @property
@@ -133,6 +136,7 @@ class CausalStatistics:
             end = begin + self.season - statistics._next_position
             statistics, block = statistics._observe_block(values[begin:end])
             if statistics._next_position == 0:
+                statistics = statistics._looked_back()
                 statistics = replace(statistics, profiles=statistics.profiles.with_shape())
             yield statistics, block
             begin = end
@@ -162,6 +166,17 @@ class CausalStatistics:
     @property
     def _next_position(self) -> int:
         return int(positions(np.array([self.next_us]), self.step_us, self.season)[0])
+
+    def _looked_back(self) -> "CausalStatistics":
+        """Return the statistics where a season begins; behind a first one, as they are without the bulks in it."""
+        if len(self.early) < self.observed or self.observed < self.season:
+            return self
+        after, held = replace(self, early=self.early[:0]), without_bulks(self.early)
+        if held is self.early:
+            return after
+        again, _ = CausalStatistics.start(self.step_us, self.next_us - self.observed * self.step_us).observe(held)
+        # What was reached may be the beginning of what stays.
+        return replace(again, heights=self.heights)
 
     def _expectation(self, position: IntArray, after: Profiles, decay_R1: FloatArray) -> FloatArray:
         """Return what each step of a block adds [n, R, M] to the decayed sums of expectations of all levels.
@@ -232,6 +247,7 @@ class CausalStatistics:
             memory_sum=memory[-1, :, :-1].copy(),
             memory_weight=memory[-1, :, -1].copy(),
             heights=heights,
+            early=np.concatenate([self.early, observed]) if len(self.early) == self.observed else self.early,
         )
         return after, Observed(tokens, level, usual, values)
 

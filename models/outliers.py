@@ -18,6 +18,9 @@ IntArray = npt.NDArray[np.int64]
 # So many steps make a height known, and so many times it is not yet extreme: in the 100,000 steps of the development
 # logs before their test parts, 11 values after a first season are held.
 CONFIRMING_STEPS, ORDINARY_RISE = 3, 4.0
+# In a first season nothing is known beforehand. Looked back at, what is so many times higher than all but two of its
+# steps is a bulk, such as an import, and no growth; no development log and no cut of one begins with such a step.
+BULK_RISE = 100.0
 # A height is forgotten as the long profile forgets.
 _HEIGHT_SEASONS = 26.0
 
@@ -69,3 +72,13 @@ class Heights:
         latest[position] = transformed
         known = np.maximum(before - faded[:-1], self.latest[position])
         return known, Heights(highest - faded[-1], latest)
+
+
+def without_bulks(values: FloatArray) -> FloatArray:
+    """Return the steps [n, M] of a first season with bulks held to the ordinary rise; without any they are `values`."""
+    if len(values) < CONFIRMING_STEPS:
+        return values
+    transformed = transform(values)
+    known = np.sort(transformed, axis=0)[-CONFIRMING_STEPS]
+    bulk = IS_COUNT & (transformed > known + np.log(BULK_RISE))
+    return np.where(bulk, np.expm1(known + np.log(ORDINARY_RISE)), values) if bulk.any() else values

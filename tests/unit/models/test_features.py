@@ -16,9 +16,9 @@ START_US = 1_254_193_200_000_000
 
 
 def with_raids(n: int) -> np.ndarray:
-    """Some values with an hour here and there at hundreds of times the usual."""
+    """Some values with an hour here and there, one of them of the first, at hundreds of times the usual."""
     values = some_values(n)
-    values[[n // 2, n // 2 + 40, n - 60, n - 59], :] *= np.where(IS_COUNT, 500.0, 1.0)
+    values[[2, n // 2, n // 2 + 40, n - 60, n - 59], :] *= np.where(IS_COUNT, 500.0, 1.0)
     return values
 
 

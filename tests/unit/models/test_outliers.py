@@ -48,6 +48,29 @@ def test_a_level_that_stays_is_followed_as_if_nothing_was_held(since: int, monke
     np.testing.assert_allclose(held, expected(values).mean(axis=0), rtol=0.06)
 
 
+@pytest.mark.parametrize(("step_us", "season"), [(HOUR_US, WEEK), (DAY_US, 7)])
+@pytest.mark.parametrize("start", [MONDAY_US, MONDAY_US + 3 * DAY_US])
+@pytest.mark.parametrize("at", [0, 5])
+def test_a_bulk_with_which_a_log_begins_is_no_level(step_us: int, season: int, start: int, at: int) -> None:
+    values = busy_weeks(2 * season + 1)
+    imported = values.copy()
+    imported[at, IS_COUNT] = 1e6
+    said = []
+    for steps in (values, imported):
+        statistics, _ = CausalStatistics.start(step_us, start).observe(steps)
+        said.append(untransform(statistics.ahead(1, season, 2000).anchor)[:, IS_COUNT].mean(axis=0))
+    np.testing.assert_allclose(said[1], said[0], rtol=0.7)
+
+
+def test_a_graph_that_wakes_up_as_its_first_season_ends_is_followed() -> None:
+    values = busy_weeks(WEEK + 24)
+    values[: WEEK - 2] = 0.0
+    values[WEEK - 2 :, IS_COUNT] = 500.0
+    statistics, _ = CausalStatistics.start(HOUR_US, MONDAY_US).observe(values)
+    day = statistics.level_sum[0] / statistics.level_weight[0]
+    assert np.all(day[IS_COUNT] > 0.4 * 500)
+
+
 def test_a_second_visit_of_a_position_at_a_height_enters_as_it_is() -> None:
     heights = CausalStatistics.start(HOUR_US, MONDAY_US).heights
     week = busy_weeks(WEEK)
