@@ -93,18 +93,23 @@ def test_a_process_that_ends_before_it_is_told_what_to_do_is_no_failure_of_ours(
     assert processes._start("worker").pid == 1
 
 
+def running(tmp_path, monkeypatch, script: str, *, when_idle: bool) -> WorkerProcesses:
+    """Return worker processes that run a shell script in the place of Python."""
+    file = tmp_path / "script"
+    file.write_text(f"#!/bin/sh\n{script}\n")
+    file.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(file))
+    settings = Settings(api={"service_db": tmp_path / "service.sqlite"}, jobs={"when_idle": when_idle})
+    return WorkerProcesses(
+        settings, log_level=logging.INFO, module="none", count=0, release=lambda _file, _worker: None
+    )
+
+
 @pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="this system has no idle class")
 @pytest.mark.parametrize("when_idle", [True, False])
 def test_a_process_steps_behind_from_its_first_moment(tmp_path, monkeypatch, when_idle):
     """Its imports take seconds of a core, which the service needs for its first answers."""
-    waiting = tmp_path / "waiting"
-    waiting.write_text("#!/bin/sh\nexec cat\n")
-    waiting.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(waiting))
-    settings = Settings(api={"service_db": tmp_path / "service.sqlite"}, jobs={"when_idle": when_idle})
-    processes = WorkerProcesses(
-        settings, log_level=logging.INFO, module="none", count=0, release=lambda _file, _worker: None
-    )
+    processes = running(tmp_path, monkeypatch, "exec cat", when_idle=when_idle)
     process = processes._start("worker")
     try:
         expected = os.SCHED_IDLE if when_idle else os.sched_getscheduler(0)
@@ -116,12 +121,5 @@ def test_a_process_steps_behind_from_its_first_moment(tmp_path, monkeypatch, whe
 
 def test_ctrl_c_ends_no_process_that_is_still_starting(tmp_path, monkeypatch):
     """Whoever started it tells it when to end; it would print a traceback of whatever it was importing."""
-    starting = tmp_path / "starting"
-    starting.write_text("#!/bin/sh\nkill -INT $$\nexit 7\n")
-    starting.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(starting))
-    settings = Settings(api={"service_db": tmp_path / "service.sqlite"}, jobs={"when_idle": False})
-    processes = WorkerProcesses(
-        settings, log_level=logging.INFO, module="none", count=0, release=lambda _file, _worker: None
-    )
+    processes = running(tmp_path, monkeypatch, "kill -INT $$\nexit 7", when_idle=False)
     assert processes._start("worker").wait() == 7
