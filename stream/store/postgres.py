@@ -17,6 +17,7 @@ from psycopg.abc import Buffer, DumperKey
 from infra.errors import StoreError
 from stream.events import IntArray
 from stream.store.postgres_server import (
+    KEEPALIVES,
     WRITERS,
     WRITERS_CLASS,
     address,
@@ -199,6 +200,9 @@ class PostgresDatabase(PostgresReadDatabase):
             "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
         )
         fetch(f"SET idle_in_transaction_session_timeout = '{_HANGING_S}s'")
+        # Of a writer whose host is gone the server would find out after two hours, in which what it had open stays its.
+        for name, value in KEEPALIVES.items():
+            fetch(f"SET tcp_keepalives_{name} = {value}")
         self.number = int(fetch("SELECT nextval('writers')")[0][0])
         fetch(f"SELECT pg_advisory_lock({WRITERS_CLASS}::int, ?::int)", (self.number,))
         # A migration that began before that lock did not see this writer.

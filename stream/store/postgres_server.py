@@ -25,14 +25,13 @@ WRITERS_CLASS = "'writers'::regclass::oid"
 # is moved or a network that comes back may take. A statement may run longer: its server's kernel acknowledges
 # meanwhile. What asks it keeps firewalls from forgetting an idle connection, too.
 _SILENT_S = 60
+# Of what is waited for: three questions, the first after half of the time.
+KEEPALIVES = {"idle": _SILENT_S // 2, "interval": _SILENT_S // 6, "count": 3}
 _PARAMETERS: dict[str, Any] = {
     "connect_timeout": 10,
     # Of what was sent: in milliseconds.
     "tcp_user_timeout": 1000 * _SILENT_S,
-    # Of what is waited for: three questions, the first after half of the time.
-    "keepalives_idle": _SILENT_S // 2,
-    "keepalives_interval": _SILENT_S // 6,
-    "keepalives_count": 3,
+    **{f"keepalives_{name}": value for name, value in KEEPALIVES.items()},
     "application_name": "graphtide",
 }
 

@@ -14,8 +14,8 @@ from stream.ingest import Ingest, IngestOptions
 from stream.store import open_reader, open_writer
 from stream.store.records import GraphState
 from stream.store.writer import StoreWriter
+from tests.integration.postgres_cases import run_behind, wait_for_lock
 from tests.integration.test_chaos import metrics_of
-from tests.integration.test_postgres_store import run_behind, wait_for_lock
 from tests.unit.stream.sharing_cases import Claim, Read, ScriptSource
 from tests.unit.stream.store_contract import ints, listed, rows
 
