@@ -52,18 +52,7 @@ def request(
     Raises:
         DeliveryError: it may not be sent, was not sent, or was not taken.
     """
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if (
-        not host
-        or parts.username is not None
-        or parts.scheme not in ({"https", "http"} if allow_private else {"https"})
-    ):
-        raise DeliveryError(f"{_shown(url)} cannot be used: give an https address without a user", is_final=True)
-    try:
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-    except ValueError:
-        raise DeliveryError(f"{_shown(url)} has no port that can be used", is_final=True) from None
+    port = check_address(url, allow_private=allow_private)
     asked = _asked(url)
     # As it goes over the wire: letters beyond ASCII in Punycode.
     host = asked.raw_host.decode("ascii")
@@ -81,6 +70,30 @@ def request(
     if not 200 <= status < 300:
         is_final = 300 <= status < 500 and status not in _PASSING
         raise DeliveryError(f"{_shown(url)} answered {status}", is_final=is_final)
+
+
+def check_address(url: str, *, allow_private: bool) -> int:
+    """Return the port of an address that requests may be sent to, as far as one can tell without asking anybody.
+
+    Args:
+        url: https, or http where private addresses are allowed.
+        allow_private: whether addresses that are not public may be reached.
+
+    Raises:
+        DeliveryError: it cannot be used.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise DeliveryError("it is no address: give an https address", is_final=True) from None
+    schemes = {"https", "http"} if allow_private else {"https"}
+    if not parts.hostname or parts.username is not None or parts.scheme not in schemes:
+        raise DeliveryError(f"{_shown(url)} cannot be used: give an https address without a user", is_final=True)
+    _asked(url)
+    try:
+        return parts.port or (443 if parts.scheme == "https" else 80)
+    except ValueError:
+        raise DeliveryError(f"{_shown(url)} has no port that can be used", is_final=True) from None
 
 
 def host_header(url: str) -> str:

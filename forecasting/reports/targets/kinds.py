@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from forecasting.reports.deliveries import DeliveryError
-from forecasting.reports.targets import folder, mail, s3, webhook
+from forecasting.reports.targets import folder, guard, mail, s3, webhook
 from forecasting.reports.targets.parcel import Parcel
 from infra.errors import UsageError
 from infra.settings import TargetSettings
@@ -23,7 +23,7 @@ _NEEDED = {
 
 
 def check_targets(targets: Mapping[str, TargetSettings]) -> None:
-    """Refuse targets that lack what their kind needs.
+    """Refuse targets that lack what their kind needs, or whose address no request can be sent to.
 
     Raises:
         UsageError: naming the target and the key.
@@ -37,6 +37,15 @@ def check_targets(targets: Mapping[str, TargetSettings]) -> None:
                     place=f"[reports.targets.{name}]",
                     fix=f"give {', '.join(needed)}; docs/reports.md has an example of each kind",
                 )
+        if "url" in needed:
+            try:
+                guard.check_address(target.url, allow_private=target.allow_private)
+            except DeliveryError as error:
+                raise UsageError(
+                    f"the url of the target {name!r}: {error}",
+                    place=f"[reports.targets.{name}]",
+                    fix="give https://HOST/…, or http://… with allow_private = true for a host of your own",
+                ) from None
 
 
 def send(parcel: Parcel, targets: Mapping[str, TargetSettings], name: str, timeout_s: float) -> None:

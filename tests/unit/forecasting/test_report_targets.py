@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -307,3 +308,26 @@ def test_target_that_lacks_something_is_refused_by_name() -> None:
     assert caught.value.place == "[reports.targets.hook]"
     with pytest.raises(DeliveryError, match="no target"):
         kinds.send(PARCEL, {}, "gone", 1)
+
+
+@pytest.mark.parametrize("kind", ["webhook", "s3"])
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("https://[x", "it is no address"),
+        ("https://example.org:99999/in", "https://example.org has no port that can be used"),
+        ("http://example.org/in", "http://example.org cannot be used: give an https address"),
+        ("https://user:hush@example.org", "https://example.org cannot be used"),
+        ("https://exa\tmple.org", "no address that can be used"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_refused_before_anything_is_sent(kind: str, url: str, says: str) -> None:
+    target = TargetSettings.model_validate(
+        {"kind": kind, "url": url, "secret_file": "key", "bucket": "b", "access_key": "A"}
+    )
+    with pytest.raises(UsageError, match="the url of the target 'away': ") as caught:
+        kinds.check_targets({"away": target})
+    assert says in str(caught.value)
+    assert "hush" not in str(caught.value)
+    with pytest.raises(DeliveryError, match=re.escape(says)):
+        guard.request("PUT", url, {}, b"", allow_private=False, timeout_s=1)
