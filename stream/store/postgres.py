@@ -200,7 +200,8 @@ class PostgresDatabase(PostgresReadDatabase):
             "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'"
         )
         fetch(f"SET idle_in_transaction_session_timeout = '{_HANGING_S}s'")
-        # Of a writer whose host is gone the server would find out after two hours, in which what it had open stays its.
+        # By default the server asks an idle writer after two hours; until then one on a host that is gone keeps what it
+        # had open.
         for name, value in KEEPALIVES.items():
             fetch(f"SET tcp_keepalives_{name} = {value}")
         self.number = int(fetch("SELECT nextval('writers')")[0][0])

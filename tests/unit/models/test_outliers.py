@@ -66,9 +66,11 @@ def test_a_graph_that_wakes_up_as_its_first_season_ends_is_followed() -> None:
     values = busy_weeks(WEEK + 24)
     values[: WEEK - 2] = 0.0
     values[WEEK - 2 :, IS_COUNT] = 500.0
-    statistics, _ = CausalStatistics.start(HOUR_US, MONDAY_US).observe(values)
+    *_, (statistics, block) = CausalStatistics.start(HOUR_US, MONDAY_US).blocks(values)
     day = statistics.level_sum[0] / statistics.level_weight[0]
     assert np.all(day[IS_COUNT] > 0.4 * 500)
+    # The two of the first season count among the three by which a height is known.
+    np.testing.assert_array_equal(block.values[1:, IS_COUNT], 500.0)
 
 
 def test_a_second_visit_of_a_position_at_a_height_enters_as_it_is() -> None:
