@@ -180,7 +180,7 @@ def make_graph_plan(history: History, graph: str, settings: Settings) -> Plan:
             f" {graph} {aim}, and {needed:,} are needed",
             fix=f"take at most {most} --origins, or shorter --horizons"
             if most
-            else "take shorter --horizons, or ingest more history",
+            else ("take shorter --horizons, or " if len(history) > needed else "") + "ingest more history",
         )
     seed = settings.forecast.seed
     return make_plan(history, horizons=horizons, origins=origins, test_start=first_origin, stride=stride, seed=seed)

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import secrets
-import signal
 import subprocess
 import sys
 import threading
@@ -13,6 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Self
 
+from forecasting import interrupts
 from forecasting.jobs import Jobs
 from forecasting.reports.records import Reports
 from forecasting.service_file import ServiceFile
@@ -99,8 +99,7 @@ class WorkerProcesses:
     def _start(self, worker: str) -> "subprocess.Popen[bytes]":
         # The process inherits it: Ctrl-C reaches the whole group, also while it is still importing and cannot have said
         # that it leaves that to the one who started it.
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
+        with interrupts.held():
             process = subprocess.Popen(
                 [sys.executable, "-m", self._module],
                 stdin=subprocess.PIPE,
@@ -108,8 +107,6 @@ class WorkerProcesses:
                 # A user's own `models.py` in the working directory is never picked up.
                 env={**os.environ, "PYTHONSAFEPATH": "1"},
             )
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         if self._settings.jobs.when_idle:
             _step_behind(process.pid)
         told = {"worker": worker, "log_level": self._log_level, "settings": without_secrets(self._settings)}
@@ -126,6 +123,9 @@ class WorkerProcesses:
             if self._stop.wait(0.2):
                 assert process.stdin is not None
                 process.stdin.close()
+                # One that is still importing reads nothing yet, and holds nothing: the signal ends it at once. One that
+                # works takes it as it takes the end of stdin.
+                process.terminate()
                 try:
                     process.wait(self._settings.api.drain_s)
                 except subprocess.TimeoutExpired:

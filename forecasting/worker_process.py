@@ -48,7 +48,8 @@ def run_worker(work: Work) -> None:
         stop.set()
 
     threading.Thread(target=wait_for_the_end, daemon=True).start()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    # In a thread: the handler runs in the middle of whatever this one does, which may be inside the lock of `stop`.
+    signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=stop.set, daemon=True).start())
     try:
         work(settings, given["worker"], stop)
     except GraphtideError as error:

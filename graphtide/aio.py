@@ -33,6 +33,9 @@ class AsyncClient:
         max_wait_s: the longest `Retry-After` that is waited for.
         transport: in the place of the network.
         sleep, clock: in the place of those of the machine.
+
+    Raises:
+        ValueError: `key` cannot be an API key.
     """
 
     def __init__(
@@ -46,7 +49,7 @@ class AsyncClient:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        headers = calls.key_headers(key)
         self._http = httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout_s, transport=transport)
         self._timeout_s = timeout_s
         self._max_wait_s = max_wait_s
@@ -221,7 +224,7 @@ class AsyncClient:
         a batch is an event is an error only where no record of all the others is one either.
 
         Raises:
-            ValueError: `batch` is less than 1.
+            ValueError: `batch` is less than 1, or the key has other than visible ASCII characters.
         """
         taken = Taken()
         refused: ApiError | None = None

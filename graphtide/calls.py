@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ ARROW = "application/vnd.apache.arrow.stream"
 # Tries to go on with a stream, without an event between them, before giving up; the wait doubles from the first.
 STREAM_TRIES = 6
 STREAM_WAIT_S = 0.25
+# What a header carries as it is: neither letters beyond ASCII nor white space at its ends.
+_VISIBLE_ASCII = re.compile(r"[!-~]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,19 @@ class Call(Generic[Answer]):
     params: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     content: bytes | None = None
+
+
+def key_headers(key: str | None) -> dict[str, str]:
+    """Return the headers that tell a service whose requests these are.
+
+    Raises:
+        ValueError: the key cannot be sent. The message does not show it: without a stray line end it may be a secret.
+    """
+    if key is None:
+        return {}
+    if _VISIBLE_ASCII.fullmatch(key) is None:
+        raise ValueError("key is no API key: give it as `graphtide keys create` printed it, or None for no key")
+    return {"Authorization": f"Bearer {key}"}
 
 
 def graphs() -> Call[list[Graph]]:
@@ -91,14 +107,18 @@ def ask(
     paths: int | None,
     idempotency_key: str | None,
 ) -> Call[Job]:
-    """Ask for a long forecast; the key makes a repetition harmless."""
+    """Ask for a long forecast; the key makes a repetition harmless.
+
+    Raises:
+        ValueError: the key cannot be sent.
+    """
     levels = None if quantiles is None else [float(level) for level in _levels(quantiles)]
     names = None if metrics is None else each(metrics)
     wanted = {"horizon": horizon, "metrics": names, "quantiles": levels, "seed": seed, "paths": paths}
     body = {
         key: list(value) if isinstance(value, Sequence) else value for key, value in wanted.items() if value is not None
     }
-    headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex, "Content-Type": "application/json"}
+    headers = {"Idempotency-Key": _one_time_key(idempotency_key), "Content-Type": "application/json"}
     return Call(
         "POST",
         f"{_path(name)}/forecasts",
@@ -141,12 +161,12 @@ def send(
     """Yield the requests that send events, each with how many records come before it.
 
     Raises:
-        ValueError: a batch would hold no event.
+        ValueError: a batch would hold no event, or the key cannot be sent.
     """
     if batch < 1:
         raise ValueError(f"batch is {batch}, and has to be at least 1")
     records = event_records(events)
-    key = idempotency_key or uuid.uuid4().hex
+    key = _one_time_key(idempotency_key)
     for begin in range(0, len(records), batch):
         lines = b"\n".join(json.dumps(record, default=str).encode() for record in records[begin : begin + batch])
         headers = {"Idempotency-Key": f"{key}-{begin}", "Content-Type": "application/x-ndjson"}
@@ -231,6 +251,13 @@ def wait_s(answer: httpx.Response) -> float | None:
     except ValueError:
         return None
     return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def _one_time_key(given: str | None) -> str:
+    key = given or uuid.uuid4().hex
+    if _VISIBLE_ASCII.fullmatch(key) is None:
+        raise ValueError(f"idempotency_key is {key!r}, and has to be of visible ASCII characters")
+    return key
 
 
 def _path(name: str) -> str:

@@ -32,6 +32,9 @@ class Client:
         max_wait_s: the longest `Retry-After` that is waited for.
         transport: in the place of the network.
         sleep, clock: in the place of those of the machine.
+
+    Raises:
+        ValueError: `key` cannot be an API key.
     """
 
     def __init__(
@@ -45,7 +48,7 @@ class Client:
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        headers = calls.key_headers(key)
         self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s, transport=transport)
         self._timeout_s = timeout_s
         self._max_wait_s = max_wait_s
@@ -219,7 +222,7 @@ class Client:
         a batch is an event is an error only where no record of all the others is one either.
 
         Raises:
-            ValueError: `batch` is less than 1.
+            ValueError: `batch` is less than 1, or the key has other than visible ASCII characters.
         """
         taken = Taken()
         refused: ApiError | None = None

@@ -1,7 +1,9 @@
 """Files that are written whole or not at all. Standard library only."""
 
+import errno
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,5 +43,21 @@ def whole_file(path: Path) -> Iterator[Path]:
     try:
         with replacing(path) as temporary:
             yield temporary
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def refuse_unwritable(path: Path) -> None:
+    """Refuse a place that no file can be written to, before the work whose outcome shall stand there; leave no trace.
+
+    Raises:
+        GraphtideError: it is a folder, or lies in what is no folder or cannot be written.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        # Tried, and not asked for: a file system can be read-only, and root is told that it may all.
+        with tempfile.TemporaryFile(dir=next(place for place in path.absolute().parents if os.path.lexists(place))):
+            pass
     except OSError as error:
         raise cannot_write(path, error) from error

@@ -15,7 +15,7 @@ from multiprocessing.process import BaseProcess
 import uvicorn
 from starlette.types import ASGIApp
 
-from forecasting import tracing
+from forecasting import interrupts, tracing
 from forecasting.api.app import build
 from forecasting.api.one_write import OneWriteProtocol
 from forecasting.api.open_mode import is_loopback
@@ -74,11 +74,14 @@ def serve(settings: Settings, *, log_level: int, on_ready: Callable[[str], None]
         stack.enter_context(report_processes(settings, log_level=log_level))
         on_ready(address)
         if api.workers > 1:
-            Supervisor(config, sockets=[bound]).run()
-            return
-        server = uvicorn.Server(config)
-        server.run(sockets=[bound])
-        if not server.started:
+            supervisor = Supervisor(config, sockets=[bound])
+            supervisor.run()
+            started = supervisor.ended_by is not None
+        else:
+            server = uvicorn.Server(config)
+            server.run(sockets=[bound])
+            started = server.started
+        if not started:
             raise GraphtideError("the service could not start", fix="its log above says why")
 
 
@@ -149,6 +152,8 @@ def _application(settings: Settings, log_level: int) -> ASGIApp:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+        # The server listens to signals by now.
+        interrupts.let_through()
     return build(settings)
 
 

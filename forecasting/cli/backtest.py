@@ -16,7 +16,7 @@ from forecasting.cli.progress import Phase
 from forecasting.cli.store import OutputOption, StoreOption
 from forecasting.cli.train import TrainingReport
 from infra.errors import UsageError
-from infra.whole_file import whole_file
+from infra.whole_file import refuse_unwritable, whole_file
 
 if TYPE_CHECKING:
     from infra.settings import Settings
@@ -95,6 +95,8 @@ def backtest(
         raise UsageError(
             "name the graphs to backtest or give --all, one of the two", fix="see which there are: graphtide graphs"
         )
+    for path in filter(None, (output, html)):
+        refuse_unwritable(path)
     from forecasting.evaluation import begun, evaluate  # noqa: PLC0415 - imports torch
 
     with interruptible(_AFTER):

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from forecasting.cli.call import console, interruptible, say
 from infra.errors import GraphtideError, UsageError
-from infra.whole_file import whole_file
+from infra.whole_file import refuse_unwritable, whole_file
 
 if TYPE_CHECKING:
     from forecasting.bench.report import Report
@@ -152,6 +152,8 @@ def _bench(
 
     if chart is not None and chart.suffix != ".html":
         raise UsageError(f"--chart cannot be {chart}", fix="name an .html file")
+    for path in filter(None, (output, chart)):
+        refuse_unwritable(path)
     try:
         with interruptible("Nothing was written; environments of peers are kept."):
             report = run()

@@ -12,7 +12,7 @@ from forecasting.cli.call import Call, interruptible, say
 from forecasting.cli.engines import Engine, EngineOption, RayAddressOption, check_engine
 from forecasting.cli.store import StoreOption
 from infra.errors import StoreError, UsageError
-from infra.whole_file import whole_file
+from infra.whole_file import refuse_unwritable, whole_file
 
 if TYPE_CHECKING:
     from forecasting.reports.making import Report
@@ -102,6 +102,11 @@ def make(
         if as_json and len(names) > 1:
             raise UsageError("--json prints one report", fix="name one graph, or leave --json out")
         files = _places(names, output)
+        if not as_json:
+            beside = (".zip", ".pdf") if as_pdf else (".zip",)
+            for file in files.values():
+                for place in (file, *map(file.with_suffix, beside)):
+                    refuse_unwritable(place)
         made: dict[str, dict[str, Any]] = {}
 
         def finish(name: str, report: "Report") -> None:

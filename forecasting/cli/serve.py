@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from forecasting import interrupts
 from forecasting.cli.call import Call, interruptible, say
 from forecasting.cli.engines import Engine, EngineOption, RayAddressOption, check_engine
 from forecasting.cli.store import StoreOption
@@ -69,7 +70,10 @@ def serve(
     # Processes that it starts never pick up a `models.py` of the user's working directory.
     os.environ["PYTHONSAFEPATH"] = "1"
     with interruptible("Nothing is lost: jobs go on where they stood when it is started again."):
-        _server(engine)(
+        # Pydantic makes an error of its own of a Ctrl-C while it builds the models of the web framework.
+        with interrupts.held():
+            run = _server(engine)
+        run(
             settings,
             log_level=logging.getLogger().level,
             on_ready=lambda address: say(f"Serving {shown} on {address}; Ctrl-C stops."),

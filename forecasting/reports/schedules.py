@@ -115,16 +115,19 @@ def check(schedule: Schedule, targets: Mapping[str, TargetSettings]) -> None:
             fix="name one such as Europe/Berlin or UTC",
         )
     fix = "give minute, hour, day of month, month, day of week: '0 7 * * 1' is Monday at seven"
-    try:
-        is_cron = (
-            len(schedule.cron) <= _MAX_CRON_CHARS
-            and len(schedule.cron.split()) == 5
-            and schedule.next_us(now_us()) is not None
-        )
-    except CronSimError:
-        is_cron = False
-    if not is_cron:
+    if not _is_cron(schedule.cron):
         raise WrongScheduleError(f"cron cannot be {schedule.cron[:100]!r}", field="cron", place=place, fix=fix)
+    try:
+        comes = schedule.next_us(now_us()) is not None
+    except CronSimError:
+        comes = False
+    if not comes:
+        raise WrongScheduleError(
+            f"cron cannot be {schedule.cron[:100]!r}: no such time ever comes",
+            field="cron",
+            place=place,
+            fix="name days that one of its months has: '0 0 L 2 *' is the last day of February",
+        )
     for name in schedule.deliver:
         target = targets.get(name)
         # Whose target it is not shall look as if there were none.
@@ -135,6 +138,20 @@ def check(schedule: Schedule, targets: Mapping[str, TargetSettings]) -> None:
                 place=place,
                 fix="name one of [reports.targets] in the settings whose graphs hold this one",
             )
+
+
+def _is_cron(text: str) -> bool:
+    """Tell whether each field of an expression is right by itself; that such a day comes is not said by it."""
+    if len(text) > _MAX_CRON_CHARS or len(text.split()) != 5:
+        return False
+    minute, hour, day, month, weekday = text.split()
+    try:
+        # Together, cronsim calls a day wrong that the months lack, as it does one that is none.
+        for apart in (f"{minute} {hour} {day} * {weekday}", f"{minute} {hour} * {month} {weekday}"):
+            CronSim(apart, _EPOCH)
+    except CronSimError:
+        return False
+    return True
 
 
 def is_for(target: TargetSettings, graph: str) -> bool:

@@ -335,6 +335,24 @@ def test_backtest_longer_than_the_history(graphtide: Cli) -> None:
         assert "--horizons" in wrong.err
 
 
+def test_shorter_horizons_are_advised_only_where_they_help(graphtide: Cli) -> None:
+    Path("two.txt").write_text("a b 1600000000\nb c 1600010000\n")
+    assert graphtide("ingest", "two.txt", "--graph", "young").code == 0
+    ran = graphtide("backtest", "young", "--horizons", "1")
+    assert ran.code == 2
+    assert "fix: ingest more history" in ran.err
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("flag", ["--output", "--html"])
+def test_backtest_whose_scores_could_not_be_written_does_not_begin(graphtide: Cli, flag: str) -> None:
+    Path("file").write_text("in the way")
+    ran = graphtide("backtest", "toy", "--horizons", "1", flag, "file/scores")
+    assert ran.code == 1
+    assert "cannot write file/scores" in ran.err
+    assert not Path(".graphtide").exists()
+
+
 @pytest.mark.usefixtures("trained")
 def test_an_unknown_backend_is_refused_before_anything_runs(graphtide: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GRAPHTIDE_BACKEND", "abacus")

@@ -52,3 +52,18 @@ def test_wrong_calls_are_told(graphtide: Cli, toy_store: str, arguments: tuple[s
     ran = graphtide("report", "toy", *arguments, "--store", toy_store)
     assert ran.code == 2
     assert said in ran.err
+
+
+@pytest.mark.parametrize("output", ["file/below.html", "file/deep/below.html", "folder.html"])
+def test_a_place_that_cannot_be_written_is_told_before_a_forecast(
+    graphtide: Cli, toy_store: str, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    Path("file").write_text("in the way")
+    # A folder in the place of the data that lies beside the page.
+    Path("folder.zip").mkdir()
+    monkeypatch.setattr("forecasting.cli.report_engines.here", lambda *_: pytest.fail("reports were made"))
+    ran = graphtide("report", "toy", "--output", output, "--store", toy_store)
+    assert ran.code == 1
+    assert "cannot write" in ran.err
+    assert "fix:" in ran.err
+    assert sorted(path.name for path in Path().iterdir()) == ["file", "folder.zip"]

@@ -2,12 +2,15 @@
 
 import json
 import re
+import signal
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from forecasting.cli.engines import Engine
 from tests.conftest import Ran
 
 Cli = Callable[..., Ran]
@@ -63,3 +66,29 @@ def test_serve_names_a_file_that_is_not_its_own(graphtide: Cli, monkeypatch: pyt
     assert ran.code == 1
     assert "[api] service_db" in ran.err
     assert "Traceback" not in ran.err
+
+
+def test_ctrl_c_meanwhile_waits_for_the_imports(graphtide: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    imported: list[Engine] = []
+
+    def interrupted(engine: Engine) -> Callable[..., None]:
+        signal.raise_signal(signal.SIGINT)
+        imported.append(engine)
+        return lambda *_, **__: pytest.fail("it was served")
+
+    monkeypatch.setattr("forecasting.cli.serve._server", interrupted)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        ran = graphtide("serve", "--port", "0")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (ran.code, imported) == (130, [Engine.LOCAL])
+
+
+def test_serve_whose_processes_cannot_start_fails(graphtide: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAPHTIDE_JOBS__WORKERS", "0")
+    ended = SimpleNamespace(run=lambda: None, ended_by=None)
+    monkeypatch.setattr("forecasting.api.server.Supervisor", lambda *_, **__: ended)
+    ran = graphtide("serve", "--port", "0", "--workers", "2")
+    assert ran.code == 1
+    assert "the service could not start" in ran.err

@@ -5,6 +5,7 @@ import re
 import sys
 import venv
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,11 +17,22 @@ from forecasting.bench.processes import PeerError, WorkerProcess, peer_python
 from forecasting.bench.report import Missing, Report, Row
 from forecasting.bench.stacks import FORECASTER_INPUTS, FORECASTER_OUTPUTS, StackSpec
 from forecasting.bench.systems import make_system
+from forecasting.cli.bench import _bench
+from infra.errors import GraphtideError
 from models.forecaster import N_LEVELS
 from models.outlook import N_FEATURES, N_LEANS
 from models.tokens import N_MODELLED
 
 SMALL = StackSpec(d_model=64, n_layers=1)
+
+
+@pytest.mark.parametrize("places", [("file/below.json", None), (None, "file/below.html")])
+def test_what_could_not_be_written_is_not_measured(tmp_path, monkeypatch, places):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("in the way")
+    output, chart = (None if place is None else Path(place) for place in places)
+    with pytest.raises(GraphtideError, match="cannot write file/below"):
+        _bench(lambda: pytest.fail("it was measured"), output, chart, as_json=False)
 
 
 def test_the_forecasters_stack_has_the_forecasters_sizes():

@@ -4,6 +4,7 @@ import errno
 import itertools
 import logging
 import os
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -123,3 +124,12 @@ def test_ctrl_c_ends_no_process_that_is_still_starting(tmp_path, monkeypatch):
     """Whoever started it tells it when to end; it would print a traceback of whatever it was importing."""
     processes = running(tmp_path, monkeypatch, "kill -INT $$\nexit 7", when_idle=False)
     assert processes._start("worker").wait() == 7
+
+
+def test_a_process_that_is_still_starting_is_not_waited_for(tmp_path, monkeypatch):
+    """It reads nothing before all is imported, which takes a busy machine longer than the service may take to end."""
+    processes = running(tmp_path, monkeypatch, "exec sleep 600", when_idle=False)
+    process = processes._start("worker")
+    processes._stop.set()
+    assert processes._watch(process)
+    assert process.returncode == -signal.SIGTERM

@@ -185,7 +185,11 @@ def test_a_schedule_that_is_set_again_makes_no_slot_twice(side: Side, clock: Clo
     [
         ({"cron": "61 * * * *"}, "cron cannot be"),
         ({"cron": "* * * * * *"}, "cron cannot be"),
-        ({"cron": "0 0 30 2 *"}, "cron cannot be"),
+        ({"cron": "0 0 32 2 *"}, "cron cannot be '0 0 32 2 \\*'\n"),
+        ({"cron": "0 0 30 13 *"}, "cron cannot be '0 0 30 13 \\*'\n"),
+        ({"cron": "0 0 30 2 *"}, "no such time ever comes"),
+        # A fifth Monday on the first of a month.
+        ({"cron": "0 0 */31 * 1#5"}, "no such time ever comes"),
         ({"cron": f"*/{'9' * 5000} 0 * * *"}, "cron cannot be"),
         ({"timezone": "Europe/Nowhere"}, "no time zone"),
         ({"timezone": f"{'a/' * 3000}a"}, "no time zone"),

@@ -1,13 +1,17 @@
 """A queue is worked off until it is told to stop; what is unfinished goes back, and counts where it is to blame."""
 
+import json
+import os
+import signal
 import threading
 from dataclasses import dataclass, field
 
 import pytest
 
 from forecasting import worker_process
-from forecasting.worker_process import beside, work_off
+from forecasting.worker_process import beside, run_worker, work_off
 from infra.errors import StoreError
+from infra.settings import Settings
 
 
 @dataclass
@@ -93,3 +97,36 @@ def test_what_fails_beside_ends_everything_and_is_told() -> None:
         assert stop.wait(60)
         ended.append("block")
     assert sorted(ended) == ["block", "other"]
+
+
+def test_a_signal_to_end_waits_for_nothing_that_it_interrupts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It comes in the middle of whatever the main thread does, which may hold the lock of the event."""
+    set_by, is_set = list[threading.Thread](), threading.Semaphore(0)
+
+    def note() -> None:
+        set_by.append(threading.current_thread())
+        is_set.release()
+
+    def work(settings: Settings, worker: str, stop: threading.Event) -> None:
+        monkeypatch.setattr(stop, "set", note)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert is_set.acquire(timeout=60)
+
+    read, write = os.pipe()
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.setattr(worker_process, "configure_logging", lambda _: None)
+    monkeypatch.setattr("torch.set_num_threads", lambda _: None)
+    try:
+        with os.fdopen(read) as stdin, os.fdopen(write, "w") as parent:
+            monkeypatch.setattr("sys.stdin", stdin)
+            parent.write(json.dumps({"worker": "w", "log_level": 30, "settings": {}}) + "\n")
+            parent.flush()
+            run_worker(work)
+            # As the end of stdin does, which its thread still reads.
+            parent.close()
+            assert is_set.acquire(timeout=60)
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    assert len(set_by) == 2
+    assert threading.main_thread() not in set_by

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from graphtide import Job
+from graphtide import AsyncClient, Client, Job
 from tests.unit.graphtide.client_cases import both_clients, call
 
 JOB = {
@@ -88,3 +88,20 @@ def test_a_job_is_looked_up_and_cancelled_by_its_id_or_as_it_was_given(
 
     assert call(is_async, answer, method, of) == Job.of(JOB)
     assert asked == [f"/v1/forecasts/{'0' * 32}"]
+
+
+@pytest.mark.parametrize("key", ["gt_schlüssel", "gt_0123\n", "gt 0123", ""])
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_what_cannot_be_an_api_key_is_told_at_once_and_not_shown(kind: type[Client | AsyncClient], key: str) -> None:
+    with pytest.raises(ValueError, match="key is no API key") as told:
+        kind("http://x", key)
+    assert type(told.value) is ValueError
+    assert "0123" not in str(told.value)
+
+
+@both_clients
+@pytest.mark.parametrize("asking", [("ask", "toy", 5), ("send", "toy", [{"src": "a"}])])
+def test_an_idempotency_key_that_cannot_be_sent_is_named(is_async: bool, asking: tuple[Any, ...]) -> None:
+    with pytest.raises(ValueError, match="idempotency_key is 'März'") as told:
+        call(is_async, lambda _: httpx.Response(500), *asking, idempotency_key="März")
+    assert type(told.value) is ValueError

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import GraphtideError
-from infra.whole_file import whole_file
+from infra.whole_file import refuse_unwritable, whole_file
 
 
 def test_success_puts_the_file_in_place_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -39,3 +39,21 @@ def test_a_folder_in_the_place_of_the_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(GraphtideError, match="cannot write"), whole_file(tmp_path / "taken") as temporary:
         temporary.write_text("text")
     assert [entry.name for entry in tmp_path.iterdir()] == ["taken"]
+
+
+@pytest.mark.parametrize("place", ["file/below", "file/deep/below", "folder", "gone/below"])
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("in the way")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "gone").symlink_to(tmp_path / "nowhere" / "at-all")
+    with pytest.raises(GraphtideError, match="cannot write") as caught:
+        refuse_unwritable(tmp_path / place)
+    assert caught.value.fix is not None
+
+
+@pytest.mark.parametrize("place", ["file", "new/deep/file"])
+def test_a_place_that_can_be_written_is_left_as_it_is(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("old")
+    refuse_unwritable(tmp_path / place)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "old"
