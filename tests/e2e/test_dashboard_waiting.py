@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
 
+from tests import plain_http
 from tests.e2e.test_dashboard import grow, says
 from tests.integration.serving import served, service_settings
 
@@ -118,7 +118,7 @@ def test_a_long_forecast_that_is_not_wanted_before_it_is_there_is_cancelled(
         else:
             page.get_by_role("combobox", name="Metric").select_option("reciprocity")
         asked[0].continue_()
-    assert httpx.get(cancelled.value.url).json()["status"] == "cancelled"
+    assert plain_http.get(cancelled.value.url).json()["status"] == "cancelled"
     if act == "Cancel":
         says(page, "#long-says", "The forecast was cancelled")
     else:

@@ -22,6 +22,7 @@ from models.forecaster import ForecasterConfig, ForecasterNet
 from models.ranks import default_structure, structure_json
 from models.seasons import season_steps
 from stream.store import open_reader
+from tests import plain_http
 
 START_TIMEOUT_S = 60
 SMALL = ForecasterConfig(d_model=16, n_layers=1, d_state=8, headdim=16)
@@ -68,7 +69,7 @@ def served(settings: Settings) -> Iterator[httpx.Client]:
             waiting.wait(0.01)
         assert server.started, "the service did not start"
         port = server.servers[0].sockets[0].getsockname()[1]
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
+        with plain_http.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             yield client
     finally:
         server.should_exit = True

@@ -20,6 +20,7 @@ from infra.errors import GraphtideError
 from infra.steps import format_time
 from stream.sources.kafka.options import Connection
 from stream.sources.kafka.sender import KafkaSender
+from tests import plain_http
 from tests.conftest import lacking
 from tests.monitoring import FOLDER, RULES, exported_names
 from tests.servers.graphtide import IngestProcess, ServeProcess
@@ -28,7 +29,7 @@ from tests.servers.kafka import KafkaServer
 from tests.servers.prometheus import PrometheusServer
 
 WAIT_S = 60.0
-# Bounds that a test reaches in seconds. Every window is ten seconds.
+# Bounds that a test reaches in seconds. Every window is five seconds, of a look each.
 SMALLER = {
     "graphtide_ingest_broker_wait_seconds > 60": "graphtide_ingest_broker_wait_seconds > 1",
     "(graphtide_step_seconds) + 900": "(graphtide_step_seconds) + 5",
@@ -42,7 +43,7 @@ def shortened() -> dict[str, str]:
     for large, small in SMALLER.items():
         assert sum(large in text for text in rules.values()) == 1, large
         rules = {name: text.replace(large, small) for name, text in rules.items()}
-    short = {name: re.sub(r"\[\d+[mhd]\]", "[10s]", text) for name, text in rules.items()}
+    short = {name: re.sub(r"\[\d+[mhd]\]", "[5s]", text) for name, text in rules.items()}
     return {name: re.sub(r"^(\s+for:) .*$", r"\1 1s", text, flags=re.MULTILINE) for name, text in short.items()}
 
 
@@ -142,7 +143,7 @@ def test_alerts_fire_in_a_fault_and_clear_after_it(
         *("GraphtideBrokerAway", "GraphtideDeadLetters", "GraphtideJobsNotTaken", "GraphtideProjectionBehind"),
     }
 
-    with httpx.Client(base_url=serve.url, timeout=30) as client:
+    with plain_http.Client(base_url=serve.url, timeout=30) as client:
         until_s = time.monotonic() + WAIT_S
         while client.get("/v1/graphs/town/forecast").status_code != httpx.codes.OK:
             assert time.monotonic() < until_s, "no step has closed"

@@ -30,6 +30,7 @@ from stream.sources.kafka.options import Connection
 from stream.sources.kafka.sender import KafkaSender
 from stream.sources.simulate import SimulatedSource
 from stream.store import open_reader
+from tests import plain_http
 from tests.docs_blocks import Block, blocks_of, missing, pages
 from tests.servers.influxdb import InfluxDatabase
 from tests.servers.kafka import KafkaServer
@@ -40,6 +41,9 @@ NETWORK = SimulationConfig(years=0.16, events_per_hour=6.0, initial_users=40, co
 # Small models and few forecasts: the commands are what is tried here, not how good they are.
 SETTINGS = {
     "OMP_NUM_THREADS": "1",
+    "GRAPHTIDE_FORECASTER__D_MODEL": "16",
+    "GRAPHTIDE_FORECASTER__N_LAYERS": "1",
+    "GRAPHTIDE_FORECASTER__HEADDIM": "16",
     "GRAPHTIDE_TRAINING__MAX_ITERATIONS": "2",
     "GRAPHTIDE_TRAINING__BUDGET_S": "5",
     "GRAPHTIDE_BACKTEST__ORIGINS": "2",
@@ -165,7 +169,7 @@ def wait_until_ready(command: str, process: "subprocess.Popen[bytes]", place: Pl
         assert process.poll() is None, f"{command}\nhas ended:\n{log.read_text(errors='replace')}"
         if "graphtide serve" in command:
             try:
-                if httpx.get(f"http://{place.here('127.0.0.1:8000')}/readyz", trust_env=False).status_code == 200:
+                if plain_http.get(f"http://{place.here('127.0.0.1:8000')}/readyz", trust_env=False).status_code == 200:
                     return
             except httpx.TransportError:
                 pass

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx
 import pytest
 
 from stream.store.influx.address import InfluxAddress
 from stream.store.influx.connection import Connection
 from stream.store.projector import Projector
+from tests import plain_http
 from tests.servers.influxdb import InfluxDatabase
 from tests.unit.stream.projection_cases import MemoryStore, some_snapshots
 
@@ -65,7 +65,7 @@ def test_every_influxql_example_answers(address: InfluxAddress) -> None:
     rows = []
     database = address.bucket.removesuffix("/autogen")
     for query in examples("sql"):
-        reply = httpx.get(f"{address.url}/query", params={"db": database, "q": query}, trust_env=False, timeout=30)
+        reply = plain_http.get(f"{address.url}/query", params={"db": database, "q": query}, trust_env=False, timeout=30)
         (series,) = reply.json()["results"][0]["series"]
         assert all(value is not None for row in series["values"] for value in row), query
         rows.append(len(series["values"]))

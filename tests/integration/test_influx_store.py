@@ -20,6 +20,7 @@ from stream.store.influx.points import snapshot_lines
 from stream.store.influx.reader import InfluxSnapshots
 from stream.store.influx.writer import InfluxWriter
 from stream.store.projector import Projector
+from tests import plain_http
 from tests.conftest import running_server
 from tests.servers.influxdb import InfluxDatabase, InfluxDBServer
 from tests.unit.stream.projection_cases import START_US, MemoryStore, some_snapshots
@@ -167,7 +168,7 @@ def failing_proxy(target: str, is_failing: Callable[[int], str]) -> Iterator[str
     """Forward requests to a server; `is_failing` says how the n-th write ends: "", "before", "after" or "half"."""
     count = itertools.count()
     # Making a client takes longer than a request.
-    client = httpx.Client(timeout=30, trust_env=False)
+    client = plain_http.Client(timeout=30, trust_env=False)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -247,7 +248,7 @@ def test_steps_that_are_missing_are_never_passed_over(store: MemoryStore, influx
         projector.drain(PATIENCE_S)
     hole = START_US + 5 * HOUR_US
     database = influxdb.bucket.removesuffix("/autogen")
-    reply = httpx.post(
+    reply = plain_http.post(
         f"{influxdb.url}/query",
         params={"db": database},
         data={"q": f"DELETE FROM graphtide_snapshots WHERE graph = 'toy' AND time = {hole * 1000}"},
@@ -277,7 +278,8 @@ class GuardedInfluxDBServer(InfluxDBServer):
     def answers(self, timeout_s: float) -> bool:
         try:
             return (
-                httpx.get(f"{self.url}/ping", timeout=timeout_s, trust_env=False).status_code == httpx.codes.NO_CONTENT
+                plain_http.get(f"{self.url}/ping", timeout=timeout_s, trust_env=False).status_code
+                == httpx.codes.NO_CONTENT
             )
         except httpx.HTTPError:
             return False
@@ -288,9 +290,9 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[InfluxDatabase
     """Return a database of a server that lets only `admin` in."""
     for server in running_server(GuardedInfluxDBServer, tmp_path_factory):
         make_user = "CREATE USER admin WITH PASSWORD 'right' WITH ALL PRIVILEGES"
-        httpx.post(f"{server.url}/query", data={"q": make_user}, trust_env=False).raise_for_status()
+        plain_http.post(f"{server.url}/query", data={"q": make_user}, trust_env=False).raise_for_status()
         make_database = {"q": "CREATE DATABASE graphs"}
-        httpx.post(
+        plain_http.post(
             f"{server.url}/query", data=make_database, auth=("admin", "right"), trust_env=False
         ).raise_for_status()
         yield InfluxDatabase(server.url, "admin:right", "any", "graphs/autogen", server)

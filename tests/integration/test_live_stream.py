@@ -26,6 +26,7 @@ from infra.steps import HOUR_US, format_time
 from stream.events import Event
 from stream.ingest import Ingest, IngestOptions
 from stream.store import open_reader, open_writer
+from tests import plain_http
 from tests.integration.serving import save_model, served, service_settings
 from tests.unit.stream.ingest_cases import ListSource, at
 
@@ -113,7 +114,7 @@ def test_a_forecast_follows_each_change_and_is_computed_once_for_all(
     query = {"horizon": "12", "metrics": "events", "quantiles": "0.5"}
     with (
         listening(client, **query) as one,
-        httpx.Client(base_url=client.base_url, timeout=60) as other,
+        plain_http.Client(base_url=client.base_url, timeout=60) as other,
         listening(other, **query) as two,
     ):
         for told in (one, two):
@@ -297,7 +298,7 @@ def test_streams_end_when_the_service_is_stopped(log: Log, tmp_path: Path, worke
         line = next(line for line in process.stderr if "http://" in line)
         threading.Thread(target=process.stderr.read, daemon=True).start()
         address = line.split(" on ")[1].split(";")[0]
-        with httpx.Client(base_url=address, timeout=60) as client, listening(client) as told:
+        with plain_http.Client(base_url=address, timeout=60) as client, listening(client) as told:
             assert next(told)["kind"] == "snapshot"
             process.send_signal(signal.SIGTERM)
             begin = time.monotonic()

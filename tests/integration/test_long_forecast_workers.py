@@ -21,6 +21,7 @@ from infra.errors import ModelError
 from infra.settings import Settings
 from models.checkpoint import CARD_NAME
 from models.forecaster import MambaForecaster
+from tests import plain_http
 from tests.integration.serving import save_model, served, start_worker
 from tests.integration.test_long_forecasts import SMALL, ask, done, lines_of, means, settings_in
 
@@ -169,7 +170,7 @@ def test_serve_computes_jobs_replaces_a_killed_process_and_drains_on_sigterm(toy
     try:
         assert process.stderr is not None
         address = process.stderr.readline().split(" on ")[1].split(";")[0]
-        with httpx.Client(base_url=address, timeout=60) as client:
+        with plain_http.Client(base_url=address, timeout=60) as client:
             client.get("/v1/graphs/toy").raise_for_status()
             done(client)
             (worker,) = (pid for pid in children_of(process.pid) if runs("forecasting.job_worker", pid))

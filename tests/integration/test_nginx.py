@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from forecasting.bench.servers.base import MissingServerError
+from tests import plain_http
 from tests.conftest import lacking
 from tests.integration.serving import save_model, served, service_settings
 from tests.servers.nginx import NginxServer
@@ -55,7 +56,7 @@ def asked_of(answer: httpx.Response) -> int:
 
 
 def test_a_graph_stays_with_a_service_until_that_is_away(fleet: Fleet) -> None:
-    with httpx.Client(base_url=fleet.nginx.url, timeout=60) as client:
+    with plain_http.Client(base_url=fleet.nginx.url, timeout=60) as client:
         answers = [client.get(FORECAST) for _ in range(6)]
         assert {answer.status_code for answer in answers} == {200}
         assert len({asked_of(answer) for answer in answers}) == 1

@@ -69,9 +69,10 @@ def two_nodes() -> Iterator[Any]:
         yield nodes
 
 
-@pytest.fixture
+@pytest.fixture(scope="class")
 def cluster(two_nodes: Any) -> Iterator[Cluster]:
-    with connected(RaySettings(address=two_nodes.address, retries=3)) as connection:
+    """Return a connection that the tests of a class share: the workers of each one import everything anew."""
+    with connected(RaySettings(address=two_nodes.address, retries=2)) as connection:
         yield connection
 
 
@@ -109,80 +110,77 @@ def fail(item: int) -> None:
     raise StoreError(f"no {item}", fix="mend it")
 
 
-def test_a_worker_that_is_killed_is_replaced(cluster: Cluster, tmp_path: Path) -> None:
-    found: dict[int, tuple[int, int]] = {}
-    cluster.each(mark, range(6), found.__setitem__, shared=(str(tmp_path),), named=str)
-    assert found == {item: (item, item * item) for item in range(6)}
-    assert len(list(tmp_path.glob("3-*"))) == 2
+class TestTasks:
+    def test_a_worker_that_is_killed_is_replaced(self, cluster: Cluster, tmp_path: Path) -> None:
+        found: dict[int, tuple[int, int]] = {}
+        cluster.each(mark, range(6), found.__setitem__, shared=(str(tmp_path),), named=str)
+        assert found == {item: (item, item * item) for item in range(6)}
+        assert len(list(tmp_path.glob("3-*"))) == 2
 
+    def test_a_task_that_kills_each_of_its_workers_is_named(self, cluster: Cluster) -> None:
+        with pytest.raises(GraphtideError, match="the worker of number 7 was lost 3 times"):
+            cluster.each(die, [7], lambda item, result: None, named=lambda item: f"number {item}")
 
-def test_a_task_that_kills_each_of_its_workers_is_named(two_nodes: Any) -> None:
-    with (
-        connected(RaySettings(address=two_nodes.address, retries=1)) as cluster,
-        pytest.raises(GraphtideError, match="the worker of number 7 was lost 2 times"),
-    ):
-        cluster.each(die, [7], lambda item, result: None, named=lambda item: f"number {item}")
+    def test_an_error_of_a_task_is_the_errors_own(self, cluster: Cluster) -> None:
+        with pytest.raises(StoreError, match="no 1") as caught:
+            cluster.each(fail, [1], lambda item, result: None, named=str)
+        assert caught.value.fix == "mend it"
 
+    def test_what_is_given_up_is_cancelled(self, cluster: Cluster, tmp_path: Path) -> None:
+        def stop(item: int, result: object) -> None:
+            raise KeyboardInterrupt
 
-def test_an_error_of_a_task_is_the_errors_own(cluster: Cluster) -> None:
-    with pytest.raises(StoreError, match="no 1") as caught:
-        cluster.each(fail, [1], lambda item, result: None, named=str)
-    assert caught.value.fix == "mend it"
+        with pytest.raises(KeyboardInterrupt):
+            cluster.each(mark, range(10, 60), stop, shared=(str(tmp_path),), named=str)
+        # A few at a time are handed over, and none after the end.
+        assert len(list(tmp_path.iterdir())) < 10
+        found: dict[int, tuple[int, int]] = {}
+        cluster.each(mark, [1], found.__setitem__, shared=(str(tmp_path),), named=str)
+        assert found == {1: (1, 1)}
 
+    def test_a_backtest_survives_the_loss_of_a_node(
+        self, two_nodes: Any, cluster: Cluster, store: str, tmp_path: Path
+    ) -> None:
+        settings, histories = settings_of(store, tmp_path / "here"), histories_of(store)
+        here = evaluate(histories, settings, engine=LocalEngine(1))
+        elsewhere = settings_of(store, tmp_path / "there")
+        trained: list[int] = []
+        lost = threading.Event()
 
-def test_what_is_given_up_is_cancelled(cluster: Cluster, tmp_path: Path) -> None:
-    def stop(item: int, result: object) -> None:
-        raise KeyboardInterrupt
+        def lose_a_node(done: int, total: int) -> None:
+            if done < total and not lost.is_set():
+                lost.set()
+                ray_nodes.lose_a_node(two_nodes)
+                ray_nodes.add_node(two_nodes, cores=1)
 
-    with pytest.raises(KeyboardInterrupt):
-        cluster.each(mark, range(10, 60), stop, shared=(str(tmp_path),), named=str)
-    # A few at a time are handed over, and none after the end.
-    assert len(list(tmp_path.iterdir())) < 10
-    found: dict[int, tuple[int, int]] = {}
-    cluster.each(mark, [1], found.__setitem__, shared=(str(tmp_path),), named=str)
-    assert found == {1: (1, 1)}
+        engine = RayEngine(cluster, Source.of(elsewhere), lambda done, total: trained.append(done))
+        there = evaluate(histories, elsewhere, engine=engine, on_progress=lose_a_node)
+        assert lost.is_set()
+        assert trained == [1, 2, 3]
+        assert json.dumps(scores(there), sort_keys=True) == json.dumps(scores(here), sort_keys=True)
+        # Nothing is made twice, and the names of the parts are those of this machine.
+        again = evaluate(histories, elsewhere, engine=engine)
+        assert again.reused[0] == again.reused[1] > 0
+        assert again.trained == ()
+        kept = [
+            {path.relative_to(root) for path in root.rglob("*.safetensors.zst")}
+            for root in (tmp_path / "here", tmp_path / "there")
+        ]
+        assert kept[0] == kept[1]
 
-
-def test_a_backtest_survives_the_loss_of_a_node(two_nodes: Any, cluster: Cluster, store: str, tmp_path: Path) -> None:
-    settings, histories = settings_of(store, tmp_path / "here"), histories_of(store)
-    here = evaluate(histories, settings, engine=LocalEngine(1))
-    elsewhere = settings_of(store, tmp_path / "there")
-    trained: list[int] = []
-    lost = threading.Event()
-
-    def lose_a_node(done: int, total: int) -> None:
-        if done < total and not lost.is_set():
-            lost.set()
-            ray_nodes.lose_a_node(two_nodes)
-            ray_nodes.add_node(two_nodes, cores=1)
-
-    engine = RayEngine(cluster, Source.of(elsewhere), lambda done, total: trained.append(done))
-    there = evaluate(histories, elsewhere, engine=engine, on_progress=lose_a_node)
-    assert lost.is_set()
-    assert trained == [1, 2, 3]
-    assert json.dumps(scores(there), sort_keys=True) == json.dumps(scores(here), sort_keys=True)
-    # Nothing is made twice, and the names of the parts are those of this machine.
-    again = evaluate(histories, elsewhere, engine=engine)
-    assert again.reused[0] == again.reused[1] > 0
-    assert again.trained == ()
-    kept = [
-        {path.relative_to(root) for path in root.rglob("*.safetensors.zst")}
-        for root in (tmp_path / "here", tmp_path / "there")
-    ]
-    assert kept[0] == kept[1]
-
-
-def test_a_store_that_changed_or_cannot_be_reached_is_told(cluster: Cluster, store: str, tmp_path: Path) -> None:
-    histories = histories_of(store)
-    gone = Source(f"sqlite:///{tmp_path / 'none.db'}", Settings().influxdb)
-    with pytest.raises(StoreError, match="a worker cannot read the store: there is no store") as caught:
-        Seen.of("oak", histories["oak"]).read(gone)
-    assert "PostgreSQL" in str(caught.value.fix)
-    changed = histories["oak"].values.copy()
-    changed[0, 0] += 1
-    other = History(histories["oak"].step_us, histories["oak"].start_us, changed)
-    with pytest.raises(StoreError, match="not those that this command began with"):
-        Seen.of("oak", other).read(Source(store, Settings().influxdb))
+    def test_a_store_that_changed_or_cannot_be_reached_is_told(
+        self, cluster: Cluster, store: str, tmp_path: Path
+    ) -> None:
+        histories = histories_of(store)
+        gone = Source(f"sqlite:///{tmp_path / 'none.db'}", Settings().influxdb)
+        with pytest.raises(StoreError, match="a worker cannot read the store: there is no store") as caught:
+            Seen.of("oak", histories["oak"]).read(gone)
+        assert "PostgreSQL" in str(caught.value.fix)
+        changed = histories["oak"].values.copy()
+        changed[0, 0] += 1
+        other = History(histories["oak"].step_us, histories["oak"].start_us, changed)
+        with pytest.raises(StoreError, match="not those that this command began with"):
+            Seen.of("oak", other).read(Source(store, Settings().influxdb))
 
 
 def test_relative_stores_are_found_from_elsewhere() -> None:

@@ -25,6 +25,7 @@ from infra.settings import Settings
 from stream.ingest import IngestOptions, ingest
 from stream.simulation.config import SimulationConfig
 from stream.sources.simulate import SimulatedSource
+from tests import plain_http
 from tests.conftest import Ran, lacking
 from tests.integration import ray_nodes
 from tests.integration.ray_command import CONTROLLER, END_S, REPLICA, Command, begun, rays, wait_for
@@ -174,7 +175,9 @@ def test_every_answer_is_that_of_graphtide_serve(
     statuses = set()
     for method, path, headers in ASKED:
         answers = [
-            httpx.request(method, f"{base}{path}", headers=headers | key, content=b"{" if method == "POST" else None)
+            plain_http.request(
+                method, f"{base}{path}", headers=headers | key, content=b"{" if method == "POST" else None
+            )
             for base in (str(here.base_url).rstrip("/"), url)
         ]
         told = [said(answer) for answer in answers]
@@ -203,14 +206,14 @@ def test_a_graph_is_answered_by_one_replica(url: str, tokens: dict[str, str]) ->
         """Return how many forecasts each replica has answered; a look goes to any of them."""
         found = set()
         for _ in range(40):
-            text = httpx.get(f"{url}/metrics", headers=headers).text
+            text = plain_http.get(f"{url}/metrics", headers=headers).text
             counted = re.findall(r'http_requests_total{.*route="/v1/graphs/{graph}/forecast".*} (\S+)', text)
             found.add(sum(map(float, counted)))
         return found
 
     before = answered()
     for _ in range(23):
-        assert httpx.get(f"{url}/v1/graphs/elm/forecast?horizon=24", headers=headers).status_code == 200
+        assert plain_http.get(f"{url}/v1/graphs/elm/forecast?horizon=24", headers=headers).status_code == 200
     after = answered()
     # The other one has answered none of them.
     assert max(after - before) - 23 in before
@@ -219,7 +222,7 @@ def test_a_graph_is_answered_by_one_replica(url: str, tokens: dict[str, str]) ->
 def test_long_bodies_are_refused_with_and_without_their_length(url: str, tokens: dict[str, str]) -> None:
     headers = {"authorization": f"Bearer {tokens['all']}"}
     for content in (b"x" * 70_000, iter([b"x" * 40_000] * 2)):
-        answer = httpx.post(f"{url}/v1/graphs/oak/forecasts", headers=headers, content=content)  # type: ignore[arg-type]
+        answer = plain_http.post(f"{url}/v1/graphs/oak/forecasts", headers=headers, content=content)  # type: ignore[arg-type]
         assert (answer.status_code, answer.json()["maximum_bytes"]) == (413, 65_536)
 
 
@@ -228,17 +231,17 @@ def test_jobs_and_their_streams_are_those_of_graphtide_serve(
 ) -> None:
     headers = {"authorization": f"Bearer {tokens['all']}"}
     asked = {"horizon": 3000, "metrics": ["events"]}
-    job = httpx.post(f"{url}/v1/graphs/oak/forecasts", headers=headers, json=asked)
+    job = plain_http.post(f"{url}/v1/graphs/oak/forecasts", headers=headers, json=asked)
     assert job.status_code == 202
     path = f"/v1/forecasts/{job.json()['id']}"
     # Streamed while it is computed, by a process beside the command; one that waits long says so in comments.
     first, *others = (
-        httpx.get(f"{base}{path}/stream", headers=headers, timeout=60).text.replace(": still here\n", "")
+        plain_http.get(f"{base}{path}/stream", headers=headers, timeout=60).text.replace(": still here\n", "")
         for base in (url, url, str(here.base_url).rstrip("/"))
     )
     assert "event: end" in first
     assert [other for other in others if other != first] == []
-    found = [httpx.get(f"{base}{path}/result", headers=headers) for base in (url, str(here.base_url).rstrip("/"))]
+    found = [plain_http.get(f"{base}{path}/result", headers=headers) for base in (url, str(here.base_url).rstrip("/"))]
     assert said(found[0]) == said(found[1])
     assert found[0].status_code == 200
 
@@ -275,7 +278,7 @@ def test_there_are_more_replicas_while_more_is_asked(url: str, tokens: dict[str,
     headers = {"authorization": f"Bearer {tokens['all']}", "cache-control": "no-cache"}
 
     def ask(graph: str) -> None:
-        with httpx.Client(base_url=url, headers=headers, timeout=60) as client:
+        with plain_http.Client(base_url=url, headers=headers, timeout=60) as client:
             while not stop.is_set():
                 client.get(f"/v1/graphs/{graph}/forecast?horizon=168&paths=50")
 
@@ -297,7 +300,7 @@ def test_a_command_that_was_killed_is_followed_by_the_next_which_ends_cleanly(
     with begun(settings, tmp_path / "second", on(two_nodes)) as second:
         assert second.process.wait(END_S) == 2
     assert "another `graphtide serve` serves on this Ray cluster already" in second.log.read_text()
-    assert httpx.get(f"{url}/livez").status_code == 200
+    assert plain_http.get(f"{url}/livez").status_code == 200
 
     command.process.kill()
     command.process.wait()
@@ -317,13 +320,13 @@ def test_a_command_that_was_killed_is_followed_by_the_next_which_ends_cleanly(
         assert third.process.wait(END_S) == 143, third.log.read_text()
     wait_for("something was left", lambda: not rays(REPLICA) | rays(CONTROLLER), 10)
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{address}/livez")
+        plain_http.get(f"{address}/livez")
 
 
 def test_a_cluster_of_its_own_goes_with_the_command(settings: Settings, tokens: dict[str, str]) -> None:
     # Not below pytest's folder: the paths of Ray's sockets have to be short.
     with tempfile.TemporaryDirectory(prefix="ray-") as folder, begun(settings, Path(folder) / "log", ()) as alone:
-        answer = httpx.get(f"{alone.address()}/v1/graphs", headers={"authorization": f"Bearer {tokens['oak']}"})
+        answer = plain_http.get(f"{alone.address()}/v1/graphs", headers={"authorization": f"Bearer {tokens['oak']}"})
         assert [graph["graph"] for graph in answer.json()["graphs"]] == ["oak"]
         started = psutil.Process(alone.process.pid).children(recursive=True)
         assert rays(REPLICA, alone.process.pid)

@@ -19,6 +19,7 @@ from forecasting.service_file import ServiceFile
 from infra.settings import JobSettings
 from stream.ingest import IngestOptions, ingest
 from stream.sources.simulate import SimulatedSource
+from tests import plain_http
 from tests.conftest import Ran
 from tests.integration.conftest import TOY
 from tests.integration.serving import save_model, served, service_settings
@@ -85,7 +86,7 @@ def test_api_workers_and_scheduler_share_no_file(postgres_url: str, tmp_path: Pa
         with (
             running(tmp_path / "workers", settings, "work", "--workers", "1"),
             running(tmp_path / "scheduler", settings, "report", "schedule", "run"),
-            httpx.Client(base_url=api.url, timeout=60) as client,
+            plain_http.Client(base_url=api.url, timeout=60) as client,
         ):
             job = client.post("/v1/graphs/toy/forecasts", json={"horizon": 400}).headers["location"]
             schedule = {"graph": "toy", "cron": "* * * * *", "horizon": 200}

@@ -15,6 +15,7 @@ import redis as redis_library
 from forecasting.api.redis_store import RedisStore
 from forecasting.rollouts import Rollouts
 from infra.settings import Settings
+from tests import plain_http
 from tests.integration.serving import save_model, served, service_settings
 from tests.servers.redis import RedisServer
 
@@ -151,7 +152,7 @@ def test_answers_stay_right_while_redis_is_stopped_and_started_under_load(
         over, wrong, asked = threading.Event(), [], [0]
 
         def load() -> None:
-            with httpx.Client(base_url=client.base_url, timeout=60) as other:
+            with plain_http.Client(base_url=client.base_url, timeout=60) as other:
                 while not over.is_set():
                     for horizon, content in expected.items():
                         answer = other.get(URL, params={"horizon": str(horizon)})

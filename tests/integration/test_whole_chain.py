@@ -32,6 +32,7 @@ import pytest
 from infra.schema import METRIC_NAMES
 from stream.simulation.config import SimulationConfig
 from stream.sources.simulate import SimulatedSource
+from tests import plain_http
 from tests.conftest import Ran
 from tests.servers.influxdb import InfluxDatabase
 from tests.servers.kafka import KafkaServer
@@ -94,7 +95,7 @@ def serving(folder: Path, store: str, name: str) -> Iterator[httpx.Client]:
             said.read_text,
         )
         assert isinstance(found, re.Match), said.read_text()
-        with httpx.Client(base_url=found[1], timeout=60, trust_env=False) as client:
+        with plain_http.Client(base_url=found[1], timeout=60, trust_env=False) as client:
             yield client
     finally:
         process.send_signal(signal.SIGTERM)

@@ -9,6 +9,7 @@ from typing import ClassVar
 import httpx
 
 from forecasting.bench.servers.base import Server
+from tests import plain_http
 
 
 class _GraphtideProcess(Server):
@@ -42,7 +43,7 @@ class _GraphtideProcess(Server):
     def answers(self, timeout_s: float) -> bool:
         """Tell whether it answers 200."""
         try:
-            return httpx.get(self.url + self.ready_path, timeout=timeout_s).status_code == httpx.codes.OK
+            return plain_http.get(self.url + self.ready_path, timeout=timeout_s).status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
 

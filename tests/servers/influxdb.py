@@ -14,6 +14,7 @@ from typing import ClassVar
 import httpx
 
 from forecasting.bench.servers.base import MissingServerError, Server, free_port, servers_folder
+from tests import plain_http
 
 CONFIGURATION = """\
 reporting-disabled = true
@@ -75,7 +76,9 @@ class InfluxDBServer(Server):
     def answers(self, timeout_s: float) -> bool:
         """Ask for the list of databases, which needs the store open and not only the listener."""
         try:
-            reply = httpx.get(f"{self.url}/query", params={"q": "SHOW DATABASES"}, timeout=timeout_s, trust_env=False)
+            reply = plain_http.get(
+                f"{self.url}/query", params={"q": "SHOW DATABASES"}, timeout=timeout_s, trust_env=False
+            )
         except httpx.HTTPError:
             return False
         return reply.status_code == httpx.codes.OK and "error" not in reply.json()
@@ -91,7 +94,7 @@ class InfluxDBServer(Server):
         self._execute(f'DROP DATABASE "{database.bucket.removesuffix("/autogen")}"')
 
     def _execute(self, statement: str) -> None:
-        reply = httpx.post(f"{self.url}/query", data={"q": statement}, timeout=30, trust_env=False)
+        reply = plain_http.post(f"{self.url}/query", data={"q": statement}, timeout=30, trust_env=False)
         reply.raise_for_status()
         assert "error" not in reply.text, reply.text
 

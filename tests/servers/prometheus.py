@@ -7,6 +7,7 @@ import httpx
 import yaml
 
 from forecasting.bench.servers.base import Server, find_program
+from tests import plain_http
 
 
 class PrometheusServer(Server):
@@ -46,27 +47,27 @@ class PrometheusServer(Server):
     def answers(self, timeout_s: float) -> bool:
         """Tell whether it is ready."""
         try:
-            return httpx.get(f"{self.url}/-/ready", timeout=timeout_s).status_code == httpx.codes.OK
+            return plain_http.get(f"{self.url}/-/ready", timeout=timeout_s).status_code == httpx.codes.OK
         except httpx.TransportError:
             return False
 
     def targets(self) -> dict[str, str]:
         """Return the health of each job's target."""
-        found = httpx.get(f"{self.url}/api/v1/targets", timeout=10).json()["data"]["activeTargets"]
+        found = plain_http.get(f"{self.url}/api/v1/targets", timeout=10).json()["data"]["activeTargets"]
         return {target["labels"]["job"]: target["health"] for target in found}
 
     def firing(self) -> set[str]:
         """Return the names of the alerts that fire."""
-        found = httpx.get(f"{self.url}/api/v1/alerts", timeout=10).json()["data"]["alerts"]
+        found = plain_http.get(f"{self.url}/api/v1/alerts", timeout=10).json()["data"]["alerts"]
         return {alert["labels"]["alertname"] for alert in found if alert["state"] == "firing"}
 
     def value(self, expression: str) -> float | None:
         """Return the value of an expression now; None where it has none."""
-        answer = httpx.get(f"{self.url}/api/v1/query", params={"query": expression}, timeout=10).json()
+        answer = plain_http.get(f"{self.url}/api/v1/query", params={"query": expression}, timeout=10).json()
         found = answer["data"]["result"]
         return float(found[0]["value"][1]) if found else None
 
     def names(self) -> set[str]:
         """Return the names of all series that were ever scraped or recorded."""
-        found = httpx.get(f"{self.url}/api/v1/label/__name__/values", timeout=10).json()["data"]
+        found = plain_http.get(f"{self.url}/api/v1/label/__name__/values", timeout=10).json()["data"]
         return set(found)

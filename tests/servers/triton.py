@@ -10,6 +10,7 @@ from typing import ClassVar
 import httpx
 
 from forecasting.bench.servers.base import MissingServerError, Server, servers_folder
+from tests import plain_http
 
 WHEEL = "0.7.0"
 
@@ -62,7 +63,7 @@ class TritonServer(Server):
     def answers(self, timeout_s: float) -> bool:
         """Ask whether all models are ready."""
         try:
-            return httpx.get(f"{self.url}/v2/health/ready", timeout=timeout_s).status_code == 200
+            return plain_http.get(f"{self.url}/v2/health/ready", timeout=timeout_s).status_code == 200
         except httpx.HTTPError:
             return False
 

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 
 from infra.schema import METRIC_NAMES, QUANTILE_LEVELS
+from tests import plain_http
 from tests.soak.ledger import Ledger
 from tests.soak.world import GROWING, STILL, World
 
@@ -96,7 +97,7 @@ class Clients:
     def client(self) -> httpx.Client:
         """Return a client with the key."""
         headers = {"Authorization": f"Bearer {self._world.token}"}
-        return httpx.Client(base_url=self._world.service.url, headers=headers, timeout=TIMEOUT_S, trust_env=False)
+        return plain_http.Client(base_url=self._world.service.url, headers=headers, timeout=TIMEOUT_S, trust_env=False)
 
     def _repeat(self, turn: Callable[[httpx.Client, random.Random], float | None], number: int) -> None:
         draw = random.Random(f"{self._seed} {number}")

@@ -2,6 +2,7 @@
 
 import random
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,19 @@ from tests.soak.world import World
 
 # Between two faults, and of a fault: about so long.
 PAUSE_S, FAULT_S = 6.0, 4.0
+_LOOK_S = 0.1
 
 
 def run(
-    folder: Path, *, seconds: float, seed: int, pace: float = 0.3, malformed: int = 10_000, patience_s: float = 300.0
+    folder: Path,
+    *,
+    seconds: float,
+    seed: int,
+    pace: float = 0.3,
+    malformed: int = 10_000,
+    pause_s: float = PAUSE_S,
+    fault_s: float = FAULT_S,
+    patience_s: float = 300.0,
 ) -> dict[str, Any]:
     """Load the service for so long while faults happen, then compare.
 
@@ -29,6 +39,8 @@ def run(
         seed: of all draws.
         pace: seconds between two requests of a client, about.
         malformed: malformed requests in all.
+        pause_s: between two faults, about.
+        fault_s: of a fault, about.
         patience_s: for everything to be caught up with when the load is over.
 
     Returns:
@@ -46,10 +58,10 @@ def run(
             round_of: list[Any] = []
             happened = 0
             while ledger.now_s - loaded_s < seconds or happened < len(FAULTS):
-                never.wait(draw.uniform(0.5, 1.5) * PAUSE_S)
+                never.wait(draw.uniform(0.5, 1.5) * pause_s)
                 if not round_of:
                     round_of = draw.sample(FAULTS, len(FAULTS))
-                round_of.pop()(world, ledger, never, draw.uniform(0.5, 1.5) * FAULT_S)
+                round_of.pop()(world, ledger, never, draw.uniform(0.5, 1.5) * fault_s)
                 happened += 1
             _finish_nonsense(clients, never, patience_s)
         finally:
@@ -84,10 +96,9 @@ def run(
 
 def _finish_nonsense(clients: Clients, never: threading.Event, patience_s: float) -> None:
     """Wait until all malformed requests are sent, within limits."""
-    for _ in range(round(patience_s)):
-        if clients.seen.malformed >= clients.malformed:
-            return
-        never.wait(1.0)
+    until_s = time.monotonic() + patience_s
+    while clients.seen.malformed < clients.malformed and time.monotonic() < until_s:
+        never.wait(_LOOK_S)
 
 
 def _health(clients: Clients, ledger: Ledger) -> str:
