@@ -1,8 +1,9 @@
 """Snapshots at the resolution of a screen: the least, the mean and the largest value of buckets of steps.
 
 Buckets keep both extremes, as M4 does (Jugel et al., VLDB 2014), so that no spike is lost on the way to a pixel. They
-are aligned to the epoch, not to the range asked for: while one pans, a bucket keeps its steps and does not flicker.
-Those of hours and more hold whole days or weeks, or the rhythm of these would show as a beat that is not there.
+are aligned as steps are, weeks to Monday, not to the range asked for: while one pans, a bucket keeps its steps and does
+not flicker. Those of hours and more hold whole days or weeks, or the rhythm of these would show as a beat that is not
+there.
 """
 
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from infra.steps import WEEK_US
+from infra.steps import WEEK_US, step_origin_us
 from models.contract import FloatArray
 from stream.store.base import SnapshotTable
 
@@ -57,7 +58,8 @@ def downsample(table: SnapshotTable, most: int) -> Buckets:
     if size == 1:
         ones = np.ones(len(table), dtype=np.int64)
         return Buckets(1, table.step_start_us, ones, table.values, table.values, table.values)
-    number = table.step_start_us // (table.step_us * size)
+    size_us = size * table.step_us
+    number = (table.step_start_us - step_origin_us(size_us)) // size_us
     first = np.flatnonzero(np.diff(number, prepend=number[0] - 1))
     steps = np.diff(first, append=len(table))
     return Buckets(

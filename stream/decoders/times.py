@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from decimal import ROUND_HALF_EVEN, Context, Decimal
+from decimal import ROUND_FLOOR, Context, Decimal
 from typing import Any
 
 import numpy as np
@@ -69,7 +69,8 @@ def is_time(text: str) -> bool:
 class TimeReader:
     """Raw times of one log to integer microseconds, UTC.
 
-    Numbers are exact to the microsecond; finer digits round half to even. ISO 8601 text without an offset is UTC.
+    Times are exact to the microsecond; finer digits are cut off, in numbers as in text: rounded up, an event right
+    before the end of a step would count in the next one. ISO 8601 text without an offset is UTC.
 
     Args:
         unit: what a number counts: `s`, `ms`, `us` or `ns`.
@@ -150,7 +151,7 @@ class TimeReader:
             ts_us = number * 10**self._digits
         else:
             exact = _EXACT.multiply(Decimal(number), self._unit_us)
-            ts_us = int(exact.to_integral_value(ROUND_HALF_EVEN, _EXACT))
+            ts_us = int(exact.to_integral_value(ROUND_FLOOR, _EXACT))
         if self._rules.min_ts_us <= ts_us < self._min_us:
             raise InvalidEventError(
                 f"time {number} would be {format_time(ts_us)} in {UNIT_WORDS[self.unit]}, the unit detected from the "
@@ -201,21 +202,14 @@ def _whole_us(raws: Sequence[Any] | IntArray, digits: int, *, typed: bool) -> In
     except (OverflowError, ValueError, TypeError):
         return None
     if digits < 0:
-        return _rounded(whole, 10**-digits)
+        cut: IntArray = whole // 10**-digits
+        return cut
     limit = _PLAUSIBLE_US * 10 // factor
     # Both ends, and no absolute value: that of the least number is itself.
     if len(whole) and (whole.max() > limit or whole.min() < -limit):
         return None
     microseconds: IntArray = whole * factor
     return microseconds
-
-
-def _rounded(whole: IntArray, divisor: int) -> IntArray:
-    """Return whole numbers divided, half to even."""
-    quotient = whole // divisor
-    twice = (whole - quotient * divisor) * 2
-    rounded: IntArray = quotient + ((twice > divisor) | ((twice == divisor) & (quotient % 2 == 1)))
-    return rounded
 
 
 def _decimal_us(text: str, digits: int) -> int:
@@ -296,7 +290,8 @@ def _short(number: int | Decimal) -> str:
 def _iso_us(text: str) -> int:
     if len(text) > _MAX_TIME_CHARS:
         raise ValueError("too long for a time")
-    moment = datetime.fromisoformat(text)
+    # RFC 3339 allows the lower case, which Python does not read.
+    moment = datetime.fromisoformat(text[:-1] + "Z" if text.endswith("z") else text)
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return (moment - _EPOCH) // _MICROSECOND

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forecasting.downsampling import downsample, steps_per_bucket
-from infra.steps import WEEK_US
+from infra.steps import MONDAY_US, WEEK_US
 from stream.store.base import SnapshotTable
 
 HOUR_US = 3_600_000_000
@@ -68,3 +68,9 @@ def test_buckets_stand_still_while_the_range_moves() -> None:
 )
 def test_long_buckets_hold_whole_days_or_weeks(steps: int, step_us: int, period_us: int) -> None:
     assert steps_per_bucket(steps, 900, step_us) * step_us == period_us
+
+
+@pytest.mark.parametrize("step_us", [HOUR_US, DAY_US])
+def test_buckets_of_weeks_begin_on_mondays_as_weeks_do_elsewhere(step_us: int) -> None:
+    found = downsample(table(100 * WEEK_US // step_us, step_us=step_us), 60)
+    assert (found.start_us[1:] % (2 * WEEK_US) == MONDAY_US).all()

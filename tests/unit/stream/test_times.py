@@ -46,6 +46,29 @@ def test_the_fractions_of_a_published_log_are_exact() -> None:
     assert TimeReader("ns", RULES).value(1289241911728360499) == 1289241911728360
 
 
+@given(st.integers(0, 1_000_000).map(lambda hours: hours * 3600 * 10**9), st.integers(1, 999))
+@example(1_735_689_600 * 10**9, 1)
+def test_what_is_finer_than_a_microsecond_moves_no_event_into_the_next_step(border_ns: int, before_ns: int) -> None:
+    ts_ns = max(0, border_ns - before_ns)
+    seconds, rest_ns = divmod(ts_ns, 10**9)
+    iso = f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest_ns:09d}Z"
+    expected = [ts_ns // 1000] * 2
+    for unit, factor in FACTORS.items():
+        number = Decimal(ts_ns) / (factor * 1000)
+        for raw, typed in ((f"{number:f}", False), (number, True), (iso, False)):
+            reader = TimeReader(unit, RULES)
+            assert [reader.value(raw)] * 2 == expected
+            assert reader.column([raw, raw], typed=typed).tolist() == expected
+    assert TimeReader("ns", RULES).column(np.array([ts_ns] * 2), typed=True).tolist() == expected
+
+
+@pytest.mark.parametrize("text", ["2024-12-31t23:59:59z", "2024-12-31T23:59:59z", "2024-12-31 23:59:59.000000z"])
+def test_rfc_3339_may_be_written_in_lower_case(text: str) -> None:
+    reader = TimeReader("s", RULES)
+    assert reader.value(text) == 1_735_689_599_000_000
+    assert reader.column([text, text], typed=False).tolist() == [1_735_689_599_000_000] * 2
+
+
 @pytest.mark.parametrize(
     ("unit", "raw", "reason"),
     [
