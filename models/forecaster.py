@@ -258,9 +258,9 @@ class MambaForecaster:
     def update(
         self, state: ForecasterState, values: FloatArray, *, earlier: ForecasterState | None = None
     ) -> ForecasterState:
-        """Return the state after observing `values` [T, M]; however the steps are cut, to float tolerance.
+        """Return the state after observing `values` [T, M]; see `models.contract.Model.update` for how they may be cut.
 
-        `earlier` is as in `models.contract.Model.update`; its notes are taken.
+        `earlier` is as there; its notes are taken.
 
         Raises:
             ModelError: a value is not finite, or the shape is wrong.

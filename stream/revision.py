@@ -26,11 +26,14 @@ def can_revise(writer: StoreWriter, graph: GraphState, step_start_us: IntArray) 
         return kept
     old = step_start_us < graph.edges_from_us
     if old.any():
-        closed = writer.closed(graph, int(step_start_us[old].min()))
+        steps = step_start_us[old]
+        closed = writer.closed(graph, int(steps.min()))
         empty = closed.step_start_us[closed.values[:, _EVENTS] == 0]
         first_us = graph.first_step_us
         assert first_us is not None
-        kept[old] = np.isin(step_start_us[old], empty) | (step_start_us[old] < first_us)
+        # An earlier batch may have brought the first events of an old step, and with them all of its edges.
+        filled = writer.step_edges(graph, np.unique(steps)).step_start_us
+        kept[old] = np.isin(steps, empty) | np.isin(steps, filled) | (steps < first_us)
     return kept
 
 

@@ -90,7 +90,9 @@ def step_level(false_discovery_rate: float, window: str, step_us: int, graphs: i
         step_us: step size of the graph.
         graphs: how many are watched, at least 1.
     """
-    return false_discovery_rate / (max(1, parse_duration_us(window) // step_us) * max(1, graphs))
+    # So many steps a window holds at most: one that the steps do not divide may begin just before one of them.
+    steps = -(-parse_duration_us(window) // step_us)
+    return false_discovery_rate / (steps * max(1, graphs))
 
 
 def discoveries(probabilities: Sequence[float] | FloatArray, level: float) -> tuple[npt.NDArray[np.bool_], float]:

@@ -44,6 +44,8 @@ _RULES = [rule_of(column) for column in COLUMNS]
 _IS_MEAN = np.array([rule is Rule.MEAN for rule in _RULES])
 _LAST = np.flatnonzero([rule is Rule.LAST for rule in _RULES])
 _ADDED = np.flatnonzero([rule is not Rule.LAST for rule in _RULES])
+# Relative error of a mean at most: sums of a year of minutes have less.
+_ROUNDING = 1e-9
 _UNIQUE, _ACTIVE = METRIC_INDEX["unique_edges"], METRIC_INDEX["active_nodes"]
 
 
@@ -156,8 +158,11 @@ class _Gathering:
             values_CP[_ADDED] = self._sums_AP
             values_CP[_IS_MEAN] /= self._steps
             values_CP[_LAST] = last_CP[_LAST]
-            quantiles = np.quantile(values_CP, SHOWN_LEVELS, axis=1).T
             seen_C1 = self._baseline[:, None]
+            # Means of equal steps differ by the order in which these were added.
+            is_same_CP = _IS_MEAN[:, None] & np.isclose(values_CP, seen_C1, rtol=_ROUNDING, atol=0.0)
+            values_CP = np.where(is_same_CP, seen_C1, values_CP)
+            quantiles = np.quantile(values_CP, SHOWN_LEVELS, axis=1).T
             # What does not change is neither above nor below.
             above = (values_CP > seen_C1).mean(axis=1) + (values_CP == seen_C1).mean(axis=1) / 2
             above[np.isnan(self._baseline)] = np.nan

@@ -48,7 +48,9 @@ class Scale(StrEnum):
         """Tell whether all periods hold as many steps, give or take 2 %, so that their sums can be compared."""
         if self is Scale.MONTH:
             return False
-        return _SHORTEST_US[self] % step_us == 0 or step_us <= _UNEVEN_SHARE * _SHORTEST_US[self]
+        # A leap day moves the steps against the years, whatever divides the others.
+        is_divided = self is not Scale.YEAR and _SHORTEST_US[self] % step_us == 0
+        return is_divided or step_us <= _UNEVEN_SHARE * _SHORTEST_US[self]
 
 
 def scales_of(step_us: int) -> list[Scale]:

@@ -18,16 +18,20 @@ class StoreSettings(Section):
 GraphName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 
+# Longer than all event times; added to one, its microseconds still fit 64 bits.
+EventSeconds = Annotated[int, Field(ge=0, le=10**12)]
+
+
 class IngestSettings(Section):
     """How events become steps."""
 
     step: Duration = "1h"
-    out_of_orderness_s: int = Field(default=0, ge=0)
-    allowed_lateness_s: int = Field(default=0, ge=0)
-    max_ahead_s: int = Field(default=3600, ge=0)
-    idle_hold_s: int = Field(default=604_800, ge=0)
-    dedup_window_s: int = Field(default=3600, ge=0)
-    keep_edges_s: int = Field(default=0, ge=0)
+    out_of_orderness_s: EventSeconds = 0
+    allowed_lateness_s: EventSeconds = 0
+    max_ahead_s: EventSeconds = 3600
+    idle_hold_s: EventSeconds = 604_800
+    dedup_window_s: EventSeconds = 3600
+    keep_edges_s: EventSeconds = 0
     poll_interval_s: float = Field(default=1.0, gt=0)
     batch_rows: int = Field(default=50_000, ge=1)
     max_rows_in_memory: int = Field(default=2_000_000, ge=1000)

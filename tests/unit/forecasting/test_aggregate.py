@@ -121,6 +121,21 @@ def test_share_above_compares_with_the_last_whole_period() -> None:
     assert len(gathered.periods()[Scale.YEAR]) == 0
 
 
+@pytest.mark.parametrize("size", [7, 64, 1024])
+def test_a_mean_that_does_not_change_is_neither_above_nor_below(size: int) -> None:
+    history = History(HOUR_US, START_US, np.full((24 * 15 + 5, len(METRICS)), 0.6))
+    paths = np.full((24 * 20, len(METRICS), 4), 0.6)
+    gathered = PathAggregator(history, 4, [Scale.DAY, Scale.WEEK])
+    for begin in range(0, len(paths), size):
+        gathered.add(PathChunk(begin, paths[begin : begin + size], NO_FORECAST))
+    reciprocity = COLUMN_INDEX["reciprocity"]
+    for scale, fan in gathered.periods().items():
+        assert set(fan.above[:, reciprocity]) == {0.5}
+        assert {*fan.fan.quantiles[:, reciprocity].ravel()} == {
+            observed_periods(history, scale).values[-1, reciprocity]
+        }
+
+
 def test_observed_periods_are_whole_ones() -> None:
     history = some_history(24 * 20 + 5)  # from a Monday
     days, weeks = observed_periods(history, Scale.DAY), observed_periods(history, Scale.WEEK)

@@ -10,7 +10,7 @@ from forecasting.alerts.rules import checked
 from forecasting.alerts.surprises import discoveries, step_level, tail_probability
 from infra.schema import METRIC_INDEX, METRIC_NAMES, METRICS, QUANTILE_LEVELS
 from infra.settings import AlertRuleSettings
-from infra.steps import DAY_US, HOUR_US
+from infra.steps import DAY_US, HOUR_US, WEEK_US
 
 LEVELS = np.array(QUANTILE_LEVELS)
 
@@ -64,6 +64,8 @@ def test_step_up_procedure_is_that_of_benjamini_and_yekutieli() -> None:
 def test_level_of_a_step_shares_the_rate_out_over_the_window_and_the_graphs() -> None:
     assert step_level(0.1, "30d", HOUR_US, 2) == pytest.approx(0.1 / 720 / 2)
     assert step_level(0.1, "1h", DAY_US, 0) == pytest.approx(0.1)
+    # Five Mondays may lie within thirty days.
+    assert step_level(0.1, "30d", WEEK_US, 1) == pytest.approx(0.1 / 5)
 
 
 WINDOWS, STEPS, GRAPHS = 200, 20, 3

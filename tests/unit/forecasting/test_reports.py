@@ -249,6 +249,8 @@ def test_changes_compare_no_weeks_that_hold_more_steps_than_others(step_us: int)
 def test_years_of_weeks_are_compared() -> None:
     assert [scale for scale in Scale if scale.is_even(WEEK_US)] == ["week", "year"]
     assert [scale for scale in Scale if scale.is_even(HOUR_US)] == ["day", "week", "year"]
+    # Steps of 36 and a half days: a leap year may have eleven of them.
+    assert not Scale.YEAR.is_even(365 * DAY_US // 10)
 
 
 @pytest.mark.parametrize(("step_us", "span"), [(4 * WEEK_US, "4 weeks"), (30 * DAY_US, "30 days")])

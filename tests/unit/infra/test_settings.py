@@ -94,6 +94,7 @@ def test_plain_data_dir_names_the_data_folder(clean_environment: Path, monkeypat
         ("[forecast]\nhorizon = true\n", ["forecast.horizon cannot be True", "line 2"]),
         ("[training]\nbudget_s = 0\n", ["training.budget_s cannot be 0", "line 2", "above 0"]),
         ("[ingest]\nstep = 'soon'\n", ["ingest.step cannot be 'soon'", "line 2", "15m"]),
+        ("[ingest]\nallowed_lateness_s = 9223370000000\n", ["cannot be 9223370000000", "from 0 to 1000000000000"]),
         ("[backtest]\nhorizons = [1, 0]\n", ["backtest.horizons cannot be 0", "line 2"]),
         ("[forecaster]\nheaddim = 48\n", ["forecaster.headdim cannot be 48", "line 2", "divisor of twice d_model"]),
         ("[store\n", ["not valid TOML", "line 1"]),

@@ -183,6 +183,16 @@ class TestRevisions:
         rows = counts_in_store(tmp_path / "t.db")["g"]
         assert [rows[hour * HOUR_US]["events"] for hour in (2, 3, 59)] == [1, 1, 1]
 
+    @pytest.mark.parametrize("size", [1, 2, 5])
+    def test_an_old_step_that_was_empty_is_revised_whatever_the_cut(self, tmp_path: Path, size: int) -> None:
+        source = ListSource(cut([at(hour, "a", "b") for hour in (1, 60, 70)], 1), bounded=False)
+        ingest_list(source, tmp_path / "s.db", keep_edges_us=8 * HOUR_US)
+        more = [at(-3, "x", "y"), at(-3, "x", "z"), at(3, "x", "y"), at(3.5, "x", "z"), at(3.5, "x", "z")]
+        assert run(tmp_path / "s.db", cut(more, size), name="older", backfill=True).late == 0
+        rows = counts_in_store(tmp_path / "s.db")["g"]
+        assert [rows[hour * HOUR_US]["events"] for hour in (-3, 3)] == [2, 3]
+        assert [rows[hour * HOUR_US]["unique_edges"] for hour in (-3, 3)] == [2, 2]
+
 
 def test_steps_that_only_waited_for_a_partition_close_when_it_is_gone(tmp_path: Path) -> None:
     class Handing(ListSource):
