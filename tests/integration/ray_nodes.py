@@ -7,9 +7,6 @@ from contextlib import contextmanager
 from typing import Any
 
 MEMORY = 80 << 20
-# A node that refuses its connections counts as lost after five seconds instead of fifteen; one that only answers late
-# has as long as Ray gives it, and more often.
-SOON = {"RAY_health_check_period_ms": "500", "RAY_health_check_failure_threshold": "10"}
 
 
 @contextmanager
@@ -19,7 +16,6 @@ def two_nodes(cores: int) -> Iterator[Any]:
     os.environ["RAY_AUTH_MODE"] = "token"
     # On a new machine there is none at home yet, and a cluster of this kind makes none.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
-    os.environ.update(SOON)
     from ray.cluster_utils import Cluster  # noqa: PLC0415 - reads the environment
 
     # Nobody looks at the dashboard, whose process imports as much as a worker.

@@ -40,7 +40,8 @@ class Worker:
         pass
 
 
-CONFIG = uvicorn.Config("none:app", workers=2, timeout_worker_healthcheck=NEVER_S)
+# Its own logging would stay for all tests of this process.
+CONFIG = uvicorn.Config("none:app", workers=2, timeout_worker_healthcheck=NEVER_S, log_config=None)
 
 
 @pytest.fixture
