@@ -13,7 +13,7 @@ from tests.soak.run import run
 @pytest.mark.timeout(1200)
 def test_what_the_service_stands_on_may_break_and_nothing_is_lost_or_wrong(tmp_path: Path) -> None:
     try:
-        # Each fault once. None is shorter than what the service waits for: leases, and the patience of a projection.
+        # Each fault once, on average for as long as a lease of a job is here.
         found = run(tmp_path, seconds=30, seed=2, malformed=300, pause_s=2.5, fault_s=3.0)
     except MissingServerError as missing:
         lacking("influxdb" if "influx" in str(missing) else "redis", str(missing))
