@@ -100,9 +100,8 @@ class Model(Protocol, Generic[State]):
             earlier: a state that was reached in whole blocks, over a history of which the one after this call is the
                 beginning, or the other way round. What was worked out for it may be taken; no bit changes by it.
 
-        However the steps are cut into calls, the state is the same to float tolerance, but where rounding alone tells
-        on which side of what was expected a metric lies, as of one that never moves; to the last bit if all calls but
-        the last are of whole blocks of `BLOCK_STEPS`.
+        However the steps are cut into calls, the state is the same to float tolerance; to the last bit if all calls
+        but the last are of whole blocks of `BLOCK_STEPS`.
         """
         ...
 

@@ -10,6 +10,8 @@ FloatArray = npt.NDArray[np.float64]
 
 SCALE_FLOOR = 0.05
 RESIDUAL_LIMIT = 8.0
+# A residual below none is so by more than rounding, which would else tell where a metric that never moves lies.
+_BELOW_NONE = -1e-9
 # A usual scale and spread count as so many observations.
 _SCALE_PRIOR, _PRIOR_OBSERVATIONS = 0.5, 10.0
 # How residuals have been spread: their mean within one scale; the shares below and above one scale and below none, and
@@ -26,7 +28,7 @@ def error_scale(square_sum: FloatArray, weight: FloatArray) -> FloatArray:
 
 def residual_spread(residual: FloatArray, values: FloatArray) -> FloatArray:
     """Return what each step says about the spread of residuals, [n, N_SPREAD, M]; `values` [n, M] are as observed."""
-    shares = [residual < -1.0, residual > 1.0, residual < 0.0, values == 0.0]
+    shares = [residual < -1.0, residual > 1.0, residual < _BELOW_NONE, values == 0.0]
     return np.stack([np.clip(residual, -1.0, 1.0), *(share.astype(np.float64) for share in shares)], axis=1)
 
 

@@ -48,6 +48,17 @@ def test_any_cut_gives_the_same_statistics_and_tokens(step_us: int, cuts: list[i
     assert pieces.next_us == whole.next_us == START_US + 400 * step_us
 
 
+@pytest.mark.parametrize("step_us", [HOUR_US, DAY_US])
+@given(cut=st.integers(1, 399), count=st.sampled_from([1.0, 3.0, 7.0, 900.0]), share=st.sampled_from([0.1, 1 / 3, 0.7]))
+def test_rounding_does_not_tell_where_a_metric_lies_that_never_moves(
+    step_us: int, cut: int, count: float, share: float
+) -> None:
+    values = np.where(IS_COUNT, count, np.full((400, N_MODELLED), share))
+    start = CausalStatistics.start(step_us, START_US)
+    whole, pieces = start.observe(values)[0], start.observe(values[:cut])[0].observe(values[cut:])[0]
+    np.testing.assert_allclose(pieces.outlook().spread, whole.outlook().spread, rtol=0, atol=1e-6)
+
+
 @given(origin=st.integers(1, 399), seed=st.integers(0, 5))
 def test_what_comes_later_changes_nothing_before(origin: int, seed: int) -> None:
     values = some_values(400)
