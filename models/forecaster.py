@@ -109,8 +109,19 @@ class ForecasterNet(nn.Module):
         self, features_BLF: Tensor, state: Mamba2State | None = None, *, checkpoint_blocks: bool = False
     ) -> tuple[Tensor, Mamba2State]:
         """Return residual quantiles [B, L, M, Q], increasing along Q, and the state after the last step."""
+        hidden_BLD, after = self.hidden(features_BLF, state, checkpoint_blocks=checkpoint_blocks)
+        return self.said(hidden_BLD, features_BLF), after
+
+    def hidden(
+        self, features_BLF: Tensor, state: Mamba2State | None = None, *, checkpoint_blocks: bool = False
+    ) -> tuple[Tensor, Mamba2State]:
+        """Return what the head sees of each step [B, L, D], and the state after the last step."""
         hidden_BLD, after = self._run(features_BLF, state, checkpoint_blocks)
-        return self.quantiles(self.head(self.dropout(hidden_BLD)), features_BLF), after
+        return self.dropout(hidden_BLD), after
+
+    def said(self, hidden_BLD: Tensor, features_BLF: Tensor) -> Tensor:
+        """Return residual quantiles [B, L, M, Q] of what `hidden` returned for the tokens."""
+        return self.quantiles(self.head(hidden_BLD), features_BLF)
 
     def encode(
         self, features_BLF: Tensor, state: Mamba2State | None = None, *, checkpoint_blocks: bool = False

@@ -4,10 +4,12 @@ Shape suffixes: N forecasts, H horizon, M modelled metrics, Q quantile levels.
 """
 
 import math
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from infra.schema import QUANTILE_LEVELS
 from models.forecaster import ForecasterNet
@@ -16,6 +18,9 @@ from models.samples import Batch
 
 # Gradient of a forecast outside its metric's range, against 1 inside.
 OUTSIDE_SLOPE = 0.02
+# Longer forecasts are judged piece by piece: what the head says of a step is six times what it sees of it, and the loss
+# keeps it several times over.
+_PIECE_STEPS = 4096
 
 
 def pinball(residual_quantiles_NHMQ: Tensor, target_NHM: Tensor, weight_NHM: Tensor) -> Tensor:
@@ -54,7 +59,23 @@ def batch_loss(net: ForecasterNet, batch: Batch, *, checkpoint_blocks: bool = Fa
     Many a quantile of a sparse metric is exactly 0. A forecast below the range costs nearly nothing, so that it can be
     safely there; a little slope brings it back where it has to be.
     """
-    return quantile_loss(batch_quantiles(net, batch, checkpoint_blocks=checkpoint_blocks), batch)
+    at_cuts = _states_at_cuts(net, batch, checkpoint_blocks=checkpoint_blocks)
+    hidden_NHD = net.hidden(batch.ahead_NHF, Mamba2State.stack(at_cuts), checkpoint_blocks=checkpoint_blocks)[0]
+    horizon = hidden_NHD.shape[1]
+    losses = []
+    for begin in range(0, horizon, _PIECE_STEPS):
+        end = min(begin + _PIECE_STEPS, horizon)
+        of_piece = partial(_head_loss, net, batch.part(begin, end))
+        if checkpoint_blocks and torch.is_grad_enabled():
+            loss = checkpoint(of_piece, hidden_NHD[:, begin:end], use_reentrant=False)
+        else:
+            loss = of_piece(hidden_NHD[:, begin:end])
+        losses.append(loss * ((end - begin) / horizon))
+    return torch.stack(losses).sum()
+
+
+def _head_loss(net: ForecasterNet, batch: Batch, hidden_NHD: Tensor) -> Tensor:
+    return quantile_loss(net.said(hidden_NHD, batch.ahead_NHF), batch)
 
 
 def quantile_loss(quantiles_NHMQ: Tensor, batch: Batch) -> Tensor:

@@ -180,7 +180,8 @@ class Optimisation:
         if self.iteration % config.validate_every == 0 or done:
             self._keep_if_better()
         if done:
-            self.stopped = "budget"
+            reached = self.iteration == config.max_iterations
+            self.stopped = "the number of iterations" if reached else "the time budget"
         elif self._without_gain >= config.patience:
             self.stopped = "no gain on the validation part"
 

@@ -4,7 +4,7 @@ A stretch is encoded once and forecast from at several origins, so that most of 
 Statistics at an origin are those that a live forecast would have there: nothing of a sample looks ahead of its origin.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +63,14 @@ class Batch:
     low_NHM: Tensor
     high_NHM: Tensor
     weight_NHM: Tensor
+
+    def part(self, begin: int, end: int) -> "Batch":
+        """Return the batch with the steps ahead `begin <= step < end` alone, counted from 0; views."""
+        ahead = {
+            name: getattr(self, name)[:, begin:end]
+            for name in ("ahead_NHF", "target_NHM", "low_NHM", "high_NHM", "weight_NHM")
+        }
+        return replace(self, **ahead)
 
 
 class SampleSource:

@@ -9,6 +9,9 @@ from models.mamba2.kernels.dispatch import SelectiveScan
 from models.mamba2.layer import Mamba2Layer, RMSNorm
 from models.mamba2.state import LayerState, Mamba2State
 
+# Steps of a block that are worked out again at a time. Their inside is what remains of the memory of a long sequence.
+_RECOMPUTED_STEPS = 4096
+
 
 class Mamba2Block(nn.Module):
     """`x + mixer(norm(x))`."""
@@ -74,7 +77,8 @@ class Mamba2Core(nn.Module):
         Args:
             x_BLD: inputs.
             state: the state before the first step; zeros if None.
-            checkpoint_blocks: recompute the inside of each block in the backward pass: less memory, more time.
+            checkpoint_blocks: recompute the inside of each block in the backward pass, so many steps at a time: less
+                memory, more time.
 
         Returns:
             y_BLD and the state after the last step.
@@ -86,12 +90,11 @@ class Mamba2Core(nn.Module):
         layers = []
         for block, layer in zip(self._blocks(), state.layers, strict=True):
             if checkpoint_blocks and torch.is_grad_enabled():
-                x_BLD, conv_BCK, ssm_BHPN = checkpoint(
-                    block, x_BLD, layer.conv_BCK, layer.ssm_BHPN, use_reentrant=False
-                )
+                x_BLD, layer_state = self._recomputed(block, x_BLD, layer)
             else:
-                x_BLD, conv_BCK, ssm_BHPN = block(x_BLD, layer.conv_BCK, layer.ssm_BHPN)
-            layers.append(LayerState(conv_BCK, ssm_BHPN))
+                x_BLD, *after = block(x_BLD, layer.conv_BCK, layer.ssm_BHPN)
+                layer_state = LayerState(*after)
+            layers.append(layer_state)
         return self.norm_f(x_BLD), Mamba2State(tuple(layers))
 
     def states(self, x_BLD: Tensor, every: int) -> list[Mamba2State]:
@@ -118,6 +121,16 @@ class Mamba2Core(nn.Module):
             x_BD, layer_state = block.step(x_BD, layer)
             layers.append(layer_state)
         return self.norm_f(x_BD), Mamba2State(tuple(layers))
+
+    def _recomputed(self, block: Mamba2Block, x_BLD: Tensor, state: LayerState) -> tuple[Tensor, LayerState]:
+        """Return what a block returns; of its inside nothing is kept, and one piece at a time is worked out again."""
+        chunk_size = self.config.chunk_size
+        pieces = []
+        for piece_BLD in x_BLD.split(max(1, _RECOMPUTED_STEPS // chunk_size) * chunk_size, dim=1):
+            y_BLD, *after = checkpoint(block, piece_BLD, state.conv_BCK, state.ssm_BHPN, use_reentrant=False)
+            state = LayerState(*after)
+            pieces.append(y_BLD)
+        return torch.cat(pieces, dim=1), state
 
     def _checked(self, state: Mamba2State | None, batch: int) -> Mamba2State:
         if state is None:

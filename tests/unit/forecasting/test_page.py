@@ -28,7 +28,7 @@ CARD = {
     "scores": {
         "iterations": 7,
         "elapsed_s": 1.5,
-        "stopped": "budget",
+        "stopped": "the time budget",
         "validation_loss": 0.2,
         "untrained_validation_loss": 0.3,
     },

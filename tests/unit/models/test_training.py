@@ -10,7 +10,7 @@ import torch
 from infra.errors import ModelError
 from infra.steps import DAY_US, HOUR_US, MINUTE_US, WEEK_US
 from models.forecaster import ForecasterConfig, ForecasterNet
-from models.losses import batch_loss, batch_quantiles, pinball
+from models.losses import batch_loss, batch_quantiles, pinball, quantile_loss
 from models.optimisation import TrainingConfig, TrainingProgress
 from models.samples import Plan, SampleSource
 from models.sampling import cut_grid
@@ -27,7 +27,12 @@ def test_training_beats_the_untrained_net_and_reports_progress() -> None:
     assert trained.iterations == len(seen) == 40
     assert trained.validation_loss < 0.998 * trained.untrained_loss
     assert seen[-1].done_share == 1.0
-    assert trained.stopped == "budget"
+    assert trained.stopped == "the number of iterations"
+
+
+def test_a_training_whose_time_is_up_says_so() -> None:
+    trained = train([weekly_history(200)], SMALL, replace(QUICK, budget_s=1e-6))
+    assert (trained.iterations, trained.stopped) == (1, "the time budget")
 
 
 def test_one_seed_gives_one_result_and_another_seed_another() -> None:
@@ -38,17 +43,32 @@ def test_one_seed_gives_one_result_and_another_seed_another() -> None:
     assert first.validation_loss != other.validation_loss
 
 
-def test_gradient_checkpointing_gives_the_same_gradients() -> None:
-    source = SampleSource(weekly_history(200), reach_steps=64)
-    batch = source.batch(Plan(np.array([0, 40]), np.array([10, 20]), 12))
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_gradient_checkpointing_gives_the_same_gradients(monkeypatch: pytest.MonkeyPatch, pieces: int) -> None:
+    # Long sequences are gone through in pieces, of which only the one before has its inside in memory.
+    source = SampleSource(weekly_history(400), reach_steps=96)
+    batch = source.batch(Plan(np.array([0, 40]), np.array([10, 20]), 96))
+    monkeypatch.setattr("models.mamba2.core._RECOMPUTED_STEPS", 96 // pieces)
+    monkeypatch.setattr("models.losses._PIECE_STEPS", 90 // pieces)
     net = ForecasterNet(replace(SMALL, n_layers=2))
     gradients = []
     for checkpoint_blocks in (False, True):
         net.zero_grad()
         batch_loss(net.eval(), batch, checkpoint_blocks=checkpoint_blocks).backward()
         gradients.append([parameter.grad.clone() for parameter in net.parameters() if parameter.grad is not None])
+    assert len(gradients[0]) == len(gradients[1]) > 10
     for plain, checkpointed in zip(*gradients, strict=True):
         torch.testing.assert_close(plain, checkpointed)
+
+
+@pytest.mark.parametrize("piece_steps", [1, 5, 12])
+def test_a_loss_in_pieces_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch, piece_steps: int) -> None:
+    source = SampleSource(weekly_history(200), reach_steps=64)
+    batch = source.batch(Plan(np.array([0, 40]), np.array([10, 20]), 12))
+    net = ForecasterNet(SMALL).eval()
+    whole = quantile_loss(batch_quantiles(net, batch), batch)
+    monkeypatch.setattr("models.losses._PIECE_STEPS", piece_steps)
+    torch.testing.assert_close(batch_loss(net, batch), whole)
 
 
 def test_stretches_encoded_in_one_pass_give_the_states_of_pieces() -> None:
@@ -123,7 +143,7 @@ def test_a_training_killed_behind_its_last_iteration_takes_no_more(
         patched.setattr("models.training.fit_calibration", killed)
         train([weekly_history(200)], SMALL, QUICK, resume_from=kept)
     resumed = train([weekly_history(200)], SMALL, QUICK, resume_from=kept, on_progress=seen.append)
-    assert (resumed.iterations, resumed.stopped, seen) == (12, "budget", [])
+    assert (resumed.iterations, resumed.stopped, seen) == (12, "the number of iterations", [])
     for name, tensor in whole.net.state_dict().items():
         assert torch.equal(tensor, resumed.net.state_dict()[name]), name
 
