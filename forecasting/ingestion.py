@@ -21,7 +21,12 @@ from stream.store.writer import StoreWriter
 
 
 def ingest_options(
-    settings: Settings, *, split_by_type: bool = False, backfill: bool = False, live: bool = False
+    settings: Settings,
+    *,
+    split_by_type: bool = False,
+    backfill: bool = False,
+    live: bool = False,
+    close_last: bool = True,
 ) -> IngestOptions:
     """Return the options of a run.
 
@@ -30,6 +35,7 @@ def ingest_options(
         split_by_type: also keep a graph for each event type.
         backfill: the events revise closed steps.
         live: events come as they happen, so that a time ahead of the clock is a wrong clock. A log may hold any time.
+        close_last: the end of a source closes the step that holds its last event.
     """
     ingest, metrics = settings.ingest, settings.metrics
     return IngestOptions(
@@ -41,6 +47,7 @@ def ingest_options(
         dedup_window_us=ingest.dedup_window_s * SECOND_US,
         keep_edges_us=ingest.keep_edges_s * SECOND_US or None,
         backfill=backfill,
+        close_last=close_last,
         split_by_type=split_by_type,
         split_graphs=frozenset(ingest.split_graphs),
         limits=Limits(metrics.max_nodes, metrics.max_edges, ingest.max_empty_steps),

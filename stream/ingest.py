@@ -36,6 +36,7 @@ class IngestOptions:
         dedup_window_us: within this event time an id counts once; 0: ids do not matter.
         keep_edges_us: how long, in event time, the edges of closed steps are kept; None: for ever.
         backfill: the events are missing in steps that are closed already, which they revise.
+        close_last: where a source ends, the step that holds its last event closes, too; else it stays open for more.
         split_by_type: also keep a graph `graph:type` for each event type.
         split_graphs: graphs that several processes of the source may feed at the same time.
         limits: what the store accepts of one graph.
@@ -51,6 +52,7 @@ class IngestOptions:
     dedup_window_us: int = HOUR_US
     keep_edges_us: int | None = None
     backfill: bool = False
+    close_last: bool = True
     split_by_type: bool = False
     split_graphs: frozenset[str] = frozenset()
     limits: Limits = field(default_factory=Limits)
@@ -178,6 +180,7 @@ class Ingest:
             rejects=tuple(rejects),
             revisions=self._meter.progress.revisions,
             seconds=self._meter.seconds,
+            last_us=None if totals.clock.max_ts_us <= NEVER_US else totals.clock.max_ts_us,
             ended=state is not None and state.ended,
             unchanged=self._unchanged,
         )

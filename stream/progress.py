@@ -72,6 +72,7 @@ class IngestResult:
         rejects: a sample of the rejected and the late.
         revisions: snapshots that this run wrote anew.
         seconds: how long this run took.
+        last_us: the time of its last event; None where it has none.
         ended: the source was read to its end; False for a followed source or an interrupted run.
         unchanged: it had been ingested before to its end, so this run did nothing.
     """
@@ -85,6 +86,7 @@ class IngestResult:
     rejects: tuple[Reject, ...]
     revisions: int
     seconds: float
+    last_us: int | None
     ended: bool
     unchanged: bool
 

@@ -165,8 +165,11 @@ class Turns:
 
     def _closing_us(self, own: Sequence[Hand], *, end: bool) -> tuple[int, int]:
         """Return up to when steps close of graphs of this process alone, and of split ones."""
-        step_us = self._options.step_us
-        return closing_time_us(own, step_us, end=end), closing_time_us(self._everyone, step_us, end=end)
+        step_us, close_last = self._options.step_us, self._options.close_last
+        return (
+            closing_time_us(own, step_us, end=end, close_last=close_last),
+            closing_time_us(self._everyone, step_us, end=end, close_last=close_last),
+        )
 
     def is_overdue(self, graphs: FedGraphs) -> bool:
         """Return whether steps are due of which no transaction knew: two moved their partitions side by side."""

@@ -68,8 +68,10 @@ def judge_late(
     return late, Clock(int(watermark_us[-1]), max(clock.max_ts_us, int(ts_us.max())))
 
 
-def closing_time_us(hands: Collection[Hand], step_us: int, *, end: bool) -> int:
+def closing_time_us(hands: Collection[Hand], step_us: int, *, end: bool, close_last: bool = True) -> int:
     """Return the time up to which steps close: the minimum watermark, at the end of the source its last step's end.
+
+    Without `close_last` that is the last step's start: the source ends where its log was cut off.
 
     Idle partitions are not waited for; where all are idle, the one that came furthest counts. Every graph of an ended
     source closes up to the source's last event, so a graph that fell silent earlier ends with empty steps: the log
@@ -79,7 +81,7 @@ def closing_time_us(hands: Collection[Hand], step_us: int, *, end: bool) -> int:
     closing_us = min(active) if active else max((hand.clock.watermark_us for hand in hands), default=NEVER_US)
     last_us = max((hand.clock.max_ts_us for hand in hands), default=NEVER_US)
     if end and last_us > NEVER_US:
-        closing_us = max(closing_us, step_start_us(last_us, step_us) + step_us)
+        closing_us = max(closing_us, step_start_us(last_us, step_us) + (step_us if close_last else 0))
     return closing_us
 
 

@@ -87,6 +87,14 @@ def ingest(
     backfill: Annotated[
         bool, typer.Option("--backfill", help="The events are missing in closed steps: revise their snapshots.")
     ] = False,
+    close_at_end: Annotated[
+        bool | None,
+        typer.Option(
+            "--close-at-end/--no-close-at-end",
+            help="At the end of a log its last step closes (files), or stays open for what follows (Kafka).",
+            show_default=False,
+        ),
+    ] = None,
     bootstrap_servers: Annotated[
         str | None,
         typer.Option("--bootstrap-servers", metavar="HOST:PORT,…", help="Kafka: the brokers.", rich_help_panel=KAFKA),
@@ -103,10 +111,6 @@ def ingest(
             "--group", metavar="NAME", help="Kafka: processes of a group share the partitions.", rich_help_panel=KAFKA
         ),
     ] = None,
-    close_at_end: Annotated[
-        bool,
-        typer.Option("--close-at-end", help="Kafka: close all steps at the end, as for a file.", rich_help_panel=KAFKA),
-    ] = False,
     client: Annotated[
         str | None,
         typer.Option("--client", metavar="NAME", help="Kafka: auto, kafka-python, confluent.", rich_help_panel=KAFKA),
@@ -152,7 +156,7 @@ def ingest(
         bootstrap_servers=bootstrap_servers,
         topics=tuple(split_list(topics or "")),
         group=group,
-        close_at_end=close_at_end,
+        close_at_end=bool(close_at_end),
         client=client,
         options=tuple(kafka_option or ()),
         metrics_port=metrics_port,
@@ -185,7 +189,15 @@ def ingest(
     live = not kafka and is_live(source, url)
     spool = not kafka and is_spool(source)
     as_they_come = follow or live or kafka or spool
-    options = ingest_options(settings, split_by_type=split_by_type, backfill=backfill, live=as_they_come)
+    if close_at_end is not None and not kafka and as_they_come:
+        raise UsageError("--close-at-end needs an end, and what is read as it comes has none", fix="leave it out")
+    options = ingest_options(
+        settings,
+        split_by_type=split_by_type,
+        backfill=backfill,
+        live=as_they_come,
+        close_last=kafka or close_at_end is not False,
+    )
     if spool:
         ran = run_spool(decoding, settings, options, follow=follow)
     elif kafka:
@@ -218,6 +230,7 @@ def _run_log(
     follow: bool,
     restart: bool,
 ) -> Ran:
+    from forecasting.cut_logs import notes_of_cut  # noqa: PLC0415
     from stream.graphs import BeginsBeforeError  # noqa: PLC0415
     from stream.sources.files import FileSource  # noqa: PLC0415
     from stream.sources.single import SinglePartition  # noqa: PLC0415
@@ -237,6 +250,8 @@ def _run_log(
             if isinstance(events, FileSource) and events.rewritten is not None:
                 raise events.rewritten.error(error.message) from None
             raise
+    if result.ended and not result.unchanged and options.close_last:
+        notes += notes_of_cut(settings.store.url, result)
     return Ran(str(source), source.resolve().name, result, interrupted, [*notes, *events.notes])
 
 

@@ -23,7 +23,7 @@ KAFKA_NAME = "kafka"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KafkaFlags:
-    """The flags that only Kafka has."""
+    """What was asked for of Kafka; all but `close_at_end` are flags that only Kafka has."""
 
     bootstrap_servers: str | None
     topics: tuple[str, ...]
@@ -49,7 +49,6 @@ def is_kafka(source: Path, flags: KafkaFlags) -> bool:
             ("--bootstrap-servers", flags.bootstrap_servers),
             ("--topics", flags.topics),
             ("--group", flags.group),
-            ("--close-at-end", flags.close_at_end),
             ("--client", flags.client),
             ("--kafka-option", flags.options),
             ("--metrics-port", flags.metrics_port),

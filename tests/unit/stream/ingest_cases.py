@@ -2,7 +2,9 @@
 
 import random
 import sqlite3
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,6 +57,13 @@ class ListSource:
                 end=self.bounded and last,
                 complete=self.bounded and last,
             )
+
+
+@contextmanager
+def temporary_store() -> Iterator[Path]:
+    """Yield a place for a store that is gone afterwards, as property-based tests need one for each example."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder) / "store.db"
 
 
 def cut(events: Sequence[Event], *sizes: int) -> list[tuple[str, Sequence[Event]]]:

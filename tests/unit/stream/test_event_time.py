@@ -4,9 +4,7 @@ What must come out is known without them: the events that count, sorted, ingeste
 """
 
 import random
-import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -28,15 +26,10 @@ from tests.unit.stream.ingest_cases import (
     query,
     run,
     snapshot_rows,
+    temporary_store,
 )
 
 Log = Sequence[Event]
-
-
-@contextmanager
-def temporary_store() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder) / "store.db"
 
 
 def metrics_of(store: Path) -> list[tuple[object, ...]]:

@@ -1,7 +1,4 @@
 import random
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,18 +25,13 @@ from tests.unit.stream.ingest_cases import (
     query,
     run,
     snapshot_rows,
+    temporary_store,
 )
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     return tmp_path / "store.db"
-
-
-@contextmanager
-def temporary_store() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory() as folder:
-        yield Path(folder) / "store.db"
 
 
 def late_by_hand(log: list[Event], bound_us: int) -> list[bool]:
