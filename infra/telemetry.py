@@ -30,5 +30,7 @@ def configure_logging(level: int, *, stream: TextIO | None = None) -> None:
     handler = logging.StreamHandler(stream if stream is not None else sys.stderr)
     handler.setFormatter(_PlainFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
+    # Its lines hold whole addresses, with the passwords and the secret paths in them.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     # Python's own warnings would otherwise mix bare text into the lines.
     logging.captureWarnings(capture=True)

@@ -2,9 +2,10 @@
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date, datetime
 from decimal import Decimal
+from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
 from io import BytesIO
 from math import isfinite
@@ -40,7 +41,9 @@ class AvroDecoder:
             self._schema = _parsed(schema, named, fastavro.parse_schema)
         except (*_ERRORS, fastavro.schema.SchemaParseException, fastavro.schema.UnknownType) as error:
             raise ValueError(f"its schema is no valid Avro: {_one_line(error)}") from None
-        self._read: Callable[..., Any] = fastavro.schemaless_reader
+        # The compiled reader goes down as deep as a record says, until the stack ends and the process with it.
+        reader = import_module("fastavro._read_py") if _holds_itself(named) else fastavro
+        self._read: Callable[..., Any] = reader.schemaless_reader
 
     def decode(self, payload: bytes) -> Any:
         """Return the value of a payload.
@@ -51,8 +54,12 @@ class AvroDecoder:
         source = BytesIO(payload)
         try:
             value = _plain(self._read(source, self._schema, None))
+        except RecursionError:
+            raise ValueError("no valid Avro: nested too deeply") from None
         except _ERRORS as error:
-            raise ValueError(f"no valid Avro: {_one_line(error)}") from None
+            is_cut = isinstance(error, EOFError | LookupError) and source.tell() == len(payload)
+            reason = "the payload ends before the record does" if is_cut else _one_line(error)
+            raise ValueError(f"no valid Avro: {reason}") from None
         left = len(payload) - source.tell()
         if left:
             raise ValueError(f"no valid Avro: {left} bytes are left over")
@@ -72,6 +79,29 @@ def _parsed(schema: Schema, named: dict[str, Any], parse: Callable[..., Any]) ->
     for referred in schema.references:
         _parsed(referred, named, parse)
     return parse(parse_json(schema.text), named_schemas=named)
+
+
+def _holds_itself(named: dict[str, Any]) -> bool:
+    """Tell whether one of these types can hold one of its own kind, itself or by way of others."""
+    uses = {
+        name: {used for field in one.get("fields", ()) for used in _used(field["type"])} for name, one in named.items()
+    }
+    try:
+        TopologicalSorter(uses).prepare()
+    except CycleError:
+        return True
+    return False
+
+
+def _used(schema: Any) -> Iterator[str]:
+    """Return the names of the types that a parsed schema is made of."""
+    if isinstance(schema, str):
+        yield schema
+    elif isinstance(schema, list):
+        for branch in schema:
+            yield from _used(branch)
+    else:
+        yield from _used(schema.get("name") or schema.get("items") or schema.get("values") or schema["type"])
 
 
 def _plain(value: Any) -> Any:

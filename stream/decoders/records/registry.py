@@ -80,8 +80,9 @@ class SchemaRegistry:
     ) -> None:
         try:
             parsed = httpx.URL(url)
-        except httpx.InvalidURL as error:
-            raise InputError(f"the address of the schema registry is no URL: {error}", fix=_FIX) from None
+        except httpx.InvalidURL:
+            # Why it is none may hold a part of a password.
+            raise InputError("the address of the schema registry is no URL", fix=_FIX) from None
         if parsed.scheme not in ("http", "https") or not parsed.host:
             raise InputError("the address of the schema registry is no http(s) URL", fix=_FIX)
         # Credentials in the URL never reach a message.

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from infra.telemetry import configure_logging
@@ -36,6 +37,14 @@ def test_level_and_second_call() -> None:
     logging.getLogger("x").warning("yes")
     assert first.getvalue() == ""
     assert second.getvalue().endswith("warning x: yes\n")
+
+
+def test_addresses_that_are_asked_stay_out_of_the_log() -> None:
+    stream = io.StringIO()
+    configure_logging(logging.INFO, stream=stream)
+    with httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200))) as client:
+        client.get("http://ada:hush@h.example/hook/hush")
+    assert stream.getvalue() == ""
 
 
 def test_warnings_become_lines() -> None:

@@ -120,3 +120,10 @@ def test_the_answer_of_the_first_try_is_not_told() -> None:
     said: list[str] = []
     assert decoded_patiently(future, lambda: future, say=said.append) == 3
     assert said == []
+
+
+@pytest.mark.parametrize("url", ["http://ada:hush/hush@r", "http://ada:hush#@r", "http://ada:hush\x01@r", "ada:hush@r"])
+def test_an_address_that_is_none_is_not_shown_with_its_password(url: str) -> None:
+    with pytest.raises(InputError) as caught:
+        SchemaRegistry(url)
+    assert "hush" not in str(caught.value)
