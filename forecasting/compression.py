@@ -23,7 +23,7 @@ from models.checkpoint import Checkpoint
 from models.contract import FloatArray, History, Model
 from models.distillation import student_of
 from models.optimisation import TrainingConfig, TrainingProgress
-from models.pruning import n_parameters, prune
+from models.pruning import OnWeighed, n_parameters, prune
 from models.quantisation import encode, n_bytes
 from models.ranks import structure_json
 from models.sampling import Sampler, TrainingSeries, validated_steps
@@ -188,6 +188,7 @@ def shrunk(
     config: TrainingConfig,
     *,
     resume_from: Path | None = None,
+    on_weighed: OnWeighed | None = None,
     on_training: OnTraining | None = None,
 ) -> TrainedForecaster:
     """Return a smaller architecture that was made of a model and trained on.
@@ -198,6 +199,7 @@ def shrunk(
         series: what it is trained on; one of them at least has a validation part.
         config: how.
         resume_from: a file that the training goes on from if it was killed.
+        on_weighed: told of the smaller architectures that were tried, before one is trained.
         on_training: told of it.
 
     Raises:
@@ -210,7 +212,11 @@ def shrunk(
         seed=config.seed,
     )
     batches = [sampler.draw(number) for number in range(_WEIGHED_BATCHES)]
-    start = student_of(full.net, batches) if method.distil else prune(full.net, method.prune_share, batches)
+    start = (
+        student_of(full.net, batches, on_weighed)
+        if method.distil
+        else prune(full.net, method.prune_share, batches, on_weighed)
+    )
     return train_series(
         series,
         start.config,
@@ -222,7 +228,15 @@ def shrunk(
     )
 
 
-def made(full: Checkpoint, method: Method, trained: TrainedForecaster | None, folder: Path, **more: Any) -> Checkpoint:
+def made(
+    full: Checkpoint,
+    method: Method,
+    trained: TrainedForecaster | None,
+    folder: Path,
+    *,
+    seen: Mapping[str, Any] | None = None,
+    **more: Any,
+) -> Checkpoint:
     """Write a smaller form of a model and read it back, as it will run.
 
     Args:
@@ -230,6 +244,7 @@ def made(full: Checkpoint, method: Method, trained: TrainedForecaster | None, fo
         method: how it is made smaller.
         trained: of `shrunk`, for a method that trains.
         folder: where to.
+        seen: what the card says about the data that it was trained on; None for that of the full model.
         more: what else its card says of the compression.
 
     Raises:
@@ -246,6 +261,7 @@ def made(full: Checkpoint, method: Method, trained: TrainedForecaster | None, fo
         # Those were of other weights.
         card.pop("calibrations", None)
         card |= {
+            **(seen or {}),
             "scores": trained.scores(),
             "ranks": structure_json(trained.ranks),
             "calibration": trained.calibration.to_json(),
@@ -272,6 +288,7 @@ def compress(
     tolerance: float,
     most_windows: int,
     seed: int = 0,
+    seen: Mapping[str, Any] | None = None,
     on_windows: OnWindows | None = None,
 ) -> tuple[Verdict, Callable[[Path], Checkpoint]]:
     """Make a smaller form of a model and judge it; nothing is kept yet.
@@ -284,6 +301,7 @@ def compress(
         tolerance: by how much its weighted quantile loss may be higher.
         most_windows: of each part.
         seed: of the sample paths of totals.
+        seen: what the card says about the data that `trained` was trained on; None for that of the full model.
         on_windows: told of the windows of both models.
 
     Returns:
@@ -305,4 +323,4 @@ def compress(
         by_graph, windows = scores(forecaster_of(one), parts, most=most_windows, seed=seed, on_windows=report)
         found.append(by_graph)
     said = verdict(found[0], found[1], windows, tolerance)
-    return said, lambda target: made(full, method, trained, target, backtest=said.to_json())
+    return said, lambda target: made(full, method, trained, target, seen=seen, backtest=said.to_json())

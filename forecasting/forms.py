@@ -36,13 +36,14 @@ def full_model(folder: Path) -> Checkpoint | None:
     """Return the full model of a graph's folder, whichever form answers; None if there is no model.
 
     Raises:
-        ModelError: a checkpoint is damaged, or the full model of the form that answers is gone.
+        ModelError: it is damaged, or the full model of the form that answers is gone.
     """
-    found = checkpoint.load(folder)
-    if found is None or "compression" not in found.card:
-        return found
+    # Of a smaller form the card alone: its weights may be damaged, and the full model whole.
+    card = checkpoint.read_card(folder)
+    if card is None or "compression" not in card:
+        return checkpoint.load(folder)
     full = checkpoint.load(folder / _FULL_NAME)
-    parent = found.card["compression"]["parent"]
+    parent = card["compression"]["parent"]
     if full is None or full.digest != parent:
         raise ModelError(
             f"the full model {parent[:16]}, of which a smaller form answers, is gone",

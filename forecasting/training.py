@@ -113,8 +113,10 @@ def was_made_by(
     config: TrainingConfig,
     start: checkpoint.Checkpoint | None,
 ) -> bool:
-    """Tell whether the same training on the same steps made a checkpoint."""
+    """Tell whether the same training on the same steps made a checkpoint; a smaller form was made of what it made."""
     card = found.card
+    if "compression" in card:
+        return False
     made_by = (card["data"], card["architecture"], card["scores"]["training"], card["started_from"])
     started_from = None if start is None else start.digest
     return made_by == ([describe(history, graph)], forecaster.as_json(), asdict(config), started_from)
@@ -132,6 +134,16 @@ def describe(history: History, graph: str) -> dict[str, Any]:
         "until_us": until_us,
         "steps": len(history),
         "digest": hashlib.sha256(history.values.astype("<f8").tobytes()).hexdigest(),
+    }
+
+
+def describe_logs(logs: Sequence[DevelopmentLog], named: Sequence[NamedSeries], simulated: int) -> dict[str, Any]:
+    """Return what the card of a general model says about the data that it saw, as `general_series` gave it."""
+    seen = [{"log": log.name, "events": len(log.training()), "until": format_time(log.train_until_us)} for log in logs]
+    return {
+        "data": [*seen, {"log": "simulated", "networks": simulated}],
+        "series": len(named),
+        "steps_us": sorted({one.series.history.step_us for one in named}),
     }
 
 
@@ -204,12 +216,7 @@ def train_general(
     card = {
         "name": "mamba2-general",
         "teachers": [teacher.digest for teacher in teachers],
-        "data": [
-            {"log": log.name, "events": len(log.training()), "until": format_time(log.train_until_us)} for log in logs
-        ]
-        + [{"log": "simulated", "networks": simulated}],
-        "series": len(named),
-        "steps_us": sorted({one.series.history.step_us for one in named}),
+        **describe_logs(logs, named, simulated),
         "season_steps": season_steps(HOUR_US),
         "seed": config.seed,
         "scores": trained.scores(),

@@ -19,20 +19,21 @@ from torch import Tensor, nn
 from infra.errors import ModelError
 from models.forecaster import ForecasterNet
 from models.losses import batch_quantiles, quantile_loss
-from models.pruning import importance, least_loss, pruned
+from models.pruning import OnWeighed, importance, least_loss, pruned
 from models.samples import Batch
 
 # Of the loss, so much is the distance from the teacher.
 TEACHER_SHARE = 0.5
 
 
-def student_of(teacher: ForecasterNet, batches: Sequence[Batch]) -> ForecasterNet:
+def student_of(teacher: ForecasterNet, batches: Sequence[Batch], on_weighed: OnWeighed | None = None) -> ForecasterNet:
     """Return a net of half the layers to begin with; of a teacher of one layer, one of half the width.
 
     Args:
         teacher: a trained net, which stays as it is.
         batches: of what it was trained on: the first or the second of each pair of layers stays, whichever set of them
             loses less there; the channels that matter most stay where the width is halved.
+        on_weighed: told of the sets that were tried.
 
     Raises:
         ModelError: the teacher has one layer, and no head that could go.
@@ -47,7 +48,7 @@ def student_of(teacher: ForecasterNet, batches: Sequence[Batch]) -> ForecasterNe
             )
         return pruned(teacher, importance(teacher, batches), replace(config, d_model=config.d_model // 2))
     students = [_every_second(teacher, first) for first in (0, 1)]
-    return least_loss(students, batches)
+    return least_loss(students, batches, on_weighed)
 
 
 def _every_second(teacher: ForecasterNet, first: int) -> ForecasterNet:

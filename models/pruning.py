@@ -9,7 +9,7 @@ Shape suffixes: D residual width, H heads, P head width, N states, G layers.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
@@ -22,6 +22,9 @@ from models.losses import batch_loss
 from models.mamba2.kernels.contract import core_shapes
 from models.outlook import N_FEATURES
 from models.samples import Batch
+
+# (nets whose loss is known, of how many)
+OnWeighed = Callable[[int, int], None]
 
 # Kernels work on units of so many floats: other sizes would save bytes, but no time.
 _UNIT = 16
@@ -169,30 +172,36 @@ def pruned(net: ForecasterNet, found: Importance, shape: ForecasterConfig) -> Fo
     return small.eval()
 
 
-def prune(net: ForecasterNet, share: float, batches: Sequence[Batch]) -> ForecasterNet:
+def prune(
+    net: ForecasterNet, share: float, batches: Sequence[Batch], on_weighed: OnWeighed | None = None
+) -> ForecasterNet:
     """Return a net with at most `1 - share` of the parameters: the one that loses least of all shapes that fit.
 
     Args:
         net: a net, which stays as it is.
         share: share of the parameters that must go, above 0 and below 1.
         batches: of what the net was trained on; importance and loss are measured on them.
+        on_weighed: told of the shapes that were tried.
 
     Raises:
         ModelError: the net cannot be pruned that far.
     """
     shapes = smaller_shapes(net.config, share)
     found = importance(net, batches)
-    return least_loss([pruned(net, found, shape) for shape in shapes], batches)
+    return least_loss([pruned(net, found, shape) for shape in shapes], batches, on_weighed)
 
 
-def least_loss(nets: Sequence[ForecasterNet], batches: Sequence[Batch]) -> ForecasterNet:
-    """Return the net with the lowest mean loss on batches."""
-
-    def loss(net: ForecasterNet) -> float:
+def least_loss(
+    nets: Sequence[ForecasterNet], batches: Sequence[Batch], on_weighed: OnWeighed | None = None
+) -> ForecasterNet:
+    """Return the net with the lowest mean loss on batches; `on_weighed` is told of those that were tried."""
+    losses = []
+    for net in nets:
         with torch.inference_mode():
-            return sum(float(batch_loss(net, batch)) for batch in batches)
-
-    return min(nets, key=loss)
+            losses.append(sum(float(batch_loss(net, batch)) for batch in batches))
+        if on_weighed is not None:
+            on_weighed(len(losses), len(nets))
+    return nets[losses.index(min(losses))]
 
 
 def _best(worth: Tensor, count: int) -> Tensor:

@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,7 +16,7 @@ from forecasting.cli.train import TrainingReport
 from infra.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from forecasting.compression import Method
     from infra.settings import Settings
@@ -142,6 +142,7 @@ class _Target:
         full: the model.
         series: what a smaller architecture is trained on.
         judged: those of them on whose validation parts the two are compared.
+        seen: what the card of a smaller architecture says about what it was trained on.
         folder: where the smaller form goes.
         use: puts it there, given what writes it.
     """
@@ -150,6 +151,7 @@ class _Target:
     full: "Checkpoint"
     series: "Sequence[TrainingSeries]"
     judged: "Sequence[TrainingSeries]"
+    seen: "Mapping[str, Any]"
     folder: Path
     use: "Callable[[Callable[[Path], Checkpoint]], Checkpoint]"
 
@@ -157,7 +159,7 @@ class _Target:
 def _of_graph(settings: "Settings", graph: str) -> _Target:
     from forecasting.forms import full_model, use_smaller  # noqa: PLC0415 - imports torch
     from forecasting.history import read_history  # noqa: PLC0415
-    from forecasting.training import checkpoint_folder  # noqa: PLC0415
+    from forecasting.training import checkpoint_folder, describe  # noqa: PLC0415
     from models.sampling import TrainingSeries  # noqa: PLC0415
     from models.training import check_trainable  # noqa: PLC0415
     from stream.store import open_reader  # noqa: PLC0415
@@ -170,20 +172,22 @@ def _of_graph(settings: "Settings", graph: str) -> _Target:
         raise _no_model(graph, folder)
     check_trainable(history, place=f"graph {graph}")
     series = [TrainingSeries(history, validation_share=settings.training.validation_share)]
-    return _Target(graph, full, series, series, folder, lambda write: use_smaller(folder, full, write))
+    seen = {"data": [describe(history, graph)], "seed": settings.training.seed}
+    return _Target(graph, full, series, series, seen, folder, lambda write: use_smaller(folder, full, write))
 
 
 def _of_general(settings: "Settings", folder: Path, simulated: int) -> _Target:
-    from forecasting.training import general_series  # noqa: PLC0415 - imports torch
+    from forecasting.training import describe_logs, general_series  # noqa: PLC0415 - imports torch
     from models import checkpoint, general_folder  # noqa: PLC0415
 
     full = checkpoint.load(general_folder())
     if full is None:
         raise ModelError("the general model is missing", place=str(general_folder()), fix="install graphtide again")
-    _, named = general_series(settings.data.folders(), simulated=simulated, seed=settings.training.seed)
+    logs, named = general_series(settings.data.folders(), simulated=simulated, seed=settings.training.seed)
     series = [one.series for one in named]
     judged = [one.series for one in named if one.log != "simulated"]
-    return _Target("the general model", full, series, judged, folder, lambda write: write(folder))
+    seen = describe_logs(logs, named, simulated) | {"seed": settings.training.seed}
+    return _Target("the general model", full, series, judged, seen, folder, lambda write: write(folder))
 
 
 def _compress(settings: "Settings", target: _Target, method: "Method", *, force: bool) -> "Checkpoint":
@@ -195,12 +199,14 @@ def _compress(settings: "Settings", target: _Target, method: "Method", *, force:
     trained = None
     with ExitStack() as shown:
         if method.trains:
+            weighing = Phase(shown, f"Choosing what is left of {target.name}")
             trained = shrunk(
                 target.full,
                 method,
                 target.series,
                 tuning_config(settings),
                 resume_from=target.folder / _RESUME_NAME,
+                on_weighed=lambda done, total: weighing(done, total, "architectures"),
                 on_training=TrainingReport(shown, f"Training what is left of {target.name}"),
             )
         scoring = Phase(shown, "Comparing with the full model")
@@ -212,6 +218,7 @@ def _compress(settings: "Settings", target: _Target, method: "Method", *, force:
             tolerance=settings.compression.tolerance,
             most_windows=settings.compression.windows,
             seed=settings.forecast.seed,
+            seen=target.seen,
             on_windows=lambda done, total: scoring(done, total, "forecasts"),
         )
     against = f"{standing(said.to_json())} ({said.windows} windows, {said.graphs} graphs)"

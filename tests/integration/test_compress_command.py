@@ -14,18 +14,19 @@ import torch
 from forecasting import compression
 from forecasting.forms import full_model
 from forecasting.history import read_history
-from forecasting.training import train_graph
+from forecasting.training import describe, train_graph
 from infra.errors import ModelError
 from models import checkpoint
 from models.forecaster import ForecasterConfig, ForecasterNet
 from models.optimisation import TrainingConfig
-from models.pruning import prune
+from models.pruning import OnWeighed, prune
 from models.samples import Batch
 from stream.store import open_reader
 from tests.conftest import Ran
 
 Cli = Callable[..., Ran]
 OWN = Path(".graphtide/models/toy")
+WEEK = 7 * 24
 
 
 @pytest.fixture(scope="session")
@@ -35,7 +36,9 @@ def toy_model(toy_store: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with open_reader(toy_store) as reader:
         history = read_history(reader, "toy")
     config = ForecasterConfig(d_model=32, n_layers=2, d_state=8, headdim=16)
-    train_graph(history, "toy", folder, config, TrainingConfig(max_iterations=2, tokens_per_batch=512))
+    # A week of steps has closed since.
+    past = history.part(0, len(history) - WEEK)
+    train_graph(past, "toy", folder, config, TrainingConfig(max_iterations=2, tokens_per_batch=512))
     return folder
 
 
@@ -83,9 +86,9 @@ def test_a_form_that_forecasts_worse_is_not_used_unless_it_is_forced(
 ) -> None:
     full = digest()
 
-    def clumsy(net: ForecasterNet, share: float, batches: Sequence[Batch]) -> ForecasterNet:
+    def clumsy(net: ForecasterNet, share: float, batches: Sequence[Batch], on_weighed: OnWeighed) -> ForecasterNet:
         """Prune, and draw the head at random: neither one iteration nor calibration mends that."""
-        small = prune(net, share, batches)
+        small = prune(net, share, batches, on_weighed)
         torch.nn.init.normal_(small.head.weight, std=0.5, generator=torch.Generator().manual_seed(0))
         return small
 
@@ -110,12 +113,17 @@ def test_a_form_that_forecasts_worse_is_not_used_unless_it_is_forced(
 
 
 @pytest.mark.usefixtures("at_the_toy")
-def test_a_student_takes_the_place_of_its_teacher(graphtide: Cli) -> None:
+def test_a_student_takes_the_place_of_its_teacher(
+    graphtide: Cli, toy_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GRAPHTIDE_TRAINING__SEED", "5")
     ran = graphtide("compress", "toy", "--distil", "--weights", "bf16", "--iterations", "2", "--force", "--json")
     assert ran.code == 0, ran.err
     card = json.loads(ran.out)
     assert (card["architecture"]["n_layers"], card["precision"]) == (1, "bf16")
     assert card["compression"]["method"] == "distilled, bf16"
+    with open_reader(toy_store) as reader:
+        assert (card["data"], card["seed"]) == ([describe(read_history(reader, "toy"), "toy")], 5)
     assert graphtide("forecast", "toy", "--horizon", 3).code == 0
     # A training anew begins from nothing of it.
     assert graphtide("train", "toy", "--iterations", "1").code == 0

@@ -10,13 +10,14 @@ import pytest
 from forecasting.backtests.plan import spread_windows
 from forecasting.backtests.ratios import COUNT_METRICS
 from forecasting.compression import Judged, Method, compress, judged_parts, made, scores, verdict
-from forecasting.forms import form_of, use_new, use_smaller
-from forecasting.training import forecaster_of
+from forecasting.forms import form_of, full_model, use_full, use_new, use_smaller
+from forecasting.training import forecaster_of, kept_training, train_graph
 from infra.errors import ModelError, UsageError
 from infra.steps import DAY_US
 from models import checkpoint
 from models.calibration import Calibration
 from models.forecaster import ForecasterConfig, ForecasterNet
+from models.optimisation import TrainingConfig
 from models.ranks import default_structure, structure_json
 from models.sampling import TrainingSeries
 from tests.unit.forecasting.forecast_cases import some_history
@@ -112,6 +113,31 @@ def test_a_model_that_was_trained_meanwhile_is_not_replaced(full: checkpoint.Che
     answers = checkpoint.load(folder)
     assert answers is not None
     assert answers.digest == trained.digest
+
+
+def test_a_form_whose_weights_are_damaged_gives_way_to_its_full_model(
+    full: checkpoint.Checkpoint, tmp_path: Path
+) -> None:
+    folder = tmp_path / "full"
+    form = use_smaller(folder, full, lambda target: made(full, Method(precision="int8"), None, target))
+    (folder / form.card["weights"]).write_bytes(b"")
+    found = full_model(folder)
+    assert found is not None
+    assert found.digest == full.digest
+    answers = use_full(folder)
+    assert answers is not None
+    assert (answers.digest, checkpoint.read_card(folder)) == (full.digest, full.card)
+
+
+def test_a_form_is_not_what_the_training_made_that_its_full_model_is_of(tmp_path: Path) -> None:
+    config = TrainingConfig(max_iterations=1, tokens_per_batch=64)
+    full = train_graph(HISTORY, "town", tmp_path, SMALL, config)
+    same = (tmp_path, HISTORY, "town", SMALL, config, None)
+    kept = kept_training(*same)
+    assert kept is not None
+    assert kept.digest == full.digest
+    use_smaller(tmp_path, full, lambda target: made(full, Method(precision="int8"), None, target))
+    assert kept_training(*same) is None
 
 
 def test_scores_are_those_of_count_metrics_by_graph(full: checkpoint.Checkpoint) -> None:

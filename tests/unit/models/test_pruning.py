@@ -97,7 +97,10 @@ def test_what_is_worth_nothing_is_pruned_without_loss(net: ForecasterNet, batche
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.6])
 def test_so_many_parameters_go(net: ForecasterNet, batches: list[Batch], share: float) -> None:
     before = sum(parameter.numel() for parameter in net.parameters())
-    small = prune(net, share, batches)
+    weighed: list[tuple[int, int]] = []
+    small = prune(net, share, batches, lambda done, total: weighed.append((done, total)))
+    shapes = len(smaller_shapes(net.config, share))
+    assert weighed == [(done, shapes) for done in range(1, shapes + 1)]
     left = sum(parameter.numel() for parameter in small.parameters())
     assert left == n_parameters(small.config) <= (1 - share) * before
     assert before == n_parameters(net.config)
