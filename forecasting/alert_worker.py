@@ -16,7 +16,7 @@ from forecasting.alerts.evaluation import Subject, evaluate, was_made_anew
 from forecasting.alerts.judging import judge_stale
 from forecasting.alerts.messages import alert_parcel
 from forecasting.alerts.records import Alerts, alert_id, begin_anew, record
-from forecasting.alerts.rulebook import RuleBook, RuleRow
+from forecasting.alerts.rulebook import RuleBook, RuleRow, is_current
 from forecasting.alerts.watches import LostWatchError, Watch, Watches
 from forecasting.live import LiveStates
 from forecasting.reports.deliveries import Deliveries, Delivery, DeliveryError
@@ -105,6 +105,8 @@ class Watcher:
                 # What we saw of the store may be older than what another process judged.
                 is_anew = was_made_anew(info, judged_us) and was_made_anew(self._states.catalog()[info.name], judged_us)
                 with self._file.transaction() as connection:
+                    if not is_current(connection, row):
+                        continue
                     if is_anew:
                         begin_anew(connection, info.name)
                     record(connection, row.rule, row.created_us, info.name, [judgement], self._clock())

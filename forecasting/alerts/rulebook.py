@@ -167,6 +167,12 @@ def note(connection: Connection, evaluated: Mapping[str, int], failed: Mapping[s
         )
 
 
+def is_current(connection: Connection, row: RuleRow) -> bool:
+    """Tell whether a rule still says what was judged; one that was removed or changed since does not."""
+    known = connection.execute("SELECT created_us FROM alert_rules WHERE name = ?", (row.rule.name,)).fetchone()
+    return known is not None and known[0] == row.created_us
+
+
 def _find(connection: Connection, name: str) -> RuleRow | None:
     row = connection.execute(f"SELECT {_COLUMNS} FROM alert_rules WHERE name = ?", (name,)).fetchone()
     return None if row is None else _row(row)

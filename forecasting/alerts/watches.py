@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from forecasting.alerts.records import Judgement, begin_anew, record
-from forecasting.alerts.rulebook import RuleRow, note
+from forecasting.alerts.rulebook import RuleRow, is_current, note
 from forecasting.bookkeeping.base import Connection
 from forecasting.service_file import ServiceFile
 from infra.errors import GraphtideError
@@ -142,7 +142,7 @@ class Watches:
                 begin_anew(connection, watch.graph)
                 connection.execute("DELETE FROM alert_forecasts WHERE graph = ?", (watch.graph,))
             for row, judgements in found.judgements:
-                if judgements and _is_current(connection, row):
+                if judgements and is_current(connection, row):
                     record(connection, row.rule, row.created_us, watch.graph, judgements, now)
             note(connection, {row.rule.name: len(judgements) for row, judgements in found.judgements}, found.failed)
             anew = "UPDATE SET quantiles = excluded.quantiles, made_us = excluded.made_us"
@@ -157,12 +157,6 @@ class Watches:
                 connection.execute(
                     "DELETE FROM alert_forecasts WHERE graph = ? AND step_us <= ?", (watch.graph, found.final_us)
                 )
-
-
-def _is_current(connection: Connection, row: RuleRow) -> bool:
-    """Tell whether a rule still says what was judged."""
-    known = connection.execute("SELECT created_us FROM alert_rules WHERE name = ?", (row.rule.name,)).fetchone()
-    return known is not None and known[0] == row.created_us
 
 
 def _fenced(connection: Connection, watch: Watch, change: str, *values: object) -> None:

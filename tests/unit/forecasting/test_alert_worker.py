@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from forecasting.alerts import evaluation
+from forecasting.alerts import evaluation, judging
 from forecasting.alerts.watches import LostWatchError
 from forecasting.reports.deliveries import DeliveryError
 from forecasting.reports.targets import kinds
@@ -285,6 +285,23 @@ def test_rule_that_is_changed_or_removed_ends_its_alerts_and_says_so(side, store
     assert side.deliver() == 2
     side.alerts.sweep()
     assert side.all() == []
+
+
+def test_rule_that_is_removed_while_an_age_is_judged_fires_no_more(side, store, monkeypatch) -> None:
+    side.rule("silent", **STALE)
+    side.now = store.last_us + HOUR_US + 3 * HOUR_US
+    side.watcher.look()
+    assert side.one().state == "firing"
+    judge = judging.judge_stale
+
+    def removed_meanwhile(*arguments):
+        assert side.book.remove("silent")
+        return judge(*arguments)
+
+    monkeypatch.setattr("forecasting.alert_worker.judge_stale", removed_meanwhile)
+    side.watcher.look()
+    assert side.one().state == "resolved"
+    assert side.told() == [(1, "firing"), (2, "resolved")]
 
 
 def test_rule_that_is_removed_under_silence_tells_those_who_know_and_no_others(side, store) -> None:
