@@ -12,6 +12,7 @@ from pathlib import Path
 
 from forecasting.bench.processor import processor
 from infra.configuration import LoadedSettings
+from infra.cores import usable_cores
 from infra.errors import GraphtideError
 from infra.settings import DataSettings, InfluxDBSettings
 
@@ -65,11 +66,10 @@ def examine(settings: LoadedSettings) -> list[Finding]:
 def _cpu() -> Finding:
     flags = processor().flags
     present = [name for name in CPU_FEATURES if name in flags]
-    usable = len(os.sched_getaffinity(0))
     return Finding(
         "cpu",
         Status.OK,
-        f"{platform.machine()}, {usable} usable cores, {' '.join(present) or 'no vector features known'}",
+        f"{platform.machine()}, {usable_cores()} usable cores, {' '.join(present) or 'no vector features known'}",
     )
 
 

@@ -1,5 +1,6 @@
 """Copies of SQLite files that other processes are using. Standard library only."""
 
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -102,7 +103,10 @@ def _opened(path: Path, query: str = "mode=rw") -> Iterator[sqlite3.Connection]:
     try:
         # Also a reader writes: a journal that a crash left behind is rolled back first.
         connection = sqlite3.connect(
-            f"file:{quote(str(path.absolute()))}?{query}", uri=True, timeout=_BUSY_TIMEOUT_S, isolation_level=None
+            f"file:{quote(os.fsencode(path.absolute()))}?{query}",
+            uri=True,
+            timeout=_BUSY_TIMEOUT_S,
+            isolation_level=None,
         )
         with closing(connection):
             yield connection

@@ -156,9 +156,13 @@ def graphtide(clean_environment: Path, capfdbinary: pytest.CaptureFixture[bytes]
         capfdbinary.readouterr()
         with pytest.raises(SystemExit) as ended:
             main([str(argument) for argument in arguments])
+        # It has left them to end the process.
+        for number, handler in before.items():
+            signal.signal(number, handler)
         captured = capfdbinary.readouterr()
         return Ran(int(ended.value.code or 0), captured.out.decode(), captured.err.decode())
 
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     yield run
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from forecasting.backtests.workers import Task, run_tasks, usable_cores
+from forecasting.backtests.workers import Task, run_tasks
 from forecasting.training import train_graph
+from infra.cores import usable_cores
 from models.checkpoint import Checkpoint
 from models.contract import History
 from models.forecaster import ForecasterConfig

@@ -2,11 +2,11 @@
 
 import os
 import platform
-import sys
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from forecasting.bench.processor import processor
+from infra.cores import usable_cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +108,7 @@ def hardware() -> dict[str, Any]:
     return {
         "cpu": cpu.model,
         "generation": cpu.generation,
-        "cores": len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count(),
+        "cores": usable_cores(),
         "features": [name for name in watched if name in cpu.flags],
         "load_1min": round(os.getloadavg()[0], 2),
         "threads": 1,

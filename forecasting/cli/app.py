@@ -1,6 +1,9 @@
 """The application: global flags, the commands, and what becomes of an error."""
 
+import codecs
 import errno
+import io
+import json
 import logging
 import os
 import signal
@@ -127,12 +130,21 @@ def _stop_on_sigterm(_signal: int, _frame: FrameType | None) -> NoReturn:
     sys.exit(TERMINATED)
 
 
+def _end_by_signals() -> None:
+    """Let a further signal end the process at once: what libraries do as it ends would make a traceback of it."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Where the shell has it ignored it stays so.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and end the process.
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C, 143 stopped by SIGTERM.
     """
     signal.signal(signal.SIGTERM, _stop_on_sigterm)
+    _escape_unshown()
     code = 0
     try:
         app(arguments, prog_name="graphtide")
@@ -146,6 +158,8 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         code = _unwritten(error)
     except Exception as error:  # noqa: BLE001 - the last resort, so that no user meets a traceback
         code = _unforeseen(error)
+    finally:
+        _end_by_signals()
     try:
         sys.stdout.flush()
     except BrokenPipeError:
@@ -153,6 +167,19 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except OSError as error:
         code = _unwritten(error)
     sys.exit(code)
+
+
+def _escape_unshown() -> None:
+    """Escape what the encoding of our output lacks, where printing it would end the command with its work done."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        codecs.register_error("graphtide.escape", _escaped)
+        sys.stdout.reconfigure(errors="graphtide.escape")
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    # As JSON escapes it, so that JSON stays JSON.
+    assert isinstance(error, UnicodeEncodeError)
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
 
 
 def _unwritten(error: OSError) -> int:

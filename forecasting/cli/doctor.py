@@ -1,5 +1,6 @@
 """`graphtide doctor`: what this machine has, what is lost without it, and what to do."""
 
+import json
 import sys
 from dataclasses import asdict
 from typing import Annotated
@@ -34,10 +35,8 @@ def doctor(
     findings = examine(call.load())
     failed = any(finding.status is Status.FAIL for finding in findings)
     if as_json:
-        import msgspec  # noqa: PLC0415
-
         report = {"ok": not failed, "findings": [asdict(finding) for finding in findings]}
-        sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
+        sys.stdout.write(json.dumps(report) + "\n")
     else:
         table = Table(box=None, show_header=False)
         for finding in findings:

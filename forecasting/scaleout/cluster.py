@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from forecasting.backtests.workers import usable_cores
 from forecasting.scaleout.versions import made_of, refuse_others
+from infra.cores import usable_cores
 from infra.errors import GraphtideError, UsageError
 from infra.settings import RaySettings
 

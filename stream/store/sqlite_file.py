@@ -1,5 +1,6 @@
 """The SQLite file of a store: how it is made and opened, and what SQLite's errors mean to a user."""
 
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -137,7 +138,7 @@ def unusable(path: Path, error: OSError) -> StoreError:
 def _connect(path: Path, query: str) -> sqlite3.Connection:
     # Serving processes read from several threads; SQLite itself serializes them.
     return sqlite3.connect(
-        f"file:{quote(str(path.absolute()))}?{query}",
+        f"file:{quote(os.fsencode(path.absolute()))}?{query}",
         uri=True,
         timeout=BUSY_TIMEOUT_S,
         isolation_level=None,

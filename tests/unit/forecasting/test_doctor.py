@@ -1,5 +1,8 @@
 """What doctor says of the compiled parts."""
 
+import os
+import sys
+
 import pytest
 
 from forecasting.doctor import Status, examine
@@ -76,3 +79,12 @@ def test_a_decoder_that_is_not_compiled_is_a_warning(monkeypatch: pytest.MonkeyP
         Status.WARN,
         "its compiled part is missing (no such module), so records are read more slowly",
     )
+
+
+@pytest.mark.usefixtures("clean_environment")
+def test_a_system_without_affinities_has_the_cores_that_it_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 10)
+    monkeypatch.setattr(sys, "platform", "darwin")
+    [finding] = [finding for finding in examine(load_settings()) if finding.name == "cpu"]
+    assert "10 usable cores" in finding.found

@@ -35,7 +35,7 @@ def test_each_gpu_that_can_be_read_is_measured(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda number: number)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetUtilizationRates", rates)
     monkeypatch.setattr(
-        pynvml, "nvmlDeviceGetMemoryInfo", lambda gpu: SimpleNamespace(used=2**30 * (gpu + 1), total=2**36)
+        pynvml, "nvmlDeviceGetMemoryInfo", lambda gpu: SimpleNamespace(used=2**30 * (gpu + 1), total=2**33)
     )
     assert open_nvml() is pynvml
     assert scraped() == [
@@ -43,8 +43,8 @@ def test_each_gpu_that_can_be_read_is_measured(monkeypatch: pytest.MonkeyPatch) 
         'graphtide_gpu_utilization_ratio{gpu="2"} 0.73',
         'graphtide_gpu_memory_used_bytes{gpu="0"} 1.073741824e+09',
         'graphtide_gpu_memory_used_bytes{gpu="2"} 3.221225472e+09',
-        'graphtide_gpu_memory_bytes{gpu="0"} 6.8719476736e+10',
-        'graphtide_gpu_memory_bytes{gpu="2"} 6.8719476736e+10',
+        'graphtide_gpu_memory_bytes{gpu="0"} 8.589934592e+09',
+        'graphtide_gpu_memory_bytes{gpu="2"} 8.589934592e+09',
     ]
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from infra.errors import StoreError, UsageError
 from infra.schema import METRIC_NAMES
+from infra.sqlite_copy import check_database, copy_file
 from infra.steps import HOUR_US
 from stream.store import open_reader, open_writer, sqlite
 from stream.store.base import SnapshotTable
@@ -51,6 +52,14 @@ def fill(store: Path, hours: range, *, at_once: int = 1000) -> None:
 def read(store: Path) -> SnapshotTable:
     with open_reader(url(store)) as reader:
         return reader.snapshots("g")
+
+
+def test_the_name_of_its_folder_need_not_be_utf8(tmp_path: Path) -> None:
+    store = tmp_path / os.fsdecode(b"gr\xf6\xdfe # 100%?") / "store.db"
+    fill(store, range(3))
+    assert len(read(store)) == 3
+    copy_file(store, store.with_name("copy.db"))
+    check_database(store.with_name("copy.db"))
 
 
 class TestReading:
