@@ -4,6 +4,7 @@
     python benchmarks/accuracy.py short tuned            # trained on each log from the general model
     python benchmarks/accuracy.py short unseen:FOLDER --logs wiki-elec   # a general model that was not shown these logs
     python benchmarks/accuracy.py short seed:FOLDER      # a general model of one training, such as a teacher of ours
+    python benchmarks/accuracy.py short again:FOLDER     # the general model made anew with another seed
     python benchmarks/accuracy.py short seasonal_naive profile_level lightgbm auto_theta
     python benchmarks/accuracy.py long general seasonal_naive seasonal_window_mean profile_level
     python benchmarks/accuracy.py                        # print the tables of what was measured
@@ -81,10 +82,11 @@ def models_of(names: list[str], past: History, log: str, folder: Path) -> Iterat
             assert all(one["log"] != log for one in found.card["data"]), f"the model has seen {log}"
             found.card["name"] = "mamba2-unseen"
             yield forecaster_of(found)
-        elif name.startswith("seed:"):
-            found = checkpoint.load(Path(name.removeprefix("seed:")))
+        elif name.startswith(("seed:", "again:")):
+            kind, _, place = name.partition(":")
+            found = checkpoint.load(Path(place))
             assert found is not None, f"there is no model in {name}"
-            found.card["name"] = f"mamba2-seed-{found.card['seed']}"
+            found.card["name"] = "mamba2-again" if kind == "again" else f"mamba2-seed-{found.card['seed']}"
             yield forecaster_of(found)
         elif name == "tuned":
             if len(past) >= MIN_SEASONS * SEASON:
@@ -131,7 +133,7 @@ def keep(kind: str, log: str, model: str, result: BacktestResult) -> None:
 
 def table(kind: str, buckets: list[str]) -> str:
     """Return geometric means over logs and count metrics as a Markdown table; short test parts count as a week."""
-    logs = [_rows(json.loads(path.read_text()), kind) for path in sorted(RESULTS.glob("accuracy_*.json"))]
+    logs = [_rows(report, kind) for report in _reports()]
     models = sorted({row.model for rows in logs for row in rows})
     ours = [model for model in models if model.startswith("mamba2")]
     floors = [model for model in models if model not in ours]
@@ -160,8 +162,7 @@ def log_table() -> str:
         "| log | origins | model | MASE, best floor | of hindsight | WQL, best floor | of hindsight |",
         "|---|---|---|---|---|---|---|",
     ]
-    for path in sorted(RESULTS.glob("accuracy_*.json")):
-        report = json.loads(path.read_text())
+    for report in _reports():
         rows = [row for row in _rows(report, "short") if row.bucket == f"1-{max(HORIZONS)}"]
         names = sorted({row.model for row in rows})
         floors = [name for name in names if not name.startswith("mamba2")]
@@ -197,6 +198,15 @@ def century_table() -> str:
         ]
         lines.append(f"| {model} | " + " | ".join(f"{cell:.3f}" for cell in cells) + " |")
     return "\n".join(lines)
+
+
+def _reports() -> Iterator[dict[str, Any]]:
+    """Yield what was found of each log."""
+    for path in sorted(RESULTS.glob("accuracy_*.json")):
+        report = json.loads(path.read_text())
+        # Beside them lie those of accuracy_steps.py.
+        if report["bench"] == "accuracy":
+            yield report
 
 
 def _rows(report: dict[str, Any], kind: str) -> list[Row]:

@@ -10,7 +10,7 @@ from forecasting.forms import use_new
 from forecasting.general import DevelopmentLog, NamedSeries, development_logs, log_series, simulated_series
 from forecasting.step_calibration import step_calibrations
 from infra.errors import ModelError, UsageError
-from infra.settings import Settings
+from infra.settings import MAX_SEED, Settings
 from infra.steps import HOUR_US, format_duration, format_time
 from models import checkpoint, general_folder
 from models.calibration import Calibration, Calibrations
@@ -21,11 +21,15 @@ from models.optimisation import TrainingConfig, TrainingProgress
 from models.ranks import structure_from_json, structure_json
 from models.seasons import season_steps
 from models.training import train, train_series
+from stream.sources.datasets import DATASETS
 
+GENERAL_NAME = "mamba2-general"
 # What a training that was killed goes on from.
 RESUME_NAME = "training.pt"
 # Networks that calibration simulates, for each one of training.
 CALIBRATION_NETWORKS = 2
+# Iterations between two validations of a general forecaster, which has hundreds of series to be validated on.
+_TEACHER_VALIDATES_EVERY, _TAUGHT_VALIDATES_EVERY = 200, 100
 
 
 def checkpoint_folder(models: Path, graph: str) -> Path:
@@ -46,6 +50,34 @@ def training_config(settings: Settings) -> TrainingConfig:
 def tuning_config(settings: Settings) -> TrainingConfig:
     """Return how the settings ask to train on from the general forecaster."""
     return replace(training_config(settings), learning_rate=settings.training.tuning_rate)
+
+
+def teacher_config(settings: Settings, number: int = 0) -> TrainingConfig:
+    """Return how the settings ask to train a general forecaster from random weights, the `number`th of several."""
+    return _general_config(
+        settings, training_config(settings), settings.general.teacher_iterations, _TEACHER_VALIDATES_EVERY, number
+    )
+
+
+def taught_config(settings: Settings, number: int = 0) -> TrainingConfig:
+    """Return how the settings ask to train one that learns from others, `number` of which were trained before it."""
+    return _general_config(
+        settings, tuning_config(settings), settings.general.iterations, _TAUGHT_VALIDATES_EVERY, number
+    )
+
+
+def _general_config(
+    settings: Settings, config: TrainingConfig, iterations: int, validate_every: int, number: int
+) -> TrainingConfig:
+    return replace(
+        config,
+        budget_s=settings.general.budget_s,
+        max_iterations=iterations,
+        seed=(settings.training.seed + number) % (MAX_SEED + 1),
+        validate_every=validate_every,
+        # To the last iteration: what is kept is the best on the validation parts anyway.
+        patience=iterations,
+    )
 
 
 def forecaster_of(found: checkpoint.Checkpoint) -> MambaForecaster:
@@ -165,6 +197,34 @@ def general_series(
     return logs, [*named, *simulated_series(simulated, seed=seed)]
 
 
+def kept_general(
+    folder: Path,
+    forecaster: ForecasterConfig,
+    config: TrainingConfig,
+    *,
+    simulated: int,
+    exclude: Sequence[str] = (),
+    teachers: Sequence[checkpoint.Checkpoint] = (),
+) -> checkpoint.Checkpoint | None:
+    """Return the checkpoint in `folder` if the same training as this one of `train_general` made it."""
+    try:
+        found = checkpoint.load(folder)
+    except ModelError:
+        return None
+    if found is None or "compression" in found.card or found.card["name"] != GENERAL_NAME:
+        return None
+    card = found.card
+    made_by = (card["architecture"], card["scores"]["training"], card["teachers"], _networks_and_logs(card["data"]))
+    # The public logs are known by their digests: a name says which events.
+    logs = [name for name in DATASETS if name not in exclude]
+    asked = (forecaster.as_json(), asdict(config), [teacher.digest for teacher in teachers], (simulated, logs))
+    return found if made_by == asked else None
+
+
+def _networks_and_logs(data: Sequence[Mapping[str, Any]]) -> tuple[int, list[str]]:
+    return data[-1]["networks"], [seen["log"] for seen in data[:-1]]
+
+
 def train_general(
     folders: Sequence[Path],
     folder: Path,
@@ -214,7 +274,7 @@ def train_general(
     networks = 0 if worker_number() else CALIBRATION_NETWORKS * simulated
     calibrations = step_calibrations(trained.net, networks, seed=config.seed)
     card = {
-        "name": "mamba2-general",
+        "name": GENERAL_NAME,
         "teachers": [teacher.digest for teacher in teachers],
         **describe_logs(logs, named, simulated),
         "season_steps": season_steps(HOUR_US),

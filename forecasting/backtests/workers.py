@@ -8,9 +8,6 @@ import hashlib
 import json
 import math
 import multiprocessing
-import os
-import signal
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -18,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from forecasting.backtests.kept import keep
 from forecasting.backtests.parts import Part, run_parts
 from forecasting.backtests.plan import Plan
+from forecasting.child_process import begin_child
 from forecasting.training import forecaster_of
 from infra.errors import GraphtideError, ModelError
 from models import checkpoint
@@ -135,7 +131,7 @@ def run_tasks(tasks: Sequence[Task], workers: int, on_progress: Callable[[int], 
     tasks = shared_out(tasks, workers)
     before_us = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")
-    executor = ProcessPoolExecutor(min(workers, len(tasks)), context, initializer=_begin_worker)
+    executor = ProcessPoolExecutor(min(workers, len(tasks)), context, initializer=begin_child)
     try:
         _wait([executor.submit(run_task, task) for task in tasks], tasks, on_progress)
     except BaseException:
@@ -167,21 +163,6 @@ def run_task(task: Task, on_parts: Callable[[int], None] | None = None) -> None:
     except GraphtideError as error:
         error.place = error.place or f"{task.entrant.name} on graph {task.graph}, after {done} of its origins here"
         raise
-
-
-def _begin_worker() -> None:
-    # Ctrl-C reaches the whole group: a worker ends without a word, what it finished is kept.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    # One that was killed tells nobody, and its workers would wait for its next task for ever.
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def _wait(futures: Sequence[Future[None]], tasks: Sequence[Task], on_progress: Callable[[int], None]) -> None:

@@ -14,7 +14,7 @@ from forecasting.cli.call import Call, interruptible, say
 from forecasting.cli.engines import Engine, EngineOption, RayAddressOption, check_engine, ray_cluster
 from forecasting.cli.progress import Phase
 from forecasting.cli.store import OutputOption, StoreOption
-from forecasting.cli.train import TrainingReport
+from forecasting.cli.trainings import TrainingReport
 from infra.errors import UsageError
 from infra.whole_file import refuse_unwritable, whole_file
 

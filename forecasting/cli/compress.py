@@ -12,7 +12,7 @@ import typer
 from forecasting.cli.call import Call, interruptible, say
 from forecasting.cli.progress import Phase
 from forecasting.cli.store import StoreOption
-from forecasting.cli.train import TrainingReport
+from forecasting.cli.trainings import TrainingReport
 from infra.errors import ModelError, UsageError
 
 if TYPE_CHECKING:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from forecasting.cli.all_graphs import all_long_enough
-from forecasting.cli.call import Call, interruptible, say
+from forecasting.cli.call import Call, interruptible
 from forecasting.cli.engines import Engine, EngineOption, RayAddressOption, check_engine, ray_cluster
-from forecasting.cli.progress import Phase, progress
+from forecasting.cli.general import SIMULATED_NETWORKS, excluded, make_general, teachers_of
+from forecasting.cli.progress import progress
 from forecasting.cli.store import StoreOption
+from forecasting.cli.trainings import TrainingReport, say_once, tell_trained
 from infra.errors import ModelError, UsageError
 from infra.file_lock import file_lock_if_free
 
@@ -22,25 +24,10 @@ if TYPE_CHECKING:
     from infra.settings import Settings
     from models.checkpoint import Checkpoint
     from models.contract import History
-    from models.optimisation import TrainingProgress
 
 
-SIMULATED_NETWORKS = 24
 # While a model of a graph is trained, beside its checkpoint.
 _LOCK_NAME = ".training.lock"
-
-
-class TrainingReport:
-    """Shows the progress of a training from its first iteration on; closing `shown` ends the display."""
-
-    def __init__(self, shown: ExitStack, title: str) -> None:
-        self._phase = Phase(shown, title)
-
-    def __call__(self, state: "TrainingProgress") -> None:
-        """Show where the training stands."""
-        budget_s = state.elapsed_s / state.done_share if state.done_share else None
-        text = f"s, iteration {state.iteration}, validation loss {state.validation_loss:.4f}"
-        self._phase(state.elapsed_s, budget_s, text)
 
 
 def register(app: typer.Typer) -> None:
@@ -52,7 +39,12 @@ def train(
     ctx: typer.Context,
     graphs: Annotated[list[str] | None, typer.Argument(help="Names of graphs; else all.", show_default=False)] = None,
     budget_s: Annotated[
-        str | None, typer.Option("--budget", metavar="SECONDS", help="Time for each graph; else [training] budget_s.")
+        str | None,
+        typer.Option(
+            "--budget",
+            metavar="SECONDS",
+            help="Time for each graph, or training of --general; else [training] or [general] budget_s.",
+        ),
     ] = None,
     seed: Annotated[str | None, typer.Option("--seed", metavar="N", help="Seed of weights and samples.")] = None,
     from_scratch: Annotated[
@@ -62,7 +54,12 @@ def train(
         Path | None,
         typer.Option("--general", metavar="FOLDER", help="Train the general model on the public logs instead."),
     ] = None,
-    iterations: Annotated[str | None, typer.Option("--iterations", metavar="N", help="At most; 0: no limit.")] = None,
+    iterations: Annotated[
+        str | None,
+        typer.Option(
+            "--iterations", metavar="N", help="At most, of each training; 0: no limit. With --general: else [general]."
+        ),
+    ] = None,
     simulated: Annotated[
         int | None,
         typer.Option(
@@ -75,7 +72,12 @@ def train(
     exclude: Annotated[str, typer.Option(metavar="LOG,…", help="With --general: logs that it shall not see.")] = "",
     teachers: Annotated[
         str,
-        typer.Option("--teachers", metavar="FOLDER,…", help="With --general: learn from these general models, too."),
+        typer.Option(
+            "--teachers",
+            metavar="N|FOLDER,…",
+            help="With --general: learn from so many models that are trained first, else [general] teachers; "
+            "or from those in these folders.",
+        ),
     ] = "",
     restart: Annotated[
         bool, typer.Option("--restart", help="Begin anew with the newest steps, also where a training was killed.")
@@ -95,7 +97,13 @@ def train(
     model that the same training made of the same steps is left as it is; graphs whose models are the oldest come first.
     Graphs that are too young to learn from are left out, with a note, where none is named.
 
+    With --general it makes the general model anew: teachers from random weights, whose seeds are --seed and those that
+    follow it, side by side, then the model, with the seed behind theirs, which learns from them and the data. What is
+    trained already is left as it is.
+
     Example: graphtide train mathoverflow --budget 120
+
+    Example: graphtide train --general build/general
     """
     check_engine(engine, ray_address)
     if engine is Engine.RAY and (distributed or general is not None):
@@ -106,9 +114,9 @@ def train(
     call: Call = ctx.obj
     settings = call.load(
         {
-            "training.budget_s": ("--budget", budget_s),
+            **_limits(budget_s, iterations, general=general is not None),
             "training.seed": ("--seed", seed),
-            "training.max_iterations": ("--iterations", iterations),
+            "general.teachers": ("--teachers", teachers_of(teachers)[0]),
             "ray.address": ("--ray-address", ray_address),
             "store.url": ("--store", store),
         }
@@ -129,12 +137,24 @@ def train(
         if general is not None:
             if graphs:
                 raise UsageError("--general trains on the public logs, not on graphs", fix="leave the graphs out")
-            taught_by = [Path(name) for name in teachers.split(",") if name]
-            cards = [_general(settings, general, simulated, _excluded(exclude), taught_by, restart=restart)]
+            _, taught_by = teachers_of(teachers)
+            cards = [
+                make_general(
+                    settings, general, taught_by, simulated=simulated, exclude=excluded(exclude), restart=restart
+                )
+            ]
         else:
             cards = _graphs(settings, graphs, engine, from_scratch=from_scratch, restart=restart)
         if as_json:
             _print(cards)
+
+
+def _limits(budget_s: str | None, iterations: str | None, *, general: bool) -> dict[str, tuple[str, object]]:
+    """Return the settings that say when a training ends at the latest, as flags set them."""
+    if general:
+        named = ("general.iterations", "general.teacher_iterations")
+        return {"general.budget_s": ("--budget", budget_s), **dict.fromkeys(named, ("--iterations", iterations))}
+    return {"training.budget_s": ("--budget", budget_s), "training.max_iterations": ("--iterations", iterations)}
 
 
 def _print(cards: list[dict[str, Any]]) -> None:
@@ -145,55 +165,6 @@ def _print(cards: list[dict[str, Any]]) -> None:
 
     if not worker_number():
         sys.stdout.write(msgspec.json.encode(cards).decode() + "\n")
-
-
-def _excluded(names: str) -> list[str]:
-    """Return the public logs that are left out; a name with a mistake would let its log be learned from."""
-    from stream.sources.datasets import DATASETS  # noqa: PLC0415
-
-    excluded = [name.strip() for name in names.split(",") if name.strip()]
-    for name in excluded:
-        if name not in DATASETS:
-            raise UsageError(
-                f"there is no public log {name!r}", place="--exclude", fix=f"name one of {', '.join(DATASETS)}"
-            )
-    return excluded
-
-
-def _general(
-    settings: "Settings",
-    folder: Path,
-    simulated: int | None,
-    exclude: list[str],
-    teachers: list[Path],
-    *,
-    restart: bool,
-) -> dict[str, Any]:
-    from forecasting.resuming import forget  # noqa: PLC0415 - imports torch
-    from forecasting.training import forecaster_config, train_general, training_config, tuning_config  # noqa: PLC0415
-    from models import checkpoint  # noqa: PLC0415 - imports torch
-
-    found = []
-    for place in teachers:
-        teacher = checkpoint.load(place)
-        if teacher is None:
-            raise UsageError(f"there is no model in {place}", fix="graphtide train --general FOLDER makes one")
-        found.append(teacher)
-    if restart:
-        forget(folder)
-    with ExitStack() as shown:
-        saved = train_general(
-            settings.data.folders(),
-            folder,
-            forecaster_config(settings),
-            tuning_config(settings) if teachers else training_config(settings),
-            simulated=SIMULATED_NETWORKS if simulated is None else simulated,
-            exclude=exclude,
-            teachers=found,
-            on_progress=TrainingReport(shown, "Training the general model"),
-        )
-    _tell("the general model", saved.card, folder)
-    return saved.card
 
 
 def _graphs(
@@ -239,7 +210,7 @@ def _folders(settings: "Settings", histories: "dict[str, History]", held: ExitSt
                     place=str(folder),
                     fix="wait until it is done, or name other graphs",
                 )
-            _say(f"{name}: left out: another process trains it now")
+            say_once(f"{name}: left out: another process trains it now")
             continue
         found[name] = folder
     return of_the_first(found)
@@ -261,7 +232,7 @@ def _here(trainings: "Sequence[Training]", recipe: "Recipe") -> dict[str, dict[s
                 on_progress=TrainingReport(shown, f"Training on {one.graph}"),
             )
         cards[one.graph] = saved.card
-        _tell(one.graph, saved.card, one.folder)
+        tell_trained(one.graph, saved.card, one.folder)
     return cards
 
 
@@ -280,14 +251,14 @@ def _trainings(
         history = histories[name]
         kept = kept_training(folder, history, name, *made_by)
         if kept is not None and not restart:
-            _say(f"{name}: up to date: the same training on these {len(history):,} steps made {folder}")
+            say_once(f"{name}: up to date: the same training on these {len(history):,} steps made {folder}")
             cards[name] = kept.card
             continue
         if restart:
             forget(folder)
         steps = steps_to_train_on(history, folder, *made_by) if resume else Steps(history)
         if steps.told:
-            _say(f"{name}: {steps.told}")
+            say_once(f"{name}: {steps.told}")
         waiting.append((not steps.goes_on, _trained_until_us(folder), Training(name, steps.history, folder)))
     # However often it is killed while steps close, it comes to every graph.
     waiting.sort(key=lambda one: one[:2])
@@ -326,7 +297,7 @@ def _named(settings: "Settings", graphs: list[str]) -> "dict[str, History]":
 def _long_enough(settings: "Settings") -> "dict[str, History]":
     from models.training import check_trainable  # noqa: PLC0415 - imports torch
 
-    return all_long_enough(settings, "train on", lambda history, _graph: check_trainable(history), _say)
+    return all_long_enough(settings, "train on", lambda history, _graph: check_trainable(history), say_once)
 
 
 def _on_ray(settings: "Settings", trainings: "Sequence[Training]", recipe: "Recipe") -> dict[str, dict[str, Any]]:
@@ -342,30 +313,8 @@ def _on_ray(settings: "Settings", trainings: "Sequence[Training]", recipe: "Reci
             cards[graph] = saved.card
             # Of what was killed here, nothing is left that is newer than this model.
             forget(folders[graph])
-            _tell(graph, saved.card, folders[graph])
+            tell_trained(graph, saved.card, folders[graph])
             shown(len(cards), len(trainings), "models trained")
 
         train_all(cluster, Source.of(settings), trainings, recipe, tell)
     return cards
-
-
-def _tell(name: str, card: dict[str, Any], folder: Path) -> None:
-    scores = card["scores"]
-    gain = 1 - scores["validation_loss"] / scores["untrained_validation_loss"]
-    workers = f" in {scores['workers']} processes" if scores["workers"] > 1 else ""
-    seen = card["data"][0]
-    # The general model has seen many logs.
-    until = f"trained until {seen['until']}; " if "graph" in seen else ""
-    _say(
-        f"{name}: {until}{scores['iterations']} iterations{workers}, stopped by {scores['stopped']}, "
-        f"{scores['tokens_per_s']:,} steps a second; validation loss {scores['validation_loss']:.4f}, "
-        f"{gain:.1%} below that at the start; kept in {folder}"
-    )
-
-
-def _say(text: str) -> None:
-    """Tell the user once, and not in each of the processes that train together."""
-    from models.distributed import worker_number  # noqa: PLC0415
-
-    if not worker_number():
-        say(text)

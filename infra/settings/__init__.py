@@ -17,6 +17,7 @@ from infra.settings.models import (
     DataSettings,
     ForecasterSettings,
     ForecastSettings,
+    GeneralSettings,
     ModelSettings,
     RayServeSettings,
     RaySettings,
@@ -61,6 +62,7 @@ __all__ = [
     "ForecastSettings",
     "ForecasterSettings",
     "FormatSettings",
+    "GeneralSettings",
     "InfluxDBSettings",
     "IngestSettings",
     "JobSettings",
@@ -97,6 +99,7 @@ class Settings(BaseSettings):
     forecast: ForecastSettings = ForecastSettings()
     forecaster: ForecasterSettings = ForecasterSettings()
     training: TrainingSettings = TrainingSettings()
+    general: GeneralSettings = GeneralSettings()
     compression: CompressionSettings = CompressionSettings()
     backtest: BacktestSettings = BacktestSettings()
     ray: RaySettings = RaySettings()

@@ -62,6 +62,15 @@ class TrainingSettings(Section):
     mixed_precision: bool = False
 
 
+class GeneralSettings(Section):
+    """How the general model is made: teachers, then a model that learns from them beside the data."""
+
+    teachers: int = Field(default=2, ge=0, le=16)
+    teacher_iterations: int = Field(default=2000, ge=1)
+    iterations: int = Field(default=600, ge=1)
+    budget_s: float = Field(default=86_400.0, gt=0)
+
+
 class CompressionSettings(Section):
     """When a smaller form of a model may take its place."""
 

@@ -16,6 +16,7 @@ from infra.steps import HOUR_US
 from models import checkpoint, general_folder
 from stream.ingest import IngestOptions, ingest
 from stream.simulation.config import SimulationConfig
+from stream.sources.datasets import DATASETS
 from stream.sources.simulate import SimulatedSource
 from stream.store import open_writer
 from tests.conftest import Ran, lacking
@@ -213,3 +214,35 @@ def test_teachers_that_cannot_teach_are_named(graphtide: Cli, monkeypatch: pytes
     assert ran.code == 2
     assert "has the architecture" in ran.err
     assert not Path("folder").exists()
+
+
+@pytest.mark.usefixtures("clean_environment")
+def test_one_command_makes_teachers_and_the_model_that_learns_from_them(
+    graphtide: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in SMALL.items():
+        monkeypatch.setenv(name, value)
+    # None of the public logs is at hand everywhere; networks are simulated anywhere.
+    command = ("train", "--general", "made", "--exclude", ",".join(DATASETS), "--simulated", 1, "--iterations", 2)
+    ran = graphtide(*command, "--seed", 7, "--json")
+    assert ran.code == 0, ran.err
+    (card,) = json.loads(ran.out)
+    teachers = [checkpoint.load(Path("made/teachers") / name) for name in ("seed-7", "seed-8")]
+    assert [teacher.card["seed"] for teacher in teachers if teacher is not None] == [7, 8]
+    assert card["teachers"] == [teacher.digest for teacher in teachers if teacher is not None]
+    assert (card["seed"], card["scores"]["iterations"]) == (9, 2)
+    assert card["data"] == [{"log": "simulated", "networks": 1}]
+    # What is trained already is left as it is; what is not is trained from the same teachers.
+    ran = graphtide(*command, "--seed", 7)
+    assert ran.code == 0
+    assert ran.err.count("up to date") == 3
+    shutil.rmtree("made/teachers/seed-8")
+    checkpoint_before = Path("made/teachers/seed-7/card.json").read_bytes()
+    ran = graphtide(*command, "--seed", 7, "--json")
+    assert ran.err.count("up to date") == 2, ran.err
+    assert Path("made/teachers/seed-7/card.json").read_bytes() == checkpoint_before
+    assert json.loads(ran.out)[0]["teachers"] == card["teachers"]
+    # A model of its own, and one of teachers that are at hand.
+    ran = graphtide(*command[:2], "alone", *command[3:], "--teachers", 0, "--json")
+    assert json.loads(ran.out)[0]["teachers"] == []
+    assert not Path("alone/teachers").exists()

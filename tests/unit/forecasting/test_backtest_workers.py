@@ -72,8 +72,8 @@ def test_workers_end_with_who_began_them() -> None:
 import os, signal
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
-from forecasting.backtests.workers import _begin_worker
-executor = ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin_worker)
+from forecasting.child_process import begin_child
+executor = ProcessPoolExecutor(1, get_context("spawn"), initializer=begin_child)
 print(executor.submit(os.getpid).result(), flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
