@@ -1,4 +1,5 @@
-"""What each part of the forecaster is worth, on validation parts: the fifth of each training part that lies last.
+"""What each part of the forecaster is worth, on validation parts (the last fifth of each training part), and on
+the last fifth of simulated networks that no training has seen.
 
     python benchmarks/ablation.py [--iterations N] [--seed S] [VARIANT …]      # measure; all variants if none is named
     python benchmarks/ablation.py --table                                      # print the tables of what was measured
@@ -20,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from accuracy import Test, short_test
 from hardware import hardware, versions
@@ -32,7 +34,15 @@ import models.sampling
 from forecasting.backtest import backtest
 from forecasting.backtests.ratios import ratios
 from forecasting.backtests.scores import Row
-from forecasting.general import DevelopmentLog, development_logs, log_series, simulated_series
+from forecasting.corpus import EventLog
+from forecasting.general import (
+    FEWEST_EVENTS,
+    DevelopmentLog,
+    development_logs,
+    log_series,
+    random_network,
+    simulated_series,
+)
 from infra.configuration import load_settings
 from infra.steps import HOUR_US
 from models.baselines import floors
@@ -43,6 +53,7 @@ from models.optimisation import Optimisation, TrainingConfig
 from models.ranks import default_structure
 from models.samples import Batch
 from models.sampling import Sampler, TrainingSeries
+from stream.sources.simulate import SimulatedSource
 
 RESULT = Path(__file__).parent / "results" / "ablation.json"
 VALIDATION_SHARE = 0.2
@@ -59,6 +70,8 @@ VARIANTS = {
 FAR_SHARES, FEWEST_FAR = (0.0, 0.25, 0.5), 2000
 FAR_BUCKET = "1001-10000"
 BUCKETS = ("1-24", f"1-{SEASON}", FAR_BUCKET)
+# Networks drawn as those of training are, with numbers that nothing else draws.
+UNSEEN, FIRST_UNSEEN = 40, 90_000_000
 
 
 @contextmanager
@@ -89,6 +102,16 @@ def before_test(log: DevelopmentLog) -> DevelopmentLog:
     return DevelopmentLog(log.name, log.training(), log.train_until_us, until_us)
 
 
+def unseen_networks() -> Iterator[DevelopmentLog]:
+    """Yield simulated networks, the last fifth of which is the test part."""
+    for number in range(UNSEEN):
+        generator = np.random.default_rng((FIRST_UNSEEN, number))
+        events = EventLog.read(SimulatedSource(random_network(generator, FIRST_UNSEEN + number)))
+        if len(events) >= FEWEST_EVENTS:
+            end_us = (int(events.ts_E[-1]) // HOUR_US + 1) * HOUR_US
+            yield before_test(DevelopmentLog(f"simulated-{number}", events, end_us, end_us))
+
+
 def train(
     series: list[TrainingSeries], iterations: int, *, seed: int, has_core: bool
 ) -> tuple[ForecasterNet, list[Batch]]:
@@ -110,8 +133,10 @@ def train(
     return loop.best(), loop.validation
 
 
-def measure(variant: str, logs: list[DevelopmentLog], iterations: int, seed: int) -> dict[str, Any]:
-    """Return the scores of one training of a variant against the floors, over all logs."""
+def measure(
+    variant: str, logs: list[DevelopmentLog], unseen: list[DevelopmentLog], iterations: int, seed: int
+) -> dict[str, Any]:
+    """Return the scores of one training of a variant against the floors, over all logs and over unseen networks."""
     named = [series for log in logs for series in log_series(log, seed=0)]
     if variant == "logs alone":
         named = [series for series in named if series.kind == "whole 1h"]
@@ -123,10 +148,8 @@ def measure(variant: str, logs: list[DevelopmentLog], iterations: int, seed: int
         net, validation = train([one.series for one in named], iterations, seed=seed, has_core=has_core)
         calibrations = Calibrations({HOUR_US: fit_calibration(net, validation)})
         model = MambaForecaster(net, default_structure(SEASON), ranks_season=SEASON, calibrations=calibrations)
-        scored = [scores(model, log) for log in logs]
-    near, far = [one for one, _ in scored if one], [rows for _, many in scored for rows in many]
-    names = [model.name, *(floor.name for floor in floors())]
-    found = [r for rows in (near, far) for r in ratios(rows, names, names[1:]) if r.model == model.name]
+        training_s = time.monotonic() - begin_s
+        logs_found, unseen_found = standing(model, logs), standing(model, unseen)
     return {
         "variant": variant,
         "means": VARIANTS[variant],
@@ -137,7 +160,19 @@ def measure(variant: str, logs: list[DevelopmentLog], iterations: int, seed: int
             for name, parameter in net.named_parameters()
             if variant != "without the core" or not name.startswith("core.")
         ),
-        "training_s": round(time.monotonic() - begin_s),
+        "training_s": round(training_s),
+        **logs_found,
+        "unseen": unseen_found,
+    }
+
+
+def standing(model: MambaForecaster, logs: list[DevelopmentLog]) -> dict[str, Any]:
+    """Return how a model stands against the floors, over logs that are scored a week ahead and over far forecasts."""
+    scored = [scores(model, log) for log in logs]
+    near, far = [one for one, _ in scored if one], [rows for _, many in scored for rows in many]
+    names = [model.name, *(floor.name for floor in floors())]
+    found = [r for rows in (near, far) for r in ratios(rows, names, names[1:]) if r.model == model.name]
+    return {
         "logs": len(near),
         "far_forecasts": len(far),
         "ratios": [asdict(r) for r in found if r.bucket in BUCKETS],
@@ -164,18 +199,27 @@ def scores(model: MambaForecaster, log: DevelopmentLog) -> tuple[list[Row], list
 
 def tables(rows: list[dict[str, Any]]) -> str:
     """Return what was measured as Markdown, a table for each length of the trainings."""
+    unseen = [{**row, **row["unseen"]} for row in rows if "unseen" in row]
+    lines = []
+    for on, measured in (("the public logs", rows), ("simulated networks", unseen)):
+        for iterations in sorted({row["iterations"] for row in measured}):
+            lines.append(f"\n{iterations} iterations, on {on}:\n")
+            lines += table([row for row in measured if row["iterations"] == iterations])
+    return "\n".join(lines).strip()
+
+
+def table(rows: list[dict[str, Any]]) -> list[str]:
+    """Return the lines of a table of trainings of one length."""
     columns = [(score, bucket) for score in ("mase", "wql") for bucket in BUCKETS]
     heads = " | ".join(f"{score.upper()} {bucket}" for score, bucket in columns)
-    lines = []
-    for iterations in sorted({row["iterations"] for row in rows}):
-        lines += [f"\n{iterations} iterations:\n", f"| variant | seeds | {heads} |", "|---" * (len(columns) + 2) + "|"]
-        for variant in VARIANTS:
-            trainings = [row for row in rows if row["variant"] == variant and row["iterations"] == iterations]
-            if trainings:
-                cells = [mean_ratio(trainings, *column) for column in columns]
-                named = f"{variant} ({trainings[0]['parameters']:,} parameters)"
-                lines.append(f"| {named} | {len(trainings)} | {' | '.join(cells)} |")
-    return "\n".join(lines).strip()
+    lines = [f"| variant | seeds | {heads} |", "|---" * (len(columns) + 2) + "|"]
+    for variant in VARIANTS:
+        trainings = [row for row in rows if row["variant"] == variant]
+        if trainings:
+            cells = [mean_ratio(trainings, *column) for column in columns]
+            named = f"{variant} ({trainings[0]['parameters']:,} parameters)"
+            lines.append(f"| {named} | {len(trainings)} | {' | '.join(cells)} |")
+    return lines
 
 
 def mean_ratio(trainings: list[dict[str, Any]], score: str, bucket: str) -> str:
@@ -212,8 +256,9 @@ def main() -> None:
     arguments = parser.parse_args()
     if not arguments.table:
         logs = [before_test(log) for log in development_logs(load_settings().values.data.folders())]
+        unseen = list(unseen_networks())
         for variant in arguments.variants or VARIANTS:
-            row = measure(variant, logs, arguments.iterations, arguments.seed)
+            row = measure(variant, logs, unseen, arguments.iterations, arguments.seed)
             keep(row)
             print(f"{variant}: {row['training_s']} s", file=sys.stderr, flush=True)
     print(tables(kept()["rows"]))
