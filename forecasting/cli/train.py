@@ -57,7 +57,9 @@ def train(
     iterations: Annotated[
         str | None,
         typer.Option(
-            "--iterations", metavar="N", help="At most, of each training; 0: no limit. With --general: else [general]."
+            "--iterations",
+            metavar="N",
+            help="Of each training at most, else [training] or [general]; 0: no limit but time (not with --general).",
         ),
     ] = None,
     simulated: Annotated[
