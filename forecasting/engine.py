@@ -1,24 +1,17 @@
 """The engine: a graph's history encoded once, then forecasts rolled out from its state in chunks."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Self
 
 from forecasting.forms import form_of
 from forecasting.history import read_history
 from forecasting.resolving import CalibratedOn, Resolved, calibrated_on, is_own, resolve, stamp_of
-from infra.errors import GraphtideError
 from infra.settings import Settings
 from infra.steps import check_end
 from models.contract import History, PathChunk
 from models.futures import roll_out
 from stream.store import open_reader
-from stream.store.base import SnapshotReader
-
-
-class ForecastCancelledError(GraphtideError):
-    """The caller asked to stop; chunks that were delivered stand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +62,15 @@ class Engine:
 
     Args:
         settings: store and models.
-        reader: snapshots; opened from the settings if not given.
 
     Raises:
         StoreError: the store cannot be opened.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        *,
-        reader: SnapshotReader | None = None,
-    ) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._encoded: dict[str, _Encoded] = {}
-        self._closing = ExitStack()
-        self._reader = reader or self._closing.enter_context(open_reader(settings.store.url, settings.influxdb))
+        self._reader = open_reader(settings.store.url, settings.influxdb)
 
     def __enter__(self) -> Self:
         return self
@@ -93,8 +79,8 @@ class Engine:
         self.close()
 
     def close(self) -> None:
-        """Release the store, if the engine opened it."""
-        self._closing.close()
+        """Release the store."""
+        self._reader.close()
 
     def forecast(
         self,
@@ -103,8 +89,6 @@ class Engine:
         horizon_steps: int,
         seed: int = 0,
         n_paths: int = 0,
-        on_progress: Callable[[int, int], None] | None = None,
-        cancelled: Callable[[], bool] | None = None,
     ) -> ForecastRun:
         """Return the forecast of the next `horizon_steps`.
 
@@ -115,14 +99,11 @@ class Engine:
             horizon_steps: how far, at least 1.
             seed: seed of the sample paths that totals are counted on; the same seed gives the same numbers.
             n_paths: sample paths that come with it.
-            on_progress: called after every chunk with the steps done and to do.
-            cancelled: asked before every chunk.
 
         Raises:
             StoreError: there is no such graph, or it has no snapshot.
             UsageError: the forecast would end behind the year 9999.
             ModelError: the graph's own model is damaged or of another step size, or the history cannot be read by any.
-            ForecastCancelledError: from the chunks, when `cancelled` says so.
         """
         history = read_history(self._reader, graph)
         first_step_us = history.start_us + len(history) * history.step_us
@@ -140,7 +121,7 @@ class Engine:
             skill_until_step=None if calibration is None else calibration.skill_until_step,
             calibrated_on=calibrated_on(found),
             notes=list(encoded.notes),
-            chunks=self._roll_out(encoded, horizon_steps, (seed, n_paths), on_progress, cancelled),
+            chunks=self._roll_out(encoded, horizon_steps, seed, n_paths),
         )
 
     def _encode(self, graph: str, history: History) -> _Encoded:
@@ -164,24 +145,13 @@ class Engine:
         state = found.model.start(history.step_us, history.start_us)
         return _Encoded(found, state, 0, notes)
 
-    def _roll_out(
-        self,
-        encoded: _Encoded,
-        horizon_steps: int,
-        drawn: tuple[int, int],
-        on_progress: Callable[[int, int], None] | None,
-        cancelled: Callable[[], bool] | None,
-    ) -> Iterator[PathChunk]:
+    def _roll_out(self, encoded: _Encoded, horizon_steps: int, seed: int, n_paths: int) -> Iterator[PathChunk]:
         # The state is a value: snapshots that arrive while this runs do not move it.
-        model, state = encoded.found.model, encoded.state
-        (seed, n_paths), done = drawn, 0
-        chunk_steps = self._settings.forecast.chunk_steps
-        chunks = roll_out(model, state, horizon_steps, n_paths=n_paths, chunk_steps=chunk_steps, seed=seed)
-        while done < horizon_steps:
-            if cancelled is not None and cancelled():
-                raise ForecastCancelledError(f"cancelled after {done} of {horizon_steps} steps")
-            chunk = next(chunks)
-            done += len(chunk)
-            if on_progress is not None:
-                on_progress(done, horizon_steps)
-            yield chunk
+        return roll_out(
+            encoded.found.model,
+            encoded.state,
+            horizon_steps,
+            n_paths=n_paths,
+            chunk_steps=self._settings.forecast.chunk_steps,
+            seed=seed,
+        )
