@@ -29,9 +29,10 @@ from forecasting.corpus import EventLog
 from forecasting.general import development_logs, random_network
 from forecasting.training import forecaster_of
 from infra.configuration import load_settings
-from infra.schema import METRIC_INDEX, METRICS, QUANTILE_LEVELS, Kind
+from infra.schema import METRIC_INDEX, QUANTILE_LEVELS
 from infra.steps import DAY_US, HOUR_US
 from models import checkpoint, general_folder
+from models.columns import COUNTS, LEVELS, MEDIAN
 from models.constraints import violations
 from models.contract import History
 from models.forecaster import MambaForecaster
@@ -39,9 +40,6 @@ from models.scoring import HORIZON_BUCKETS, bucket_name
 from stream.sources.simulate import SimulatedSource
 
 RESULT = Path(__file__).parent / "results" / "far_future.json"
-COUNTS = [index for index, metric in enumerate(METRICS) if metric.kind is Kind.COUNT]
-LEVELS = np.array(QUANTILE_LEVELS)
-MEDIAN = QUANTILE_LEVELS.index(0.5)
 # Nobody's training drew seeds from here on.
 FIRST_SEED = 50_000_000
 STRESS_STEPS, WINDOW_STEPS = 365_000, 8766

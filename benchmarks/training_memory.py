@@ -22,11 +22,11 @@ import numpy as np
 import torch
 
 from infra.steps import HOUR_US
+from models.columns import MODELLED, N_MODELLED
 from models.features import CausalStatistics
 from models.forecaster import ForecasterConfig, ForecasterNet
 from models.losses import batch_loss
 from models.samples import Batch
-from models.tokens import MODELLED, N_MODELLED
 
 RESULT = Path(__file__).parent / "results" / "training_memory.json"
 STEPS, HISTORY = 36_500, 256

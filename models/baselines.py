@@ -12,13 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from infra.schema import METRICS, Kind
 from infra.steps import WEEK_US
+from models.columns import IS_SHARE
 from models.contract import FloatArray
 from models.floor import Floor, FloorState, PointForecast, error_prior
 from models.past_errors import MAX_SAMPLES, ErrorSample, IntArray, PastErrors, in_units, unit_of
 
-_IS_SHARE = np.array([metric.kind is Kind.SHARE for metric in METRICS])
 _STEP_LEADS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 36, 48, 72, 96, 120, 144, 168, 252, 336, 672, 1344, 2688)
 _SEASON_LEADS = (1, 2, 3, 4, 6, 8, 12, 16, 26, 39, 52, 78, 104, 130)
 # Counts in the weeks of the level; keeps the ratio of a metric that was hardly ever seen near 1.
@@ -168,7 +167,7 @@ class ProfileLevel(SeasonalFloor):
         ratio_W1M = (seen_W1M + prior) / (expected_W1M + prior)
         shift_W1M = (seen_W1M - expected_W1M) / recent_WSM.shape[1]
         shifted_WSM = np.clip(profiles_WSM + shift_W1M, 0, 1)
-        return np.asarray(np.where(_IS_SHARE, shifted_WSM, np.maximum(profiles_WSM, 0) * ratio_W1M))
+        return np.asarray(np.where(IS_SHARE, shifted_WSM, np.maximum(profiles_WSM, 0) * ratio_W1M))
 
 
 def floors() -> list[Floor]:

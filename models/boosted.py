@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from infra.schema import METRICS, Kind
 from infra.steps import DAY_US, WEEK_US
 from models import floor_libraries
+from models.columns import IS_SHARE, MODELLED
 from models.contract import FloatArray
 from models.floor import Floor, FloorState, PointForecast, error_prior
 from models.past_errors import IntArray, PastErrors, in_units, samples_by_lead, unit_of
@@ -46,8 +46,6 @@ _LEARNED_SHARE = 0.8
 _MIN_SEASONS = 3
 _ANCHOR_SEASONS = 8
 _OTHER_SEASONS = (1, 4, 52)
-_MODELLED = [index for index, metric in enumerate(METRICS) if metric.kind is not Kind.TOTAL]
-_IS_SHARE = np.array([metric.kind is Kind.SHARE for metric in METRICS])
 # Shares of the golden ratio in two dimensions: they fill a square evenly (Roberts 2018).
 _GOLDEN_2D = (0.7548776662466927, 0.5698402909980532)
 
@@ -106,8 +104,8 @@ class _Known:
             (target_us_N // DAY_US) % 7,
             np.minimum(origin_N / self.season, 52.0),
         ]
-        kinds = np.arange(len(_MODELLED))
-        columns = [values_NM[:, _MODELLED] for values_NM in by_metric]
+        kinds = np.arange(len(MODELLED))
+        columns = [values_NM[:, MODELLED] for values_NM in by_metric]
         columns += [np.broadcast_to(values_N[:, None], columns[0].shape) for values_N in by_pair]
         columns.append(np.broadcast_to(kinds, columns[0].shape))
         return np.stack(columns, axis=-1), anchor_NM, unit_NM
@@ -124,11 +122,11 @@ class _Fitted:
         """Return forecasts [N, M], within what a metric can be; totals are left 0."""
         features_NKF, anchor_NM, unit_NM = known.features(origin_N, lead_N)
         points_NM = np.zeros_like(anchor_NM)
-        points_NM[:, _MODELLED] = anchor_NM[:, _MODELLED]
+        points_NM[:, MODELLED] = anchor_NM[:, MODELLED]
         if self.trees is not None:
             learned_N = self.trees.predict(features_NKF.reshape(-1, features_NKF.shape[-1]), num_threads=1)
-            points_NM[:, _MODELLED] += unit_NM[:, _MODELLED] * np.asarray(learned_N).reshape(features_NKF.shape[:2])
-        return np.clip(points_NM, 0, np.where(_IS_SHARE, 1, np.inf))
+            points_NM[:, MODELLED] += unit_NM[:, MODELLED] * np.asarray(learned_N).reshape(features_NKF.shape[:2])
+        return np.clip(points_NM, 0, np.where(IS_SHARE, 1, np.inf))
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +181,7 @@ class LightGBM(Floor):
         targets_NM = (known.values_TM[origin_N + lead_N - 1] - anchor_NM) / unit_NM
         table = library.Dataset(
             features_NKF.reshape(-1, features_NKF.shape[-1]),
-            targets_NM[:, _MODELLED].ravel(),
+            targets_NM[:, MODELLED].ravel(),
             categorical_feature=[features_NKF.shape[-1] - 1],
         )
         trees = library.train(_PARAMETERS, table, num_boost_round=TREES)

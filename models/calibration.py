@@ -10,11 +10,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from infra.schema import QUANTILE_LEVELS
+from models.columns import N_LEVELS, N_MODELLED
 from models.contract import FloatArray
-from models.tokens import N_MODELLED
-
-_N_LEVELS = len(QUANTILE_LEVELS)
 
 
 def between_buckets(buckets: Sequence[tuple[int, int]], values_KMQ: FloatArray, distance_L: FloatArray) -> FloatArray:
@@ -46,7 +43,7 @@ class Calibration:
     def offsets(self, distance_L: FloatArray) -> FloatArray:
         """Return the offsets [L, M, Q] at distances ahead [L], linear in their logarithm between buckets."""
         if not self.buckets:
-            return np.zeros((len(distance_L), N_MODELLED, _N_LEVELS))
+            return np.zeros((len(distance_L), N_MODELLED, N_LEVELS))
         return between_buckets(self.buckets, self.offsets_KMQ, distance_L)
 
     def to_json(self) -> dict[str, Any]:
@@ -66,7 +63,7 @@ class Calibration:
             KeyError, TypeError, ValueError: the values are of another form.
         """
         buckets = tuple((int(first), int(last)) for first, last in values["buckets"])
-        offsets_KMQ = np.array(values["offsets"], dtype=np.float64).reshape(-1, N_MODELLED, _N_LEVELS)
+        offsets_KMQ = np.array(values["offsets"], dtype=np.float64).reshape(-1, N_MODELLED, N_LEVELS)
         if len(offsets_KMQ) != len(buckets):
             raise ValueError(f"{len(offsets_KMQ)} offsets do not fit {len(buckets)} buckets")
         return cls(buckets, offsets_KMQ, int(values["calibrated_until_step"]), int(values["skill_until_step"]))
@@ -74,7 +71,7 @@ class Calibration:
     @classmethod
     def none(cls) -> Self:
         """Return what is known of a model that was never validated: nothing."""
-        return cls((), np.zeros((0, N_MODELLED, _N_LEVELS)), 0, 0)
+        return cls((), np.zeros((0, N_MODELLED, N_LEVELS)), 0, 0)
 
 
 @dataclass(frozen=True, slots=True)

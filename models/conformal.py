@@ -14,17 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from infra.schema import QUANTILE_LEVELS
 from models.calibration import Calibration
+from models.columns import IS_COUNT, LEVELS, N_MODELLED
 from models.contract import FloatArray
 from models.forecaster import ForecasterNet
 from models.losses import batch_quantiles
 from models.outlook import LEANS, LEVEL_SEASONS, N_LEANS
 from models.samples import Batch
 from models.scoring import HORIZON_BUCKETS
-from models.tokens import IS_COUNT, N_MODELLED
 
-_LEVELS = np.array(QUANTILE_LEVELS)
 # Offsets count in full when there are many more errors than this; few errors say little.
 _SHRINKAGE = 2000.0
 # No offset is larger, in units of the usual error. A series that wakes up in its validation part errs by many of the
@@ -65,10 +63,10 @@ def fit_calibration(net: ForecasterNet, batches: Iterable[Batch]) -> Calibration
         left_NMQ = errors_NMQ - moved_MQ
         counts = left_NMQ[:, IS_COUNT]
         below_Q, at_or_below_Q = (counts < 0).mean(axis=(0, 1)), (counts <= 0).mean(axis=(0, 1))
-        is_calibrated &= bool(((below_Q - TOLERANCE <= _LEVELS) & (at_or_below_Q + TOLERANCE >= _LEVELS)).all())
+        is_calibrated &= bool(((below_Q - TOLERANCE <= LEVELS) & (at_or_below_Q + TOLERANCE >= LEVELS)).all())
         weight_NM1 = np.concatenate(found.weight)[..., None]
         climate_NM1 = np.concatenate(found.climate)[..., None]
-        climate_NMQ = climate_NM1 - np.quantile(climate_NM1, _LEVELS, axis=0)[..., 0].T
+        climate_NMQ = climate_NM1 - np.quantile(climate_NM1, LEVELS, axis=0)[..., 0].T
         ours, theirs = ((_pinball(e) * weight_NM1)[:, IS_COUNT].mean() for e in (left_NMQ, climate_NMQ))
         has_skill &= bool(ours < SKILL_RATIO * theirs)
         calibrated, skill = (last if is_calibrated else calibrated), (last if has_skill else skill)
@@ -101,10 +99,10 @@ def _conformal(errors_NMQ: FloatArray) -> FloatArray:
     n = len(errors_NMQ)
     offsets = [
         np.quantile(errors_NMQ[..., q], min(1.0, np.ceil((n + 1) * level) / n), axis=0)
-        for q, level in enumerate(_LEVELS)
+        for q, level in enumerate(LEVELS)
     ]
     return np.clip(np.stack(offsets, axis=-1) * n / (n + _SHRINKAGE), -_MAX_OFFSET, _MAX_OFFSET)
 
 
 def _pinball(errors_NMQ: FloatArray) -> FloatArray:
-    return np.maximum(_LEVELS * errors_NMQ, (_LEVELS - 1) * errors_NMQ)
+    return np.maximum(LEVELS * errors_NMQ, (LEVELS - 1) * errors_NMQ)

@@ -11,15 +11,12 @@ import numpy.typing as npt
 
 from infra.errors import ModelError
 from infra.schema import METRIC_INDEX, METRICS, ORDER_CONSTRAINTS, QUANTILE_LEVELS, RUNNING_TOTALS, Kind
+from models.columns import LEVELS, NEWS, SHARES, TOTALS
 from models.contract import FloatArray
 from models.levels import level_shares
 from models.paths import RankDynamics, RankPaths, RankStructure, add_up, floored_mean, quantile_values
 
-_LEVELS = np.array(QUANTILE_LEVELS)
 _TINY = 1e-12
-_SHARES = [index for index, metric in enumerate(METRICS) if metric.kind is Kind.SHARE]
-_TOTALS = [METRIC_INDEX[total] for total, _ in RUNNING_TOTALS]
-_NEWS = [METRIC_INDEX[new] for _, new in RUNNING_TOTALS]
 # What follows from the meaning of the metrics beside the rules of the schema.
 _ORDERED = (*ORDER_CONSTRAINTS, ("self_loops", "events"), ("unique_edges", "total_edges"))
 
@@ -51,7 +48,7 @@ def constrain(mean_HM: FloatArray, quantiles_HMQ: FloatArray) -> tuple[FloatArra
     mean_HM, quantiles_HMQ = mean_HM.copy(), np.sort(quantiles_HMQ, axis=-1)
     for values in (mean_HM, quantiles_HMQ):
         np.maximum(values, 0, out=values)
-        values[:, _SHARES] = np.minimum(values[:, _SHARES], 1)
+        values[:, SHARES] = np.minimum(values[:, SHARES], 1)
         lower_to_larger(values, totals=False)
     return mean_HM, quantiles_HMQ
 
@@ -92,30 +89,30 @@ class TotalsAccumulator:
             ModelError: a value is not finite.
         """
         mean_HM, quantiles_HMQ = mean_HM.copy(), quantiles_HMQ.copy()
-        mean_HM[:, _TOTALS], quantiles_HMQ[:, _TOTALS] = 0, 0
+        mean_HM[:, TOTALS], quantiles_HMQ[:, TOTALS] = 0, 0
         mean_HM, quantiles_HMQ = constrain(mean_HM, quantiles_HMQ)
         if len(mean_HM) == 0:
             return mean_HM, quantiles_HMQ
-        mean_HM[:, _TOTALS] = np.cumsum(np.vstack([self._mean_T, mean_HM[:, _NEWS]]), axis=0)[1:]
-        sums_HTP = self._new_on_paths(mean_HM[:, _NEWS], quantiles_HMQ[:, _NEWS])
+        mean_HM[:, TOTALS] = np.cumsum(np.vstack([self._mean_T, mean_HM[:, NEWS]]), axis=0)[1:]
+        sums_HTP = self._new_on_paths(mean_HM[:, NEWS], quantiles_HMQ[:, NEWS])
         sums_HTP[0] += self._sums_TP
         add_up(sums_HTP)
-        self._mean_T, self._sums_TP = mean_HM[-1, _TOTALS], sums_HTP[-1].copy()
-        quantiles_HMQ[:, _TOTALS] = _quantiles_of_paths(sums_HTP)
+        self._mean_T, self._sums_TP = mean_HM[-1, TOTALS], sums_HTP[-1].copy()
+        quantiles_HMQ[:, TOTALS] = _quantiles_of_paths(sums_HTP)
         for values in (mean_HM, quantiles_HMQ):
             lower_to_larger(values, totals=True)
         return mean_HM, quantiles_HMQ
 
     def _new_on_paths(self, mean_HT: FloatArray, quantiles_HTQ: FloatArray) -> FloatArray:
         ranks_HTP = self._ranks.draw(len(mean_HT), level_shares(mean_HT, quantiles_HTQ, self._slow_T))
-        values_HTP = np.maximum(quantile_values(quantiles_HTQ, _LEVELS, ranks_HTP), 0)
-        expected_HT = floored_mean(quantiles_HTQ, _LEVELS)
+        values_HTP = np.maximum(quantile_values(quantiles_HTQ, LEVELS, ranks_HTP), 0)
+        expected_HT = floored_mean(quantiles_HTQ, LEVELS)
         drawn_HT = expected_HT > 0
         values_HTP *= np.divide(mean_HT, expected_HT, out=np.zeros_like(mean_HT), where=drawn_HT)[..., None]
         if drawn_HT.all():
             return values_HTP
         # Rarer than the outermost level can say: a path then has one with the probability of the mean.
-        share_HT = np.clip(mean_HT, _TINY, 1 - _LEVELS[-1])
+        share_HT = np.clip(mean_HT, _TINY, 1 - LEVELS[-1])
         rare_HTP = (ranks_HTP > 1 - share_HT[..., None]) * (mean_HT / share_HT)[..., None]
         return np.where(drawn_HT[..., None], values_HTP, rare_HTP)
 
@@ -181,7 +178,7 @@ def violations(
 def lower_to_larger(values: FloatArray, *, totals: bool) -> None:
     """Lower the smaller of two ordered metrics [H, M, ...] to the larger one, in place, totals included or not."""
     for smaller, larger in _ORDER:
-        if totals or larger not in _TOTALS:
+        if totals or larger not in TOTALS:
             np.minimum(values[:, smaller], values[:, larger], out=values[:, smaller])
 
 
@@ -190,7 +187,7 @@ def _quantiles_of_paths(sums_HTP: FloatArray) -> FloatArray:
 
     An order statistic of paths that never fall never falls, to the last bit; an interpolation would round.
     """
-    nearest_Q = np.rint(_LEVELS * (sums_HTP.shape[-1] - 1)).astype(np.int64)
+    nearest_Q = np.rint(LEVELS * (sums_HTP.shape[-1] - 1)).astype(np.int64)
     return np.asarray(np.sort(sums_HTP, axis=-1)[..., nearest_Q])
 
 

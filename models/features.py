@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from models.columns import IS_COUNT, N_MODELLED
 from models.decay import decayed_sums, weighted
 from models.outliers import Heights, without_bulks
 from models.outlook import (
@@ -27,7 +28,7 @@ from models.outlook import (
 from models.profiles import LEVEL_PRIOR_COUNT, Profiles, mean
 from models.residuals import N_SPREAD, RESIDUAL_LIMIT, against_usual, error_scale, residual_spread
 from models.seasons import season_steps
-from models.tokens import IS_COUNT, N_MODELLED, Tokens, transform
+from models.tokens import Tokens, transform
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from infra.errors import ModelError
-from infra.schema import METRIC_INDEX, METRIC_NAMES, METRICS, RUNNING_TOTALS, Kind
+from infra.schema import METRIC_NAMES
+from models.columns import COUNTS, TOTALS
 from models.constraints import TotalsAccumulator
 from models.contract import FloatArray, ForecastChunk, PathChunk
 from models.past_errors import IntArray, PastErrors, unit_of
@@ -18,8 +19,6 @@ from models.ranks import default_dynamics, default_structure
 from models.sample_paths import sample_paths
 from models.seasons import season_steps
 
-_COUNTS = [index for index, metric in enumerate(METRICS) if metric.kind is Kind.COUNT]
-_TOTALS = [METRIC_INDEX[total] for total, _ in RUNNING_TOTALS]
 # The longest tail of history that a floor keeps: three years of hours, or at least 16 seasons of a finer step.
 _MAX_TAIL_STEPS, _MIN_TAIL_SEASONS = 156 * 168, 16
 
@@ -112,14 +111,14 @@ class Floor(ABC):
         season = season_steps(state.step_us)
         fitted = self._fit(state, season)
         totals = TotalsAccumulator(
-            state.tail_TM[-1, _TOTALS], dynamics=default_dynamics(season), key=(seed, state.next_us)
+            state.tail_TM[-1, TOTALS], dynamics=default_dynamics(season), key=(seed, state.next_us)
         )
         for first in range(0, horizon_steps, chunk_steps):
             step_H = np.arange(first, min(first + chunk_steps, horizon_steps))
             point_HM, expected_HM, lead_H = fitted.point(step_H)
             quantiles = fitted.errors.quantiles(point_HM, expected_HM, lead_H, step_H % season)
             # The quantiles of an integer are integers.
-            quantiles[:, _COUNTS] = np.rint(quantiles[:, _COUNTS])
+            quantiles[:, COUNTS] = np.rint(quantiles[:, COUNTS])
             yield ForecastChunk(first, *totals.complete(point_HM, quantiles))
 
     def sample_paths(
@@ -139,7 +138,7 @@ class Floor(ABC):
         """
         chunks = self.rollout(state, horizon_steps, chunk_steps=chunk_steps, seed=seed)
         structure = default_structure(season_steps(state.step_us))
-        last_totals = state.tail_TM[-1:, _TOTALS].sum(axis=0)
+        last_totals = state.tail_TM[-1:, TOTALS].sum(axis=0)
         key = (seed, state.next_us)
         return sample_paths(chunks, last_totals, structure, key=key, n_paths=n_paths, use_threads=use_threads)
 

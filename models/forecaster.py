@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from infra.errors import ModelError, UsageError
-from infra.schema import METRIC_INDEX, METRIC_NAMES, METRICS, QUANTILE_LEVELS, RUNNING_TOTALS, Kind
+from infra.schema import METRIC_NAMES, QUANTILE_LEVELS, RUNNING_TOTALS
 from models.calibration import Calibration, Calibrations
+from models.columns import COUNTS, LEVELS, MEDIAN, MODELLED, N_LEVELS, N_MODELLED, TOTALS
 from models.constraints import TotalsAccumulator
 from models.contract import BLOCK_STEPS, FloatArray, ForecastChunk, PathChunk
 from models.features import CausalStatistics
@@ -33,14 +34,9 @@ from models.paths import RankStructure, floored_mean
 from models.ranks import of_metric
 from models.recent_errors import Note, RecentErrors
 from models.sample_paths import sample_paths
-from models.tokens import MODELLED, N_MODELLED, Tokens, transform, untransform
+from models.tokens import Tokens, transform, untransform
 
-LEVELS = np.array(QUANTILE_LEVELS)
-N_LEVELS = len(QUANTILE_LEVELS)
-MEDIAN = QUANTILE_LEVELS.index(0.5)
 N_METRICS = len(METRIC_NAMES)
-_TOTALS = [METRIC_INDEX[total] for total, _ in RUNNING_TOTALS]
-_COUNTS = [index for index, metric in enumerate(METRICS) if metric.kind is Kind.COUNT]
 WHOLE_RAMP = 0.3
 
 
@@ -301,7 +297,7 @@ class MambaForecaster:
         statistics, tokens = state.statistics.observe(piece[:, MODELLED])
         with _single_series():
             _, core = self._stack.prefill(torch.from_numpy(tokens.features)[None], state.core)
-        return ForecasterState(statistics, core, piece[-1, _TOTALS], state.errors)
+        return ForecasterState(statistics, core, piece[-1, TOTALS], state.errors)
 
     def _note(self, state: ForecasterState) -> Note:
         """Return a note of what the forecaster says of the steps after a state."""
@@ -343,7 +339,7 @@ class MambaForecaster:
             quantiles[:, MODELLED] = modelled
             mean = floored_mean(quantiles, LEVELS)
             finer = quantiles.copy() if keep_finer else None
-            quantiles[:, _COUNTS] = towards_whole(quantiles[:, _COUNTS])
+            quantiles[:, COUNTS] = towards_whole(quantiles[:, COUNTS])
             mean, quantiles = totals.complete(mean, quantiles)
             yield ForecastChunk(first, mean, quantiles, finer)
 

@@ -10,7 +10,7 @@ Shape suffixes: H steps, K fields, Q quantile levels.
 import numpy as np
 from scipy.special import ndtri
 
-from infra.schema import QUANTILE_LEVELS
+from models.columns import LEVELS, N_LEVELS
 from models.contract import FloatArray
 from models.paths import quantile_values
 
@@ -25,7 +25,7 @@ _MOST = 0.95
 def _spread_of_quantiles() -> FloatArray:
     """Return [Q]: the weights of quantiles in the slope of a value on its normal score, as paths go through them."""
     rank_N = (np.arange(4096) + 0.5) / 4096
-    each_QN = quantile_values(np.eye(len(QUANTILE_LEVELS))[None], np.array(QUANTILE_LEVELS), rank_N[None, None])[0]
+    each_QN = quantile_values(np.eye(N_LEVELS)[None], LEVELS, rank_N[None, None])[0]
     return np.asarray((each_QN * ndtri(rank_N)).mean(axis=-1))
 
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from models.tokens import IS_COUNT, N_MODELLED, transform
+from models.columns import IS_COUNT, N_MODELLED
+from models.tokens import transform
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

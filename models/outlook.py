@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from infra.steps import MONDAY_US
+from models.columns import IS_COUNT, N_MODELLED
 from models.profiles import PROFILE_SEASONS, Profiles
 from models.residuals import N_SPREAD, RESIDUAL_LIMIT
-from models.tokens import IS_COUNT, N_CALENDAR, N_MODELLED, Tokens, calendar_features, transform
+from models.tokens import N_CALENDAR, Tokens, calendar_features, transform
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

@@ -10,14 +10,13 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from infra.schema import METRICS, QUANTILE_LEVELS, Kind
+from infra.schema import QUANTILE_LEVELS
+from models.columns import IS_SHARE, LEVELS, MEDIAN
 from models.contract import FloatArray
 
 IntArray = npt.NDArray[np.int64]
 
 _NORMAL_Q = np.array([NormalDist().inv_cdf(level) for level in QUANTILE_LEVELS])
-_MEDIAN = QUANTILE_LEVELS.index(0.5)
-_IS_SHARE = np.array([metric.kind is Kind.SHARE for metric in METRICS])
 # A prior counts as so many observations: of the usual size at each position, of a normal shape at each lead.
 _POSITION_PRIOR, _SHAPE_PRIOR = 8, 16
 MAX_SAMPLES = 2048
@@ -72,7 +71,7 @@ def unit_of(expected: FloatArray) -> FloatArray:
     For counts sqrt(1 + expected), the spread of a Poisson count with a floor: errors keep their meaning while the level
     moves. For shares a constant.
     """
-    return np.asarray(np.where(_IS_SHARE, _SHARE_UNIT, np.sqrt(1 + np.maximum(expected, 0))))
+    return np.asarray(np.where(IS_SHARE, _SHARE_UNIT, np.sqrt(1 + np.maximum(expected, 0))))
 
 
 def in_units(observed: FloatArray, forecast: FloatArray) -> FloatArray:
@@ -128,7 +127,7 @@ class PastErrors:
             ordered_NM = np.sort(errors_NM / size_SM[position_N], axis=0)
             n = len(ordered_NM)
             # Quantiles between order statistics at (i - 1/2) / n (Hazen), drawn towards the normal while n is small.
-            place_Q = np.clip(np.array(QUANTILE_LEVELS) * n - 0.5, 0, n - 1)
+            place_Q = np.clip(LEVELS * n - 0.5, 0, n - 1)
             below_Q = np.floor(place_Q).astype(np.int64)
             share_Q = (place_Q - below_Q)[:, None]
             above_QM = ordered_NM[np.minimum(below_Q + 1, n - 1)]
@@ -138,8 +137,8 @@ class PastErrors:
             shapes.append(np.tile(_NORMAL_Q, (size_SM.shape[1], 1)))
         shape_KMQ = np.stack(shapes)
         # Where the level moved in the past says how far it may move, not that it will do so again.
-        shape_KMQ += shape_KMQ[:1, :, _MEDIAN, None] - shape_KMQ[..., _MEDIAN, None]
-        lower, upper = shape_KMQ[..., :_MEDIAN], shape_KMQ[..., _MEDIAN + 1 :]
+        shape_KMQ += shape_KMQ[:1, :, MEDIAN, None] - shape_KMQ[..., MEDIAN, None]
+        lower, upper = shape_KMQ[..., :MEDIAN], shape_KMQ[..., MEDIAN + 1 :]
         np.minimum.accumulate(lower, axis=0, out=lower)
         np.maximum.accumulate(upper, axis=0, out=upper)
         leads_K = np.array([sample.lead for sample in samples] or [1], dtype=np.float64)

@@ -39,11 +39,6 @@ class RankDynamics:
         if not (0 <= self.rho_slow < 1 and 0 <= self.rho_fast < 1 and 0 <= self.weight_slow <= 1):
             raise ValueError(f"no stationary ranks with {self}")
 
-    @classmethod
-    def from_half_lives(cls, slow_steps: float, fast_steps: float, weight_slow: float) -> "RankDynamics":
-        """Return the dynamics whose components lose half of their correlation after so many steps."""
-        return cls(0.5 ** (1 / slow_steps), 0.5 ** (1 / fast_steps), weight_slow)
-
     def rescaled(self, factor: float) -> "RankDynamics":
         """Return the same dynamics in time where a step is `factor` as long."""
         return RankDynamics(self.rho_slow**factor, self.rho_fast**factor, self.weight_slow)

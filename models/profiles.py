@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from models.columns import IS_COUNT, N_MODELLED
 from models.decay import decayed_sums
-from models.tokens import IS_COUNT, N_MODELLED
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]

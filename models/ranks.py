@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from infra.schema import METRICS, QUANTILE_LEVELS, RUNNING_TOTALS, Kind
+from infra.schema import METRICS, RUNNING_TOTALS, Kind
+from models.columns import LEVELS
 from models.contract import FloatArray
 from models.paths import RankDynamics, RankStructure
 
@@ -115,8 +116,7 @@ def rank_scores(quantiles: FloatArray, observed: FloatArray) -> FloatArray:
         quantiles: [..., Q] at the schema's levels, increasing.
         observed: [...].
     """
-    levels = np.array(QUANTILE_LEVELS)
-    middles = np.concatenate([[levels[0] / 2], (levels[1:] + levels[:-1]) / 2, [(1 + levels[-1]) / 2]])
+    middles = np.concatenate([[LEVELS[0] / 2], (LEVELS[1:] + LEVELS[:-1]) / 2, [(1 + LEVELS[-1]) / 2]])
     at_or_below = (quantiles <= observed[..., None]).sum(axis=-1)
     below = (quantiles < observed[..., None]).sum(axis=-1)
     level = (middles[below] + middles[at_or_below]) / 2

@@ -12,12 +12,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from infra.schema import QUANTILE_LEVELS
+from models.columns import IS_COUNT, LEVELS, N_MODELLED
 from models.contract import BLOCK_STEPS, FloatArray
 from models.paths import floored_mean
-from models.tokens import IS_COUNT, N_MODELLED
 
-_LEVELS = np.array(QUANTILE_LEVELS)
 _MEMORY_SEASONS = 4.0
 _PRIOR_COUNT = 0.5
 # Means up to the first are held, those from the second on are not: so much is no floor, but a series that wakes up.
@@ -76,7 +74,7 @@ class Rarity:
         if not rare.any():
             return residuals_LMQ
         above_LRQ = np.maximum(residuals_LMQ[:, rare], 0.0)
-        mean_LR = floored_mean(np.expm1(np.sort(above_LRQ * scale_M[rare, None]).clip(max=60.0)), _LEVELS)
+        mean_LR = floored_mean(np.expm1(np.sort(above_LRQ * scale_M[rare, None]).clip(max=60.0)), LEVELS)
         share_LR = np.minimum(most_M[rare] / np.maximum(mean_LR, 1e-12), 1.0)
         floor_LR = np.clip((_REAL_MEAN - mean_LR) / (_REAL_MEAN - _FLOOR_MEAN), 0.0, 1.0)
         share_LR = 1.0 - floor_LR * (1.0 - share_LR)

@@ -24,11 +24,10 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
-from infra.schema import QUANTILE_LEVELS
 from models.calibration import Calibration, between_buckets
+from models.columns import IS_COUNT, LEVELS, MEDIAN, N_MODELLED
 from models.contract import FloatArray
 from models.rarity import Rarity
-from models.tokens import IS_COUNT, N_MODELLED
 
 # Chosen on the validation parts of the development logs: notes a season, how many halve the weight of a note, how many
 # it takes to move a bucket half-way, how many notes trust in the model counts as, and the buckets.
@@ -39,8 +38,6 @@ MAX_NOTES = 5 * HALF_LIFE_NOTES
 MAX_REACH_STEPS, _FADE_FACTOR = 672, 4.0
 _BUCKETS = ((1, 10), (11, 24), (25, 100), (101, MAX_REACH_STEPS))
 _DISTANCES_PER_BUCKET = 8
-_LEVELS = np.array(QUANTILE_LEVELS)
-_MEDIAN = QUANTILE_LEVELS.index(0.5)
 # Notes are many and need no more.
 _Float32Array = npt.NDArray[np.float32]
 
@@ -157,7 +154,7 @@ class RecentErrors:
             return RecentErrors(self.season, rarity=self.rarity, unit_M=scale_M)
         weight_N = np.array([0.5 ** ((observed - note.observed) / (self.stride * HALF_LIFE_NOTES)) for note in notes])
         error_NDMQ = np.stack([note.error_DMQ for note in notes])
-        said_NDM = np.stack([note.quantiles_DMQ[..., _MEDIAN] for note in notes])
+        said_NDM = np.stack([note.quantiles_DMQ[..., MEDIAN] for note in notes])
         # What one of the residual's units is in those of the metric, at the anchor.
         unit_NDM = np.stack([note.scale_DM * np.where(IS_COUNT, np.exp(note.anchor_DM), 1.0) for note in notes])
         # A series that wakes up errs by many of the small units of its sleep: as many of those of now would be an error
@@ -166,7 +163,7 @@ class RecentErrors:
         doubts, offsets = [], []
         for rows in grid.rows:
             error, said = error_NDMQ[:, rows], said_NDM[:, rows]
-            doubt_M = _doubt(error[..., _MEDIAN], said, unit_NDM[:, rows], weight_N)
+            doubt_M = _doubt(error[..., MEDIAN], said, unit_NDM[:, rows], weight_N)
             doubts.append(doubt_M)
             left = error + (doubt_M.astype(np.float32) * said)[..., None]
             offsets.append(_offsets(left * change_NDM[:, rows, :, None], weight_N))
@@ -184,7 +181,7 @@ class RecentErrors:
         beyond_L = np.log(np.maximum(distance_L / self.reach, 1.0)) / np.log(_FADE_FACTOR)
         fading_L11 = np.clip(1.0 - beyond_L, 0.0, 1.0)[:, None, None]
         doubt_LM1 = between_buckets(self.moved.buckets, self.doubts_KM[..., None], distance_L)
-        correction_LMQ = self.moved.offsets(distance_L) - doubt_LM1 * residuals_LMQ[..., _MEDIAN, None]
+        correction_LMQ = self.moved.offsets(distance_L) - doubt_LM1 * residuals_LMQ[..., MEDIAN, None]
         return np.asarray(residuals_LMQ + fading_L11 * correction_LMQ)
 
 
@@ -208,12 +205,12 @@ def _offsets(error_NDMQ: _Float32Array, weight_N: FloatArray) -> FloatArray:
     """Return the offset [M, Q] of each level: that weighted quantile of its errors, drawn to 0 while they are few."""
     known_ND = ~np.isnan(error_NDMQ[..., 0, 0])
     if not known_ND.any():
-        return np.zeros((N_MODELLED, len(_LEVELS)))
+        return np.zeros((N_MODELLED, len(LEVELS)))
     weight_E = np.broadcast_to(weight_N[:, None], known_ND.shape)[known_ND]
     error_EMQ = error_NDMQ[known_ND].astype(np.float64)
     order = np.argsort(error_EMQ, axis=0)
     share_EMQ = np.cumsum(weight_E[order], axis=0) / weight_E.sum()
-    rank_MQ = np.minimum((share_EMQ < _LEVELS).sum(axis=0), len(error_EMQ) - 1)
+    rank_MQ = np.minimum((share_EMQ < LEVELS).sum(axis=0), len(error_EMQ) - 1)
     quantile_MQ = np.take_along_axis(error_EMQ, np.take_along_axis(order, rank_MQ[None], 0), 0)[0]
     notes = weight_E.sum() / error_NDMQ.shape[1]
     return np.asarray(quantile_MQ * (notes / (notes + SHRINKAGE_NOTES)))

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from infra.ahead import ahead
-from infra.schema import METRIC_INDEX, METRICS, QUANTILE_LEVELS, RUNNING_TOTALS, Kind
+from infra.schema import METRICS
+from models.columns import COUNTS, IS_COUNT, LEVELS, MODELLED, NEWS, SHARES, TOTALS
 from models.constraints import lower_to_larger
 from models.contract import FloatArray, ForecastChunk, PathChunk
 from models.levels import level_shares
@@ -22,13 +23,6 @@ from models.paths import RankPaths, RankStructure, add_up, quantile_values
 
 # Of the 53 bits of a rank the first 20 say where it lies.
 _LATE_DIGITS = 2.0**20
-_LEVELS = np.array(QUANTILE_LEVELS)
-_MODELLED = [index for index, metric in enumerate(METRICS) if metric.kind is not Kind.TOTAL]
-_COUNTS = [index for index, metric in enumerate(METRICS) if metric.kind is Kind.COUNT]
-_SHARES = [index for index, metric in enumerate(METRICS) if metric.kind is Kind.SHARE]
-_MODELLED_COUNTS = np.array([METRICS[index].kind is Kind.COUNT for index in _MODELLED])
-_TOTALS = [METRIC_INDEX[total] for total, _ in RUNNING_TOTALS]
-_NEWS = [METRIC_INDEX[new] for _, new in RUNNING_TOTALS]
 
 
 def sample_paths(
@@ -64,16 +58,16 @@ def sample_paths(
     ranked = ((chunk, ranks.draw(len(chunk), _slow(chunk, slow_K))) for chunk in forecast)
     for chunk, ranks_HKP in ahead(ranked) if use_threads else ranked:
         values_HMP = np.zeros((len(chunk), len(METRICS), n_paths))
-        values_HMP[:, _MODELLED] = _modelled(chunk, ranks_HKP)
+        values_HMP[:, MODELLED] = _modelled(chunk, ranks_HKP)
         np.maximum(values_HMP, 0, out=values_HMP)
-        values_HMP[:, _COUNTS] = _whole(values_HMP[:, _COUNTS], ranks_HKP[:, :1])
-        values_HMP[:, _SHARES] = np.minimum(values_HMP[:, _SHARES], 1)
+        values_HMP[:, COUNTS] = _whole(values_HMP[:, COUNTS], ranks_HKP[:, :1])
+        values_HMP[:, SHARES] = np.minimum(values_HMP[:, SHARES], 1)
         lower_to_larger(values_HMP, totals=False)
         if len(chunk):
-            sums_HTP = values_HMP[:, _NEWS]
+            sums_HTP = values_HMP[:, NEWS]
             add_up(sums_HTP)
-            values_HMP[:, _TOTALS] = totals_TP + sums_HTP
-            totals_TP = values_HMP[-1, _TOTALS].copy()
+            values_HMP[:, TOTALS] = totals_TP + sums_HTP
+            totals_TP = values_HMP[-1, TOTALS].copy()
         lower_to_larger(values_HMP, totals=True)
         yield PathChunk(chunk.first_step, values_HMP, replace(chunk, finer=None))
 
@@ -90,23 +84,23 @@ def _whole(values_HCP: FloatArray, ranks_H1P: FloatArray) -> FloatArray:
 
 def _slow(chunk: ForecastChunk, slow_K: FloatArray) -> FloatArray:
     """Return the slow share [H, K] of ranks: that of the level for counts, `slow_K` for shares."""
-    shares_HK = level_shares(chunk.mean[:, _MODELLED], _through(chunk), slow_K)
-    return np.where(_MODELLED_COUNTS, shares_HK, slow_K)
+    shares_HK = level_shares(chunk.mean[:, MODELLED], _through(chunk), slow_K)
+    return np.where(IS_COUNT, shares_HK, slow_K)
 
 
 def _through(chunk: ForecastChunk) -> FloatArray:
     """Return the quantiles [H, K, Q] that paths go through."""
     through_HMQ = chunk.quantiles if chunk.finer is None else chunk.finer
-    return through_HMQ[:, _MODELLED]
+    return through_HMQ[:, MODELLED]
 
 
 def _modelled(chunk: ForecastChunk, ranks_HKP: FloatArray) -> FloatArray:
-    mean_HK, quantiles_HKQ = chunk.mean[:, _MODELLED], _through(chunk)
-    values_HKP = quantile_values(quantiles_HKQ, _LEVELS, ranks_HKP)
+    mean_HK, quantiles_HKQ = chunk.mean[:, MODELLED], _through(chunk)
+    values_HKP = quantile_values(quantiles_HKQ, LEVELS, ranks_HKP)
     # Rarer than the outermost level can say: a path then has one with the probability of the mean.
     rare_HK = (quantiles_HKQ[..., -1] <= 0) & (mean_HK > 0)
     if rare_HK.any():
-        share_K1 = np.minimum(mean_HK[rare_HK], 1 - _LEVELS[-1])[:, None]
+        share_K1 = np.minimum(mean_HK[rare_HK], 1 - LEVELS[-1])[:, None]
         size_K1 = np.maximum(mean_HK[rare_HK][:, None] / share_K1, 1)
         values_HKP[rare_HK] = (ranks_HKP[rare_HK] > 1 - share_K1) * size_K1
     return values_HKP

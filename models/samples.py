@@ -11,10 +11,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from models.columns import IS_COUNT, MODELLED, N_MODELLED
 from models.contract import FloatArray, History
 from models.features import CausalStatistics
 from models.outlook import FADED, LOG_SCALE, SPREAD, Outlook, positions
-from models.tokens import IS_COUNT, MODELLED, N_MODELLED, Tokens, transform
+from models.tokens import Tokens, transform
 
 # The loss of a step h ahead weighs h to the minus this power.
 NEARNESS = 0.5

@@ -13,12 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from infra.schema import MAX_HORIZON_STEPS, QUANTILE_LEVELS
+from models.columns import LEVELS, MEDIAN
 from models.contract import FloatArray
 
 # The horizons, first and last step included, over which scores are averaged.
 HORIZON_BUCKETS = ((1, 1), (2, 10), (11, 100), (101, 1000), (1001, 10_000), (10_001, MAX_HORIZON_STEPS))
-MEDIAN = QUANTILE_LEVELS.index(0.5)
-_LEVELS = np.array(QUANTILE_LEVELS)
 _DECILES = [index for index, level in enumerate(QUANTILE_LEVELS) if 0.1 <= level <= 0.9]
 
 
@@ -44,7 +43,7 @@ def decile_loss(observed: FloatArray, quantiles: FloatArray) -> FloatArray:
 
     Its sum over the sum of |observed| is the weighted quantile loss.
     """
-    levels = _LEVELS[_DECILES]
+    levels = LEVELS[_DECILES]
     error = observed[..., None] - quantiles[..., _DECILES]
     return np.asarray(2 * np.maximum(levels * error, (levels - 1) * error).mean(axis=-1))
 
@@ -53,10 +52,10 @@ def central_interval(quantiles: FloatArray, share: float) -> tuple[FloatArray, F
     """Return the bounds [...] of the central interval that holds `share`, linear between quantiles [..., Q]."""
     bounds = []
     for level in ((1 - share) / 2, (1 + share) / 2):
-        place = float(np.interp(level, _LEVELS, np.arange(len(_LEVELS))))
+        place = float(np.interp(level, LEVELS, np.arange(len(LEVELS))))
         # Levels such as (1 + 0.8) / 2 are not met to the last bit.
         place = round(place, 9)
-        below = min(int(place), len(_LEVELS) - 2)
+        below = min(int(place), len(LEVELS) - 2)
         part = place - below
         bounds.append(np.asarray(quantiles[..., below] * (1 - part) + quantiles[..., below + 1] * part))
     return bounds[0], bounds[1]

@@ -20,9 +20,10 @@ from typing import Any
 import numpy as np
 
 from infra.errors import ModelError
-from infra.schema import MAX_HORIZON_STEPS, METRIC_NAMES, METRICS, Kind
+from infra.schema import MAX_HORIZON_STEPS, METRIC_NAMES
 from infra.steps import DAY_US
 from models import floor_libraries
+from models.columns import IS_SHARE, MODELLED
 from models.contract import FloatArray
 from models.floor import Floor, FloorState, PointForecast, error_prior
 from models.past_errors import IntArray, PastErrors, in_units, samples_by_lead
@@ -33,8 +34,6 @@ WINDOW_SEASONS, REFIT_SEASONS = 12, 4
 MAX_WINDOW_STEPS = 4096
 # Below so many steps the libraries refuse or fit nothing that means anything; the mean stands in.
 MIN_STEPS = 16
-_MODELLED = [index for index, metric in enumerate(METRICS) if metric.kind is not Kind.TOTAL]
-_IS_SHARE = np.array([metric.kind is Kind.SHARE for metric in METRICS])
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +92,7 @@ class StatisticalFloor(Floor):
         library = floor_libraries.load("statsforecast.models", self.name)
         lengths = [n for n in _season_lengths(step_us, season) if 2 * n <= len(window_TM)]
         models: dict[int, Any] = {}
-        for index in _MODELLED:
+        for index in MODELLED.tolist():
             values_T = window_TM[:, index]
             models[index] = None
             if len(values_T) >= MIN_STEPS and np.ptp(values_T) > 0:
@@ -178,7 +177,7 @@ def _points(floor: str, models: dict[int, Any], recent_TM: FloatArray, steps: in
             points_HM[:, index] = values_T.mean()
         else:
             points_HM[:, index] = _call(floor, index, model.forward, y=values_T, h=steps)["mean"]
-    return np.clip(points_HM, 0, np.where(_IS_SHARE, 1, np.inf))
+    return np.clip(points_HM, 0, np.where(IS_SHARE, 1, np.inf))
 
 
 def _call(floor: str, index: int, method: Any, **arguments: Any) -> Any:

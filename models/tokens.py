@@ -8,16 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from infra.schema import METRICS, Kind
 from infra.steps import DAY_US, MONDAY_US, WEEK_US
+from models.columns import IS_COUNT
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
-
-# Totals are not modelled: they follow from the new nodes and edges.
-MODELLED = np.array([i for i, metric in enumerate(METRICS) if metric.kind is not Kind.TOTAL], dtype=np.int64)
-IS_COUNT = np.array([METRICS[i].kind is Kind.COUNT for i in MODELLED])
-N_MODELLED = len(MODELLED)
 
 _DAILY_HARMONICS, _WEEKLY_HARMONICS, _YEARLY_HARMONICS = 4, 3, 2
 _YEAR_US = 365.2425 * DAY_US

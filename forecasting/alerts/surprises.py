@@ -19,8 +19,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from infra.schema import QUANTILE_LEVELS
 from infra.steps import parse_duration_us
+from models.columns import LEVELS
 from models.contract import FloatArray
 
 # Shape of the generalised Pareto tail at least: a quarter lets the fourth moment be infinite.
@@ -28,8 +28,7 @@ LIGHTEST_TAIL = 0.25
 _HEAVIEST_TAIL = 1.0
 # Where the outermost levels are equal and say nothing of the tail.
 _UNKNOWN_TAIL = 0.5
-# Of these levels the outermost three on either side say how heavy a tail is.
-_LEVELS = np.array(QUANTILE_LEVELS)
+# The outermost three levels on either side say which of these shapes a tail has.
 _SHAPES = np.linspace(0.0, _HEAVIEST_TAIL, 401)[1:]
 
 
@@ -41,8 +40,8 @@ def tail_probability(values: FloatArray, quantiles: FloatArray, units: FloatArra
     Twice the smaller of P(X <= x) and P(X >= x), at most 1. Where several quantiles are equal (a count that is mostly
     0) the value lies on an atom, and both sides include it: such values are no surprise.
     """
-    least = _lower(values, quantiles, _LEVELS, units)
-    most = _lower(-values, -quantiles[:, ::-1], 1 - _LEVELS[::-1], units)
+    least = _lower(values, quantiles, LEVELS, units)
+    most = _lower(-values, -quantiles[:, ::-1], 1 - LEVELS[::-1], units)
     return np.asarray(np.minimum(1.0, 2 * np.minimum(least, most)))
 
 

@@ -11,8 +11,9 @@ from forecasting.backtests.memory import PeakMemory
 from forecasting.backtests.plan import Plan
 from forecasting.reports.outlook import SHOWN_LEVELS
 from infra.schema import QUANTILE_LEVELS
+from models.columns import MEDIAN
 from models.contract import FloatArray, ForecastChunk, History, Model
-from models.scoring import MEDIAN, Tally
+from models.scoring import Tally
 from models.sums import SumTally
 
 _SHOWN = [QUANTILE_LEVELS.index(level) for level in SHOWN_LEVELS]

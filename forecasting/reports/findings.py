@@ -11,8 +11,9 @@ import numpy as np
 from forecasting.reports.aggregate import COLUMN_INDEX, PeriodFan, Periods, Rule, rule_of
 from forecasting.reports.calendar import Scale
 from forecasting.reports.outlook import Outlook
-from infra.schema import METRIC_INDEX, METRICS, Kind
+from infra.schema import METRIC_INDEX, METRICS
 from infra.steps import DAY_US, WEEK_US
+from models.columns import COUNTS
 from models.contract import FloatArray, History
 from models.seasons import season_steps
 from stream.store.base import GraphInfo, SnapshotTable
@@ -34,7 +35,6 @@ SURE = 0.8
 CLIMATE_SHARE = 0.95
 _CLIMATE_US = 52 * WEEK_US
 _LOW, _MEDIAN, _HIGH = 1, 2, 3  # 0.1, 0.5 and 0.9 among the shown levels
-_COUNTS = [index for index, metric in enumerate(METRICS) if metric.kind is Kind.COUNT]
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +142,7 @@ def skill(history: History, outlook: Outlook, reach_steps: int | None) -> Skill 
     recent = history.values[len(history) - seasons * season :].reshape(seasons, season, -1)
     low_SM, high_SM = np.quantile(recent, [0.1, 0.9], axis=0)
     until: dict[str, int | None] = {}
-    for index in _COUNTS:
+    for index in COUNTS:
         level = float(recent[..., index].mean())
         climate = float((high_SM - low_SM)[:, index].mean()) / level if level > 0 else 0.0
         if climate <= 0:

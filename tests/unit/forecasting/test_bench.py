@@ -19,9 +19,8 @@ from forecasting.bench.stacks import FORECASTER_INPUTS, FORECASTER_OUTPUTS, Stac
 from forecasting.bench.systems import make_system
 from forecasting.cli.bench import _bench
 from infra.errors import GraphtideError
-from models.forecaster import N_LEVELS
+from models.columns import N_LEVELS, N_MODELLED
 from models.outlook import N_FEATURES, N_LEANS
-from models.tokens import N_MODELLED
 
 SMALL = StackSpec(d_model=64, n_layers=1)
 

@@ -9,13 +9,13 @@ import torch
 from infra.schema import METRIC_INDEX, QUANTILE_LEVELS
 from infra.steps import DAY_US, HOUR_US, WEEK_US
 from models.calibration import Calibration, Calibrations
+from models.columns import N_MODELLED
 from models.conformal import fit_calibration
 from models.contract import History
 from models.forecaster import ForecasterConfig, ForecasterNet, MambaForecaster
 from models.losses import batch_quantiles
 from models.ranks import default_structure
 from models.samples import Batch, Plan, SampleSource
-from models.tokens import N_MODELLED
 from tests.unit.models.model_series import weekly_history
 
 Q = len(QUANTILE_LEVELS)

@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.steps import DAY_US, HOUR_US, MONDAY_US, WEEK_US
+from models.columns import IS_COUNT, N_MODELLED
 from models.features import CausalStatistics
 from models.outlook import LEANS, N_FEATURES, N_LEANS, N_RIVALS
-from models.tokens import IS_COUNT, N_MODELLED, calendar_features, transform, untransform
+from models.tokens import calendar_features, transform, untransform
 
 START_US = 1_254_193_200_000_000
 

@@ -13,18 +13,11 @@ from hypothesis import strategies as st
 from infra.errors import ModelError
 from infra.schema import METRIC_INDEX, METRIC_NAMES
 from infra.steps import DAY_US, HOUR_US, WEEK_US
+from models.columns import MEDIAN, N_MODELLED
 from models.constraints import violations
 from models.contract import ForecastChunk, History
-from models.forecaster import (
-    MEDIAN,
-    ForecasterConfig,
-    ForecasterNet,
-    ForecasterState,
-    MambaForecaster,
-    towards_whole,
-)
+from models.forecaster import ForecasterConfig, ForecasterNet, ForecasterState, MambaForecaster, towards_whole
 from models.paths import RankDynamics, RankStructure
-from models.tokens import N_MODELLED
 from tests.unit.models.model_series import SHARES, weekly_history
 
 N = len(METRIC_NAMES)

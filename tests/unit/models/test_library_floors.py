@@ -11,10 +11,10 @@ from infra.steps import DAY_US, HOUR_US
 from models import boosted, statistical
 from models.baselines import SeasonalNaive, floors
 from models.boosted import LightGBM
+from models.columns import MEDIAN
 from models.constraints import violations
 from models.floor_names import library_floors, named_floors
 from models.refits import FitCache, refit_point
-from models.scoring import MEDIAN
 from models.statistical import MSTL, AutoETS, AutoTheta
 from tests.unit.models.test_baselines import constant_rows, forecast, snapshots, wake_up
 

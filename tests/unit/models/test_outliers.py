@@ -5,8 +5,9 @@ import pytest
 
 from infra.steps import DAY_US, HOUR_US, MONDAY_US
 from models import outliers
+from models.columns import IS_COUNT, N_MODELLED
 from models.features import CausalStatistics
-from models.tokens import IS_COUNT, N_MODELLED, untransform
+from models.tokens import untransform
 
 WEEK = 168
 AT = 2000

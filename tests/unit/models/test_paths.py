@@ -76,12 +76,6 @@ def test_dynamics_without_a_stationary_law_are_refused():
         RankDynamics(1.0, 0.5, 0.5)
 
 
-def test_half_lives():
-    dynamics = RankDynamics.from_half_lives(100, 2, 0.3)
-    assert dynamics.rho_slow**100 == pytest.approx(0.5)
-    assert dynamics.rho_fast**2 == pytest.approx(0.5)
-
-
 def test_quantile_values_meet_the_quantiles_and_go_on_straight():
     quantiles = np.array([[[0.0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 12]]])
     values = quantile_values(quantiles, LEVELS, np.array([[[*QUANTILE_LEVELS, 0.45, 0.0, 1.0]]]))[0, 0]

@@ -7,10 +7,10 @@ from forecasting.training import forecaster_of
 from infra.schema import METRIC_INDEX, METRICS, RUNNING_TOTALS, Kind
 from infra.steps import HOUR_US, MONDAY_US
 from models import checkpoint, general_folder
+from models.columns import IS_COUNT, N_MODELLED
 from models.contract import BLOCK_STEPS, FloatArray
 from models.forecaster import MambaForecaster
 from models.rarity import Rarity
-from models.tokens import IS_COUNT, N_MODELLED
 
 SEASON = 168
 SCALE = np.full(N_MODELLED, 0.05)

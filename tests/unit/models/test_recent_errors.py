@@ -12,11 +12,11 @@ from forecasting.training import forecaster_of
 from infra.schema import METRIC_INDEX, QUANTILE_LEVELS
 from infra.steps import HOUR_US
 from models import checkpoint, general_folder
+from models.columns import IS_COUNT, MEDIAN, MODELLED, N_MODELLED
 from models.contract import BLOCK_STEPS, History
-from models.forecaster import MEDIAN, ForecasterConfig, ForecasterNet, MambaForecaster
+from models.forecaster import ForecasterConfig, ForecasterNet, MambaForecaster
 from models.ranks import default_structure
 from models.recent_errors import MAX_NOTES, MAX_REACH_STEPS, RecentErrors
-from models.tokens import IS_COUNT, MODELLED, N_MODELLED
 from tests.unit.models.model_series import weekly_history
 
 SEASON = 168

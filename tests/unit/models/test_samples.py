@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from infra.steps import DAY_US, HOUR_US, WEEK_US
+from models.columns import IS_COUNT, MODELLED
 from models.contract import History
 from models.features import CausalStatistics
 from models.samples import SampleSource
-from models.tokens import IS_COUNT, MODELLED
 from tests.unit.models.test_features import START_US, with_raids
 
 REACH = 100
