@@ -1,6 +1,5 @@
 """Reading snapshots from InfluxDB alone, as any other store is read."""
 
-import difflib
 import threading
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from infra.errors import StoreError
-from infra.schema import METRIC_INDEX, METRIC_NAMES
+from infra.schema import METRIC_NAMES
 from infra.steps import format_time, step_start_us
 from stream.store.base import GraphInfo, SnapshotTable
 from stream.store.influx.address import InfluxAddress
@@ -19,6 +18,7 @@ from stream.store.influx.flux import facts_query, parse_facts, parse_snapshots, 
 from stream.store.influx.patience import Patience
 from stream.store.influx.points import FACT_FIELDS, info_of_facts
 from stream.store.influx.unavailable import UnavailableError
+from stream.store.unknown import check_metrics, unknown_graph
 
 # Snapshots in one answer; bounds the memory of both sides.
 _PAGE_STEPS = 20_000
@@ -82,7 +82,7 @@ class InfluxSnapshots:
         """
         info = self.graph(name)
         columns = METRIC_NAMES if metrics is None else metrics
-        _check_metrics(columns)
+        check_metrics(columns)
         first_us, stop_us = _range_of(info, start_us, end_us, last)
         page_us = _PAGE_STEPS * info.step_us
         pages = [
@@ -158,13 +158,7 @@ class InfluxSnapshots:
                 place=self._address.place,
                 fix="project a store of record: graphtide store project",
             )
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        known = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-        return StoreError(
-            f"there is no graph {name!r}; the store has {known}",
-            place=self._address.place,
-            fix=f"did you mean {' or '.join(near)}?" if near else "take one of these, or see: graphtide graphs",
-        )
+        return unknown_graph(name, names, self._address.place)
 
 
 def _range_of(info: GraphInfo, start_us: int | None, end_us: int | None, last: int | None) -> tuple[int, int]:
@@ -185,13 +179,3 @@ def _step_from(ts_us: int, step_us: int) -> int:
     """Return the start of the first step that begins at or after a time."""
     begin_us = step_start_us(ts_us, step_us)
     return begin_us if begin_us == ts_us else begin_us + step_us
-
-
-def _check_metrics(names: tuple[str, ...]) -> None:
-    for name in names:
-        if name not in METRIC_INDEX:
-            near = difflib.get_close_matches(name, METRIC_NAMES, n=1)
-            raise StoreError(
-                f"there is no metric {name!r}; there are {', '.join(METRIC_NAMES)}",
-                fix=f"did you mean {near[0]}?" if near else None,
-            )

@@ -1,13 +1,11 @@
 """Reading snapshots from a store on an SQL database, beside running ingest processes."""
 
-import difflib
 from collections.abc import Sequence
 from typing import Self
 
 import numpy as np
 
-from infra.errors import StoreError
-from infra.schema import METRIC_INDEX, METRIC_NAMES
+from infra.schema import METRIC_NAMES
 from stream.events import Reject
 from stream.store.base import GraphInfo, SnapshotTable
 from stream.store.outbox import Change
@@ -15,6 +13,7 @@ from stream.store.rebuild import REBUILT
 from stream.store.sql.database import ReadDatabase, Row
 from stream.store.sql.marks import PROJECTIONS, store_id_of
 from stream.store.sql.sources import BEGUN
+from stream.store.unknown import check_metrics, unknown_graph
 
 _GRAPH_COLUMNS = "name, step_us, snapshots, events, first_step_us, next_step_us, late, final_us"
 GRAPHS = f"SELECT {_GRAPH_COLUMNS} FROM graphs WHERE {BEGUN} ORDER BY name"
@@ -184,32 +183,6 @@ def range_query(
         parameters.append(max(last, 0))
     selected = ", ".join(("step_start_us", "revision", *columns))
     return f"SELECT {selected} FROM snapshots WHERE {' AND '.join(conditions)} {order}", parameters
-
-
-def unknown_graph(name: str, names: Sequence[str], place: str) -> StoreError:
-    """Return the StoreError of a graph that a store does not have; `names` are those that it has."""
-    if not names:
-        return StoreError(
-            f"there is no graph {name!r}: the store is empty", place=place, fix="ingest events first: graphtide ingest"
-        )
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    known = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-    return StoreError(
-        f"there is no graph {name!r}; the store has {known}",
-        place=place,
-        fix=f"did you mean {' or '.join(near)}?" if near else "take one of these, or see: graphtide graphs",
-    )
-
-
-def check_metrics(names: Sequence[str]) -> None:
-    """Raise StoreError where a metric is unknown."""
-    for name in names:
-        if name not in METRIC_INDEX:
-            near = difflib.get_close_matches(name, METRIC_NAMES, n=1)
-            raise StoreError(
-                f"there is no metric {name!r}; there are {', '.join(METRIC_NAMES)}",
-                fix=f"did you mean {near[0]}?" if near else None,
-            )
 
 
 def _info(row: Row) -> GraphInfo:
