@@ -11,7 +11,7 @@ from pathlib import Path
 
 from forecasting.demo_data import HORIZONS, DemoData, Report, Stage, needed_steps
 from forecasting.demo_scores import score
-from forecasting.engine import Engine
+from forecasting.engine import Engine, ForecastRun
 from forecasting.export import FileFormat, write_forecast
 from forecasting.history import read_history
 from forecasting.ingestion import ingest_options
@@ -114,20 +114,7 @@ def run_demo(
         say("Found its scores: not scored again")
     clock.lap("score")
     near_file, far_file = folder / f"{data.graph}-{NEAR_STEPS}.csv", folder / f"{data.graph}-{FAR_STEPS}.parquet"
-    with Engine(settings) as engine:
-        seed = settings.forecast.seed
-        near = engine.forecast(data.graph, horizon_steps=NEAR_STEPS, seed=seed)
-        write_forecast(near, near.chunks, near_file, FileFormat.CSV, horizon_steps=NEAR_STEPS, seed=seed)
-        far = engine.forecast(data.graph, horizon_steps=FAR_STEPS, seed=seed)
-        outlook = Outlook(
-            first_us=far.first_step_us,
-            step_us=far.step_us,
-            near_steps=NEAR_STEPS,
-            block_steps=block_length(far.step_us, len(history) + FAR_STEPS),
-        )
-        with stage(f"Forecasting {FAR_STEPS:,} steps") as report:
-            chunks = _watched(far.chunks, outlook, report)
-            write_forecast(far, chunks, far_file, FileFormat.PARQUET, horizon_steps=FAR_STEPS, seed=seed)
+    far, outlook = _forecast(data.graph, settings, len(history), near_file, far_file, stage)
     clock.lap("forecast")
     page = ForecastPage(
         graph=data.graph,
@@ -154,6 +141,27 @@ def run_demo(
     clock.lap("page")
     files = (folder / PAGE_NAME, near_file, far_file, folder / SCORES_NAME, folder / CONFIG_NAME)
     return DemoResult(data.graph, ingested, trained, model.card, where, files, clock.laps)
+
+
+def _forecast(
+    graph: str, settings: Settings, observed_steps: int, near_file: Path, far_file: Path, stage: Stage
+) -> tuple[ForecastRun, Outlook]:
+    """Write both forecasts; return the far one and what a page shows of it."""
+    seed = settings.forecast.seed
+    with Engine(settings) as engine:
+        near = engine.forecast(graph, horizon_steps=NEAR_STEPS, seed=seed)
+        write_forecast(near, near.chunks, near_file, FileFormat.CSV, horizon_steps=NEAR_STEPS, seed=seed)
+        far = engine.forecast(graph, horizon_steps=FAR_STEPS, seed=seed)
+        outlook = Outlook(
+            first_us=far.first_step_us,
+            step_us=far.step_us,
+            near_steps=NEAR_STEPS,
+            block_steps=block_length(far.step_us, observed_steps + FAR_STEPS),
+        )
+        with stage(f"Forecasting {FAR_STEPS:,} steps") as report:
+            chunks = _watched(far.chunks, outlook, report)
+            write_forecast(far, chunks, far_file, FileFormat.PARQUET, horizon_steps=FAR_STEPS, seed=seed)
+    return far, outlook
 
 
 def _ingest(data: DemoData, settings: Settings, stage: Stage) -> IngestResult:

@@ -12,7 +12,7 @@ from infra.steps import format_duration, format_time
 from stream.events import IntArray
 from stream.snapshots import step_metrics
 from stream.store.known import BoolArray
-from stream.store.records import PAIR_BITS, EdgeRows, GraphState
+from stream.store.records import DST_MASK, PAIR_BITS, EdgeRows, GraphState
 from stream.store.writer import StoreWriter
 
 # Bounds of working memory: snapshots and edges that are computed and written at once.
@@ -20,7 +20,6 @@ _CHUNK_STEPS = 8192
 _CHUNK_EDGES = 131_072
 # First sights from which on it pays to start a thread that writes them.
 _THREAD_KEYS = 4000
-_DST_MASK = 2**PAIR_BITS - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ def close_steps(writer: StoreWriter, spans: Sequence[Span], rows: EdgeRows, limi
     at = layout.index(rows)
     _refuse_gaps(spans, layout, at, limits.max_empty_steps)
 
-    src, dst = rows.pair >> PAIR_BITS, rows.pair & _DST_MASK
+    src, dst = rows.pair >> PAIR_BITS, rows.pair & DST_MASK
     ends = np.stack((src, dst), axis=1).reshape(-1)
     node, node_at = _first_seen(ends, np.repeat(at, 2), writer.new_nodes)
     edge, edge_at = _first_seen(rows.pair, at, writer.new_edges)

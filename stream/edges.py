@@ -92,10 +92,7 @@ class EdgeMaker:
             # Node ids follow the log, whatever the graphs' order in the batch.
             order = np.argsort(at, kind="stable")
             graph_id, at, revises = graph_id[order], at[order], revises[order]
-        ends = np.stack((events.src[at], events.dst[at]), axis=1).reshape(-1)
-        node = self._writer.node_ids(np.repeat(graph_id, 2), ends, events.interner.names).reshape(-1, 2)
-        pair = (node[:, 0] << PAIR_BITS) | node[:, 1]
-        edges = EdgeRows(graph_id, step_us[at], pair, np.ones(len(at), dtype=np.int64))
+        edges = EdgeRows(graph_id, step_us[at], self._pairs(events, at, graph_id), np.ones(len(at), dtype=np.int64))
         if not revises.any():
             return EdgeRows.merge([edges]), []
         closed = EdgeRows.merge([edges.where(revises)])
@@ -104,6 +101,12 @@ class EdgeMaker:
             for key, graph in sorted(graphs.items())
             if (closed.graph_id == key).any()
         ]
+
+    def _pairs(self, events: EventBatch, at: IntArray, graph_id: IntArray) -> IntArray:
+        """Return the edges [k] of the events in rows `at` [k] as numbers; nodes that are new to a graph get theirs."""
+        ends = np.stack((events.src[at], events.dst[at]), axis=1).reshape(-1)
+        node = self._writer.node_ids(np.repeat(graph_id, 2), ends, events.interner.names).reshape(-1, 2)
+        return (node[:, 0] << PAIR_BITS) | node[:, 1]
 
     def _judge_steps(
         self, graph: GraphState, step_us: IntArray, verdict: npt.NDArray[np.int8], backfill: bool

@@ -11,11 +11,10 @@ from stream.closing import too_many_empty
 from stream.events import FloatArray, IntArray
 from stream.snapshots import step_metrics
 from stream.store.known import BoolArray
-from stream.store.records import PAIR_BITS, EdgeRows, GraphState
+from stream.store.records import DST_MASK, PAIR_BITS, EdgeRows, GraphState
 from stream.store.writer import Closed, StoreWriter
 from stream.windows import NEVER_US
 
-_DST_MASK = 2**PAIR_BITS - 1
 _EVENTS = METRIC_INDEX["events"]
 
 
@@ -58,12 +57,12 @@ def revise(writer: StoreWriter, graph: GraphState, rows: EdgeRows, max_empty_ste
     before = table.values[at].copy()
 
     edges = EdgeRows.merge([writer.step_edges(graph, steps), rows])
-    src, dst = edges.pair >> PAIR_BITS, edges.pair & _DST_MASK
+    src, dst = edges.pair >> PAIR_BITS, edges.pair & DST_MASK
     number = np.searchsorted(steps, edges.step_start_us)
     for name, column in step_metrics(number, src, dst, edges.events, len(steps)).items():
         table.values[at, METRIC_INDEX[name]] = column
 
-    added_src, added_dst = rows.pair >> PAIR_BITS, rows.pair & _DST_MASK
+    added_src, added_dst = rows.pair >> PAIR_BITS, rows.pair & DST_MASK
     node, node_us = _earliest(np.concatenate((added_src, added_dst)), np.tile(rows.step_start_us, 2))
     pair, pair_us = _earliest(rows.pair, rows.step_start_us)
     node_was_us, pair_was_us = writer.first_steps(nodes=node, pairs=pair)

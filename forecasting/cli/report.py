@@ -127,13 +127,7 @@ def make(
         make_reports = report_engines.on_ray if engine is Engine.RAY else report_engines.here
         make_reports(names, settings, reader, finish)
     if len(names) > 1:
-        from forecasting.reports.index import entry, render_index  # noqa: PLC0415
-
-        entries = [entry(made[name], files[name].name) for name in names]
-        page = render_index(entries, max(facts["made"] for facts in made.values()))
-        index = files[names[0]].with_name(INDEX_NAME)
-        _write(index, page.encode())
-        say(f"Wrote {index}")
+        _write_index(files, made)
 
 
 def _begun(reader: "SnapshotReader") -> list[str]:
@@ -164,6 +158,17 @@ def _places(names: list[str], output: Path | None) -> dict[str, Path]:
 def _file_name(graph: str) -> str:
     # A colon is no part of a file's name everywhere, a tilde no part of a graph's.
     return f"report-{graph.replace(':', '~')}.html"
+
+
+def _write_index(files: dict[str, Path], made: dict[str, dict[str, Any]]) -> None:
+    """Write a page beside several reports that leads to each; `files` and `made` are by graph."""
+    from forecasting.reports.index import entry, render_index  # noqa: PLC0415
+
+    entries = [entry(made[name], file.name) for name, file in files.items()]
+    page = render_index(entries, max(facts["made"] for facts in made.values()))
+    index = next(iter(files.values())).with_name(INDEX_NAME)
+    _write(index, page.encode())
+    say(f"Wrote {index}")
 
 
 def _print(html: bytes, path: Path, settings: "Settings") -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import zstandard
 
 from stream.events import IntArray
-from stream.store.records import PAIR_BITS
+from stream.store.records import DST_MASK, PAIR_BITS
 
 _HEADER = struct.Struct("<BHII")  # compressed, widths, edges, first src
 _PLAIN, _COMPRESSED = 0, 1
@@ -26,7 +26,6 @@ _COMPRESS_FROM_BYTES = 256
 _WIDTHS = (0, 1, 2, 4, 8)
 _LIMITS = np.array([0, 2**8 - 1, 2**16 - 1, 2**32 - 1], dtype=np.int64)
 _COLUMNS = 3
-_DST_MASK = 2**PAIR_BITS - 1
 
 
 class EdgeBlobs:
@@ -50,7 +49,7 @@ class EdgeBlobs:
         """
         if not len(starts):
             return []
-        src, dst = pairs >> PAIR_BITS, pairs & _DST_MASK
+        src, dst = pairs >> PAIR_BITS, pairs & DST_MASK
         src_delta, dst_delta = np.zeros_like(src), dst.copy()
         src_delta[1:] = src[1:] - src[:-1]
         src_delta[starts] = 0

@@ -92,10 +92,10 @@ def _restore_steps(
         table = reader.snapshots(info.name, start_us=begin_us, end_us=end_us)
         steps = len(table)
         metrics = {name: np.ascontiguousarray(table.values[:, at]) for name, at in METRIC_INDEX.items()}
-        writer.add_snapshots(np.full(steps, graph.id, dtype=np.int64), table.step_start_us, metrics, _no_edges())
+        writer.add_snapshots(np.full(steps, graph.id, dtype=np.int64), table.step_start_us, metrics, EdgeRows.none())
         for begin, end in _revised(table):
             revised = Closed(table.step_start_us[begin:end], table.values[begin:end])
-            writer.revise(graph, revised, _no_edges())
+            writer.revise(graph, revised, EdgeRows.none())
         restored += steps
         if on_steps is not None:
             on_steps(info.name, restored)
@@ -129,8 +129,3 @@ def _revised(table: SnapshotTable) -> Iterator[tuple[int, int]]:
         rows = np.flatnonzero(table.revision >= revision)
         for run in np.split(rows, np.flatnonzero(np.diff(rows) > 1) + 1):
             yield int(run[0]), int(run[-1]) + 1
-
-
-def _no_edges() -> EdgeRows:
-    none = np.zeros(0, dtype=np.int64)
-    return EdgeRows(none, none, none, none)

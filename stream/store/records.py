@@ -12,6 +12,7 @@ from stream.windows import Clock
 
 # An edge is one number: the node id of src in the upper bits, that of dst in the lower.
 PAIR_BITS = 32
+DST_MASK = 2**PAIR_BITS - 1
 MAX_NODE_ID = 2**31 - 1
 _FEW_STEPS = 32
 # From here on it pays to look at the steps first.
@@ -110,6 +111,12 @@ class EdgeRows:
 
     def __len__(self) -> int:
         return len(self.pair)
+
+    @classmethod
+    def none(cls) -> "EdgeRows":
+        """Return no rows."""
+        none = np.zeros(0, dtype=np.int64)
+        return cls(none, none, none, none)
 
     def where(self, mask: BoolArray | slice) -> "EdgeRows":
         """Return the rows that a mask [n] or a slice selects."""

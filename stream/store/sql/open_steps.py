@@ -89,7 +89,7 @@ class OpenSteps(Part):
         if held is None:
             taken = self._read(graph.id, self.database.fetch(OPEN_BEFORE, (graph.id, before_us)))
         elif held.earliest_us >= before_us:
-            return _none()
+            return EdgeRows.none()
         else:
             rows = _concatenate(held.parts)
             taken = rows.where(rows.step_start_us < before_us)
@@ -169,8 +169,3 @@ def _part(rows: EdgeRows, begin: int, end: int) -> EdgeRows:
     return EdgeRows(
         rows.graph_id[begin:end], rows.step_start_us[begin:end], rows.pair[begin:end], rows.events[begin:end]
     )
-
-
-def _none() -> EdgeRows:
-    none = np.zeros(0, dtype=np.int64)
-    return EdgeRows(none, none, none, none)
