@@ -50,10 +50,6 @@ class Key:
     revoked_us: int | None = None
     digest: bytes = field(default=b"", compare=False, repr=False)
 
-    def allows(self, scope: Scope, graph: str) -> bool:
-        """Tell whether the key may do `scope` with `graph`; `*` asks for all graphs."""
-        return self.scope >= scope and self.sees(graph)
-
     def sees(self, graph: str) -> bool:
         """Tell whether the key is for `graph`."""
         return any(

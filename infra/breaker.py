@@ -53,11 +53,6 @@ class Breaker:
             self._wait_until_s = now_s + self._pause_s
             return True
 
-    def remaining_s(self) -> float:
-        """Return the seconds until a call is let through, 0 for at once."""
-        with self._lock:
-            return 0.0 if self._failed < self._most else max(0.0, self._wait_until_s - self._clock_s())
-
     def succeeded(self) -> bool:
         """Be told of a call that succeeded; tell whether that closed it."""
         with self._lock:

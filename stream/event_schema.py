@@ -20,9 +20,9 @@ _NANOSECONDS_OF_US = 1000
 _LARGEST_FLOAT = 1.7976931348623157e308
 
 
-def event_schema(rules: EventRules | None = None) -> dict[str, Any]:
+def event_schema() -> dict[str, Any]:
     """Return the JSON Schema (draft 2020-12) of an event as a JSON object."""
-    rules = rules or EventRules()
+    rules = EventRules()
     return {
         "$schema": SCHEMA_DIALECT,
         "$id": SCHEMA_ID,

@@ -111,10 +111,10 @@ class BenchService(GraphtideService):
         super().__init__(folder, store_url, settings)
         self._headers = {"Authorization": f"Bearer {self.make_key('bench', Scope.WRITE)}"}
 
-    def short(self, graph: str = "bench", *, anew: bool = True, more: str = "") -> str:
+    def short(self, graph: str = "bench", *, anew: bool = True) -> str:
         """Return a request for a short forecast; `anew` for one that takes nothing that is kept."""
         levels = ",".join(f"{level:g}" for level in work.LEVELS)
-        path = f"/v1/graphs/{graph}/forecast?horizon={work.STEPS}&quantiles={levels}{more}"
+        path = f"/v1/graphs/{graph}/forecast?horizon={work.STEPS}&quantiles={levels}"
         return get(path, **self._headers, **({"Cache_Control": "no-cache"} if anew else {}))
 
     def ask(self, horizon: int) -> str:

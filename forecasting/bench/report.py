@@ -78,12 +78,13 @@ class Report:
         usual = None if row.median is None else float(f"{row.median:.5g}")
         self.rows.append(Row(row.case, row.system, float(f"{row.value:.5g}"), row.unit, usual, row.windows))
 
-    def compare(self, case: str, peer: str, target: float | None, *, ours: str = "graphtide") -> None:
+    def compare(self, case: str, peer: str, target: float | None) -> None:
         """Append how far our figure is ahead of a peer's, if both are there."""
         rows = {row.system: row for row in self.rows if row.case == case}
-        if peer in rows and ours in rows:
-            less, more = rows[ours].value, rows[peer].value
-            if rows[ours].unit.endswith("/s"):
+        ours = rows.get("graphtide")
+        if peer in rows and ours is not None:
+            less, more = ours.value, rows[peer].value
+            if ours.unit.endswith("/s"):
                 less, more = more, less
             ratio = float(f"{more / less:.4g}")
             self.ratios.append(Ratio(case, peer, ratio, target, None if target is None else ratio >= target))

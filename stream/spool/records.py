@@ -11,7 +11,6 @@ from stream.decoders.records.base import EVENT_STAGE, BadEvent, Decoded, Record
 from stream.decoders.records.formats import record_decoder
 from stream.events import EventBatch, IntArray, Interner, shown
 
-TOPIC = "http"
 _BOM = b"\xef\xbb\xbf"
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _ONE = msgspec.json.Decoder(msgspec.Raw)

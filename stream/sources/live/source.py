@@ -64,7 +64,6 @@ class LiveSource:
         pace: how messages become batches.
         backoff: when to connect again.
         stop: asked often; True ends the reading behind what was handed over.
-        now_us: the time of the clock on the wall, in microseconds since the epoch.
     """
 
     def __init__(
@@ -76,7 +75,6 @@ class LiveSource:
         pace: Pace | None = None,
         backoff: Backoff | None = None,
         stop: Callable[[], bool] = lambda: False,
-        now_us: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._service = service
         self._decoding = decoding
@@ -84,7 +82,6 @@ class LiveSource:
         self._pace = pace or Pace()
         self._backoff = backoff or Backoff()
         self._stop = stop
-        self._now_us = now_us
         self._track: Track | None = None
 
     @property
@@ -137,7 +134,7 @@ class LiveSource:
                 return records, too_long, error  # what came before is handed over first
             if message is None:
                 continue
-            now_us = self._now_us()
+            now_us = time.time_ns() // 1000
             if message == Message():
                 track.connected(now_us)
             elif track.is_new(message, now_us):

@@ -8,11 +8,8 @@ from pyarrow import csv
 
 from infra.errors import StoreError
 from infra.schema import METRIC_INDEX, METRICS, SCHEMA_VERSION, Kind
-from infra.steps import WEEK_US, format_duration
+from infra.steps import format_duration
 from stream.store.influx.points import FACT_FIELDS, GRAPHS, GRAPHS_TIME_US, SNAPSHOTS, STORES, tag_of_graph
-
-# Weeks begin on Mondays: the first step of all can begin up to a week before the epoch.
-FIRST_TIME_US = -WEEK_US
 
 _TIME = pa.timestamp("us", tz="UTC")
 # The header of a table that tells of an error. It is the last, whatever was answered before.
