@@ -1,7 +1,14 @@
 """Files that grow, and runs of them into a store."""
 
+import gzip
+import io
 import json
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
+import zstandard
 
 from stream.decoders.builder import DecodeOptions
 from stream.ingest import IngestOptions, ingest
@@ -25,6 +32,47 @@ def event_line(src: str, dst: str, hour: float, graph: str = "") -> str:
 def add(path: Path, text: str) -> None:
     with path.open("a") as file:
         file.write(text)
+
+
+def zipped(*texts: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for number, text in enumerate(texts):
+            archive.writestr(f"part-{number}", text)
+    return file.getvalue()
+
+
+def gzipped(*texts: str) -> bytes:
+    return b"".join(gzip.compress(text.encode()) for text in texts)
+
+
+def zstd(*texts: str) -> bytes:
+    return b"".join(zstandard.ZstdCompressor().compress(text.encode()) for text in texts)
+
+
+def values_of(*hours: float) -> list[dict[str, object]]:
+    return [
+        {"src": f"n{int(hour) % 5}", "dst": f"n{int(hour) % 3}", "ts": 1_600_000_000 + int(hour * HOUR)}
+        for hour in hours
+    ]
+
+
+# How a log is written anew with more events.
+KINDS: dict[str, Callable[..., bytes | str]] = {
+    "lines": lines_of,
+    "gz": lambda *hours: gzipped(lines_of(*hours)),
+    "gz-members": lambda *hours: gzipped(*(lines_of(hour) for hour in hours)),
+    "zst": lambda *hours: zstd(lines_of(*hours)),
+    "zst-frames": lambda *hours: zstd(*(lines_of(hour) for hour in hours)),
+    "zip": lambda *hours: zipped(lines_of(*hours)),
+    "zip-members": lambda *hours: zipped(*(lines_of(hour) for hour in hours)),
+    "json": lambda *hours: json.dumps(values_of(*hours)),
+    "json-pretty": lambda *hours: "\ufeff" + json.dumps(values_of(*hours), indent=2) + "\n",
+    "json-documents": lambda *hours: "\n".join(json.dumps(value, indent=1) for value in values_of(*hours)),
+    "json-arrays": lambda *hours: "\n".join(json.dumps(values_of(hour)) for hour in hours),
+    "json-gz": lambda *hours: gzipped(json.dumps(values_of(*hours))),
+}
+BACKFILL = pytest.mark.parametrize("flags", [{}, {"backfill": True}], ids=["plain", "backfill"])
 
 
 class Runs:

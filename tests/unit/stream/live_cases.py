@@ -19,7 +19,7 @@ from infra.settings import LiveSettings
 from infra.steps import SECOND_US, format_time
 from stream.events import Event
 from stream.sources.base import Position, SourceBatch
-from stream.sources.live import LiveSource
+from stream.sources.live import LiveSource, open_live
 
 BEGIN_US = 1_767_225_600_000_000
 QUICK = LiveSettings(
@@ -292,3 +292,7 @@ def read_until(
             batches.close()  # type: ignore[attr-defined]
         done.notes = source.notes
     return done
+
+
+def live(name: str, url: str, **changes: object) -> LiveSource:
+    return open_live(name, QUICK.model_copy(update=changes), url=url, environment={})
