@@ -1,5 +1,6 @@
 """The PostgreSQL server of a store: how it is reached, how its tables are made, what its errors mean to a user."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +26,8 @@ WRITERS_CLASS = "'writers'::regclass::oid"
 # is moved or a network that comes back may take. A statement may run longer: its server's kernel acknowledges
 # meanwhile. What asks it keeps firewalls from forgetting an idle connection, too.
 _SILENT_S = 60
+# Within this time the server knows of a session that was ended properly.
+_LEAVES_S = 2.0
 # Of what is waited for: three questions, the first after half of the time.
 KEEPALIVES = {"idle": _SILENT_S // 2, "interval": _SILENT_S // 6, "count": 3}
 _PARAMETERS: dict[str, Any] = {
@@ -180,6 +183,7 @@ def locked_tables(url: str) -> Iterator[tuple[Execute, int, str]]:
             schema = _schema(connection)
             if schema is None:
                 raise _no_store(name)
+            _wait_for_who_leaves(execute)
             # Held until the end: a writer that is starting waits, and then finds the new schema.
             execute("LOCK TABLE store_schema IN ACCESS EXCLUSIVE MODE")
             if execute(WRITERS):
@@ -192,6 +196,13 @@ def locked_tables(url: str) -> Iterator[tuple[Execute, int, str]]:
         raise explain(error, name) from error
     finally:
         connection.close()
+
+
+def _wait_for_who_leaves(execute: Execute) -> None:
+    """Wait a moment for writers: of one that has ended, the server may learn later than who waited for its end."""
+    until_s = time.monotonic() + _LEAVES_S
+    while execute(WRITERS) and time.monotonic() < until_s:
+        time.sleep(_LEAVES_S / 20)
 
 
 def _no_store(name: str) -> StoreError:

@@ -1,5 +1,7 @@
 """The schema of a PostgreSQL store is brought up in one transaction, while nobody writes it."""
 
+import threading
+from contextlib import ExitStack
 from typing import Any
 
 import psycopg
@@ -45,6 +47,16 @@ def test_nothing_is_changed_while_somebody_writes_or_where_nothing_is(postgres_u
     with open_writer(postgres_url), pytest.raises(StoreError, match="another process is writing"):
         migrate_store(postgres_url, steps=later(), schema=NEXT)
     assert migrate_store(postgres_url).after == STORE_SCHEMA
+
+
+def test_a_writer_that_is_about_to_end_is_waited_for(postgres_url: str) -> None:
+    fill(postgres_url)
+    with ExitStack() as writing:
+        writing.enter_context(open_writer(postgres_url))
+        ends = threading.Timer(0.5, writing.close)
+        ends.start()
+        assert migrate_store(postgres_url).after == STORE_SCHEMA
+        ends.join()
 
 
 def test_a_writer_that_starts_meanwhile_finds_the_new_schema(
