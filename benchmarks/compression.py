@@ -30,7 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from forecasting.compression import Judged, Method, judged_parts, made, scores, shrunk, verdict
 from forecasting.corpus import EventLog
 from forecasting.general import DevelopmentLog, development_logs, log_series, random_network
-from forecasting.training import forecaster_of, general_series
+from forecasting.general_training import general_series
+from forecasting.training import forecaster_of
 from infra.configuration import load_settings
 from infra.steps import HOUR_US
 from models import checkpoint, general_folder

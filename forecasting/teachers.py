@@ -2,50 +2,17 @@
 
 import multiprocessing
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 
 from forecasting.child_process import begin_child
-from forecasting.training import train_general
+from forecasting.general_training import GeneralTraining
 from infra.errors import GraphtideError
-from models.forecaster import ForecasterConfig
-from models.optimisation import TrainingConfig, TrainingProgress
-
-OnTraining = Callable[[TrainingProgress], None]
-
-
-@dataclass(frozen=True, slots=True)
-class TeacherTraining:
-    """A training of `train_general` without teachers that another process can do; the attributes are its arguments."""
-
-    folders: Sequence[Path]
-    folder: Path
-    forecaster: ForecasterConfig
-    config: TrainingConfig
-    simulated: int
-    exclude: Sequence[str]
-
-    def run(self, on_progress: OnTraining) -> None:
-        """Train, and keep the checkpoint in the folder.
-
-        Raises:
-            GraphtideError: as `train_general`.
-        """
-        train_general(
-            self.folders,
-            self.folder,
-            self.forecaster,
-            self.config,
-            simulated=self.simulated,
-            exclude=self.exclude,
-            on_progress=on_progress,
-        )
+from models.optimisation import TrainingProgress
 
 
 def train_side_by_side(
-    trainings: Sequence[TeacherTraining], workers: int, on_progress: Callable[[list[TrainingProgress]], None]
+    trainings: Sequence[GeneralTraining], workers: int, on_progress: Callable[[list[TrainingProgress]], None]
 ) -> None:
     """Do trainings in processes of their own, on a thread each.
 
@@ -87,7 +54,7 @@ def train_side_by_side(
             left.join()
 
 
-def _said(connection: Connection, training: TeacherTraining) -> TrainingProgress | None:
+def _said(connection: Connection, training: GeneralTraining) -> TrainingProgress | None:
     """Return what a process says next, None where it is done.
 
     Raises:
@@ -107,7 +74,7 @@ def _said(connection: Connection, training: TeacherTraining) -> TrainingProgress
     return said
 
 
-def _train(training: TeacherTraining, told: "Connection[TrainingProgress | Exception | None, None]") -> None:
+def _train(training: GeneralTraining, told: "Connection[TrainingProgress | Exception | None, None]") -> None:
     begin_child()
     try:
         training.run(told.send)

@@ -177,7 +177,7 @@ def _of_graph(settings: "Settings", graph: str) -> _Target:
 
 
 def _of_general(settings: "Settings", folder: Path, simulated: int) -> _Target:
-    from forecasting.training import describe_logs, general_series  # noqa: PLC0415 - imports torch
+    from forecasting.general_training import describe_logs, general_series  # noqa: PLC0415 - imports torch
     from models import checkpoint, general_folder  # noqa: PLC0415
 
     full = checkpoint.load(general_folder())

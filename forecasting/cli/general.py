@@ -1,6 +1,7 @@
 """`graphtide train --general`: the model that comes with the package, made anew from the public logs."""
 
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from infra.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from forecasting.general_training import GeneralTraining
     from infra.settings import Settings
     from models.checkpoint import Checkpoint
     from models.optimisation import TrainingProgress
@@ -65,41 +67,31 @@ def make_general(
 
     Raises:
         UsageError: there is no model where a teacher should be, or it has another architecture.
-        GraphtideError: as `forecasting.training.train_general`.
+        GraphtideError: as `forecasting.general_training.GeneralTraining.run`.
     """
-    from forecasting.resuming import forget  # noqa: PLC0415 - imports torch
-    from forecasting.training import (  # noqa: PLC0415
-        forecaster_config,
-        kept_general,
-        taught_config,
-        teacher_config,
-        train_general,
-    )
+    from forecasting.general_training import GeneralTraining, taught_config, teacher_config  # noqa: PLC0415 - torch
+    from forecasting.resuming import forget  # noqa: PLC0415
+    from forecasting.training import forecaster_config  # noqa: PLC0415
 
     count = settings.general.teachers
-    seen: dict[str, Any] = {
-        "simulated": SIMULATED_NETWORKS if simulated is None else simulated,
-        "exclude": tuple(exclude),
-    }
-    found = _loaded(teachers) or _trained_teachers(settings, folder, count, seen, restart=restart)
-    forecaster = forecaster_config(settings)
-    config = taught_config(settings, count) if found else teacher_config(settings)
-    seen["teachers"] = found
-    kept = None if restart else kept_general(folder, forecaster, config, **seen)
+    alone = GeneralTraining(
+        settings.data.folders(),
+        folder,
+        forecaster_config(settings),
+        teacher_config(settings),
+        SIMULATED_NETWORKS if simulated is None else simulated,
+        tuple(exclude),
+    )
+    found = _loaded(teachers) or _trained_teachers(settings, alone, count, restart=restart)
+    training = replace(alone, config=taught_config(settings, count), teachers=found) if found else alone
+    kept = None if restart else training.kept()
     if kept is not None:
         say_once(f"the general model: up to date: the same training made {folder}")
         return kept.card
     if restart:
         forget(folder)
     with ExitStack() as shown:
-        saved = train_general(
-            settings.data.folders(),
-            folder,
-            forecaster,
-            config,
-            **seen,
-            on_progress=TrainingReport(shown, "Training the general model"),
-        )
+        saved = training.run(TrainingReport(shown, "Training the general model"))
     tell_trained("the general model", saved.card, folder)
     return saved.card
 
@@ -117,24 +109,29 @@ def _loaded(places: "Sequence[Path]") -> "list[Checkpoint]":
 
 
 def _trained_teachers(
-    settings: "Settings", folder: Path, count: int, seen: dict[str, Any], *, restart: bool
+    settings: "Settings", alone: "GeneralTraining", count: int, *, restart: bool
 ) -> "list[Checkpoint]":
-    """Return the teachers, trained where they are not yet: side by side, or one after the other below torchrun."""
-    from forecasting.resuming import forget  # noqa: PLC0415 - imports torch
-    from forecasting.teachers import TeacherTraining, train_side_by_side  # noqa: PLC0415
-    from forecasting.training import forecaster_config, kept_general, teacher_config  # noqa: PLC0415
+    """Return teachers, trained where they are not yet: side by side, or one after the other below torchrun.
+
+    Args:
+        settings: how they are trained.
+        alone: the training that they do with seeds and folders of their own.
+        count: how many.
+        restart: make all of them anew.
+    """
+    from forecasting.general_training import teacher_config  # noqa: PLC0415 - imports torch
+    from forecasting.resuming import forget  # noqa: PLC0415
+    from forecasting.teachers import train_side_by_side  # noqa: PLC0415
     from infra.cores import usable_cores  # noqa: PLC0415
     from models.distributed import n_workers, of_the_first, worker_number  # noqa: PLC0415
 
-    forecaster = forecaster_config(settings)
     trainings = []
     for number in range(count):
         config = teacher_config(settings, number)
-        place = folder / _TEACHERS_NAME / f"seed-{config.seed}"
-        trainings.append(TeacherTraining(settings.data.folders(), place, forecaster, config, **seen))
+        trainings.append(replace(alone, folder=alone.folder / _TEACHERS_NAME / f"seed-{config.seed}", config=config))
     missing = []
     for one in trainings:
-        if not restart and kept_general(one.folder, forecaster, one.config, **seen) is not None:
+        if not restart and one.kept() is not None:
             say_once(f"{_name(one.config.seed)}: up to date: the same training made {one.folder}")
             continue
         if restart:

@@ -4,17 +4,17 @@ import multiprocessing
 import os
 import signal
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from forecasting.teachers import OnTraining, train_side_by_side
-from forecasting.training import kept_general, taught_config, teacher_config
+from forecasting.general_training import GeneralTraining, taught_config, teacher_config
+from forecasting.teachers import train_side_by_side
 from infra.errors import GraphtideError, ModelError
 from infra.settings import MAX_SEED, GeneralSettings, Settings, TrainingSettings
-from models import checkpoint
-from models.forecaster import ForecasterConfig
+from models import checkpoint, general_folder
 from models.optimisation import TrainingConfig, TrainingProgress
 
 
@@ -25,7 +25,7 @@ class Stands:
     folder: Path
     fate: str = "done"
 
-    def run(self, on_progress: OnTraining) -> None:
+    def run(self, on_progress: Callable[[TrainingProgress], None]) -> None:
         on_progress(TrainingProgress(1, 0.5, 0.4, 1.0, 0.5, 100.0))
         if self.fate == "fails":
             raise ModelError("the training loss is not finite", fix="lower [training] learning_rate")
@@ -71,24 +71,19 @@ def test_seeds_follow_each_other_and_begin_again_behind_the_largest() -> None:
 
 
 def test_what_another_training_made_is_not_taken_for_the_same(tmp_path: Path) -> None:
-    from models import general_folder  # noqa: PLC0415
-
     found = checkpoint.load(general_folder())
     assert found is not None
     teachers = [checkpoint.Checkpoint(found.net, {**found.card, "digest": name}) for name in found.card["teachers"]]
     config = TrainingConfig(**found.card["scores"]["training"])
-    asked = {"simulated": 24, "exclude": (), "teachers": teachers}
-    assert kept_general(general_folder(), found.net.config, config, **asked) is not None
+    same = GeneralTraining([], general_folder(), found.net.config, config, 24, teachers=teachers)
+    assert same.kept() is not None
     others = (
-        {"simulated": 23},
-        {"exclude": ("wiki-elec",)},
-        {"teachers": teachers[:1]},
-        {"teachers": teachers[::-1]},
+        replace(same, simulated=23),
+        replace(same, exclude=("wiki-elec",)),
+        replace(same, teachers=teachers[:1]),
+        replace(same, teachers=teachers[::-1]),
+        replace(same, forecaster=replace(found.net.config, d_model=128)),
+        replace(same, config=replace(config, max_iterations=601)),
+        replace(same, folder=tmp_path),
     )
-    for other in others:
-        assert kept_general(general_folder(), found.net.config, config, **(asked | other)) is None
-    wider = ForecasterConfig(d_model=128)
-    assert kept_general(general_folder(), wider, config, **asked) is None
-    longer = TrainingConfig(**(found.card["scores"]["training"] | {"max_iterations": 601}))
-    assert kept_general(general_folder(), found.net.config, longer, **asked) is None
-    assert kept_general(tmp_path, found.net.config, config, **asked) is None
+    assert [other.kept() for other in others] == [None] * len(others)
