@@ -12,7 +12,7 @@ from pathlib import Path
 
 from forecasting.bench.processor import processor
 from infra.configuration import LoadedSettings
-from infra.cores import usable_cores
+from infra.cores import allowed_cores
 from infra.errors import GraphtideError
 from infra.settings import DataSettings, InfluxDBSettings
 
@@ -69,7 +69,7 @@ def _cpu() -> Finding:
     return Finding(
         "cpu",
         Status.OK,
-        f"{platform.machine()}, {usable_cores()} usable cores, {' '.join(present) or 'no vector features known'}",
+        f"{platform.machine()}, {allowed_cores()} usable cores, {' '.join(present) or 'no vector features known'}",
     )
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from forecasting.backtests.workers import Task, run_tasks
 from forecasting.training import train_graph
-from infra.cores import usable_cores
+from infra.cores import allowed_cores
 from models.checkpoint import Checkpoint
 from models.contract import History
 from models.forecaster import ForecasterConfig
@@ -82,7 +82,7 @@ class LocalEngine:
     """
 
     def __init__(self, workers: int) -> None:
-        self._workers = workers or max(1, usable_cores() - 1)
+        self._workers = workers or max(1, allowed_cores() - 1)
 
     def train(
         self, trainings: Sequence[Training], recipe: Recipe, on_training: OnTraining | None

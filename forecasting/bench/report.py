@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from forecasting.bench.processor import processor
-from infra.cores import usable_cores
+from infra.cores import allowed_cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def hardware() -> dict[str, Any]:
     return {
         "cpu": cpu.model,
         "generation": cpu.generation,
-        "cores": usable_cores(),
+        "cores": allowed_cores(),
         "features": [name for name in watched if name in cpu.flags],
         "load_1min": round(os.getloadavg()[0], 2),
         "threads": 1,

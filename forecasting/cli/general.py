@@ -122,7 +122,7 @@ def _trained_teachers(
     from forecasting.general_training import teacher_config  # noqa: PLC0415 - imports torch
     from forecasting.resuming import forget  # noqa: PLC0415
     from forecasting.teachers import train_side_by_side  # noqa: PLC0415
-    from infra.cores import usable_cores  # noqa: PLC0415
+    from infra.cores import allowed_cores  # noqa: PLC0415
     from models.distributed import n_workers, of_the_first, worker_number  # noqa: PLC0415
 
     trainings = []
@@ -137,7 +137,7 @@ def _trained_teachers(
         if restart:
             forget(one.folder)
         missing.append(one)
-    workers = min(usable_cores(), len(missing))
+    workers = min(allowed_cores(), len(missing))
     if n_workers() == 1 and workers > 1:
         with ExitStack() as shown:
             train_side_by_side(missing, workers, _SideBySide(shown, len(missing)))

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import torch
 
 from forecasting.scaleout.versions import made_of, refuse_others
-from infra.cores import usable_cores
+from infra.cores import allowed_cores
 from infra.errors import GraphtideError, UsageError
 from infra.settings import RaySettings
 
@@ -231,7 +231,7 @@ def _begin(settings: RaySettings, folder: str, *, shows_logs: bool) -> None:
     try:
         ray.init(
             address="local",
-            num_cpus=settings.workers or max(1, usable_cores() - 1),
+            num_cpus=settings.workers or max(1, allowed_cores() - 1),
             num_gpus=torch.cuda.device_count(),
             object_store_memory=settings.object_store_mb << 20,
             include_dashboard=False,

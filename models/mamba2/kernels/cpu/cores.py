@@ -1,10 +1,10 @@
 """How many cores this process may keep busy: its affinity, and the CPU quota of its control groups."""
 
 import math
-import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+
+from infra.cores import allowed_cores
 
 _CONTROL_GROUPS = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
@@ -17,10 +17,9 @@ def usable_cores(control_groups: Path = _CONTROL_GROUPS, membership: Path = _MEM
         control_groups: where the control groups are mounted.
         membership: the file that names those of this process, of version 1 and 2.
     """
-    allowed = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
     # A part of a core carries no thread of its own: the kernel would stop all threads until the next period.
     quotas = (math.floor(quota) for quota in _quotas(control_groups, membership))
-    return max(1, min([allowed, *quotas]))
+    return max(1, min([allowed_cores(), *quotas]))
 
 
 def _quotas(control_groups: Path, membership: Path) -> Iterator[float]:
