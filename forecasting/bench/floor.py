@@ -11,9 +11,9 @@ _STATE_OPERATIONS = 3
 def step_seconds(packed: PackedStack, spec: StackSpec) -> float:
     """Return the seconds below which no step of all series can go.
 
-    One series must read every weight and read and write its state, in the memory where they lie (measured in one
-    pass, so that both compete for the caches). Many series share the reading; then the multiply-adds of single
-    precision are the bound, or the traffic of the states from the nearest cache.
+    One series must read every weight that a step needs for itself and read and write its state, in the memory where
+    they lie (measured in one pass, so that both compete for the caches). Many series share the reading; then the
+    multiply-adds of single precision are the bound, or the traffic of the states from the nearest cache.
 
     Raises:
         ValueError: the stack is not one of the compiled kernels, which bring the probes.
@@ -25,15 +25,9 @@ def step_seconds(packed: PackedStack, spec: StackSpec) -> float:
     one = packed.floor(repeats=200)
     if spec.batch == 1:
         return one.seconds
-    weights = spec.weights()
-    matrices = (
-        *(tensor for name, tensor in weights.core.items() if name.endswith("_proj.weight")),
-        weights.input_weight_DF,
-        weights.head_weight_RD,
-    )
     config = spec.config
     state = config.n_layers * config.n_heads * config.headdim * config.d_state
-    operations = sum(matrix.numel() for matrix in matrices) + _STATE_OPERATIONS * state
+    operations = one.multiply_adds + _STATE_OPERATIONS * state
     arithmetic_s = spec.batch * operations / _native.multiply_adds_per_second(20, packed.isa)
     weights_s = _native.floor_seconds(one.weight_bytes, 0, 50, packed.isa)
     state_s = _native.floor_seconds(0, one.state_bytes, 50, packed.isa)

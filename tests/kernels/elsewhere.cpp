@@ -56,6 +56,8 @@ Sizes take_sizes() {
                       &sizes.d_conv, &sizes.n_inputs, &sizes.n_outputs}) {
         *size = take<std::int32_t>();
     }
+    sizes.feeds_back = take<std::int32_t>() != 0;
+    sizes.n_opened = take<std::int32_t>();
     for (float* size : {&sizes.dt_low, &sizes.dt_high, &sizes.norm_eps}) *size = take<float>();
     return complete_sizes(sizes);
 }
@@ -75,8 +77,10 @@ StackSource take_stack(int layers) {
     source.embed_bias = take_all<float>();
     source.head = take_matrix();
     source.head_bias = take_all<float>();
-    source.feeds_back = take<std::int32_t>() != 0;
-    if (source.feeds_back) source.feedback = take_matrix();
+    for (MatrixSource* matrix : {&source.feedback, &source.returned}) {
+        if (take<std::int32_t>()) *matrix = take_matrix();
+    }
+    source.returned_bias = take_all<float>();
     return source;
 }
 

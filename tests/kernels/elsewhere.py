@@ -87,7 +87,7 @@ class Sizes:
     @property
     def packed(self) -> bytes:
         *counts, low, high, epsilon = self.given.values()
-        return struct.pack("<9i3f", *counts, low, high, epsilon)
+        return struct.pack("<11i3f", *counts, low, high, epsilon)
 
 
 class Layer:
@@ -146,6 +146,8 @@ class StackElsewhere:
         head: Matrix,
         head_bias: npt.NDArray[np.float32],
         feedback: Matrix | None,
+        returned: Matrix | None,
+        returned_bias: npt.NDArray[np.float32],
         isa: str,
     ) -> None:
         self.sizes = sizes
@@ -153,7 +155,9 @@ class StackElsewhere:
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         self.order(sizes.packed, *(layer.packed for layer in layers))
         self.order(embed.packed, packed(embed_bias), head.packed, packed(head_bias))
-        self.order(struct.pack("<i", feedback is not None), b"" if feedback is None else feedback.packed)
+        for matrix in (feedback, returned):
+            self.order(struct.pack("<i", matrix is not None), b"" if matrix is None else matrix.packed)
+        self.order(packed(returned_bias))
 
     def order(self, *parts: bytes) -> None:
         assert self._process.stdin is not None

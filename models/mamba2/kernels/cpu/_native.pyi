@@ -17,6 +17,7 @@ class Sizes:
     proj: int
     inputs: int
     outputs: int
+    opened: int
     def __init__(
         self,
         *,
@@ -29,6 +30,8 @@ class Sizes:
         d_conv: int,
         n_inputs: int,
         n_outputs: int,
+        feeds_back: bool,
+        n_opened: int,
         dt_low: float,
         dt_high: float,
         norm_eps: float,
@@ -60,11 +63,19 @@ class Layer:
     ) -> None: ...
 
 class Stack:
-    """Packed weights; immutable. ValueError if a size is wrong or the instruction set cannot be used."""
+    """Packed weights; immutable. ValueError if a size is wrong or the instruction set cannot be used.
+
+    Attributes:
+        isa: the kernels that run it.
+        weight_bytes: what a step of one series, which is alone in a closed loop, reads of the weights.
+        state_bytes: what it reads and writes of its state.
+        multiply_adds: of a step of each of many series, in products of matrices; padding does not count.
+    """
 
     isa: str
     weight_bytes: int
     state_bytes: int
+    multiply_adds: int
     def __init__(
         self,
         *,
@@ -75,6 +86,8 @@ class Stack:
         head: Matrix,
         head_bias: Floats,
         feedback: Matrix | None,
+        returned: Matrix | None,
+        returned_bias: Floats,
         isa: str,
     ) -> None: ...
 

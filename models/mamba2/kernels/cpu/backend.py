@@ -95,18 +95,22 @@ class Floor:
 
     Attributes:
         seconds: time to read the weights once and to read and change the state once, both warm, as every step must.
-        weight_bytes, state_bytes: what is moved.
+        weight_bytes, state_bytes: what is moved; of matrices whose reading some steps share, the part of one.
+        multiply_adds: of a step of each of many series, in products of matrices.
     """
 
     seconds: float
     weight_bytes: int
     state_bytes: int
+    multiply_adds: int
 
 
 class CpuStack:
     """A packed stack; see `contract.PackedStack`.
 
-    Prefill and rollout give the same bits, whatever the chunks, the batch and the threads.
+    Prefill and rollout give the same bits, whatever the chunks, the batch and the threads, and however steps are cut
+    into calls. But for one: where a closed loop has many outputs (`shortcuts.find_returned`), the first step of a call
+    has its feedback from the outputs that it is given, the others from the hidden state, and last bits may differ.
     """
 
     def __init__(self, sizes: StackSizes, native: "_native.Stack", threads: Threads) -> None:
@@ -123,7 +127,7 @@ class CpuStack:
         """Measure the time below which no step can go, in this process, on this core."""
         native = self._native
         seconds = _native.floor_seconds(native.weight_bytes, native.state_bytes, repeats, native.isa)
-        return Floor(seconds, native.weight_bytes, native.state_bytes)
+        return Floor(seconds, native.weight_bytes, native.state_bytes, native.multiply_adds)
 
     def prefill(self, inputs_BLF: Tensor, state: Mamba2State) -> tuple[Tensor, Mamba2State]:
         """See `contract.PackedStack.prefill`."""

@@ -112,7 +112,7 @@ NB_MODULE(_native, module) {
         .def(
             "__init__",
             [](Sizes* self, int d_model, int n_layers, int d_state, int headdim, int n_heads, int n_groups, int d_conv,
-               int n_inputs, int n_outputs, float dt_low, float dt_high, float norm_eps) {
+               int n_inputs, int n_outputs, bool feeds_back, int n_opened, float dt_low, float dt_high, float norm_eps) {
                 Sizes sizes{};
                 sizes.d_model = d_model;
                 sizes.n_layers = n_layers;
@@ -123,13 +123,15 @@ NB_MODULE(_native, module) {
                 sizes.d_conv = d_conv;
                 sizes.n_inputs = n_inputs;
                 sizes.n_outputs = n_outputs;
+                sizes.feeds_back = feeds_back;
+                sizes.n_opened = n_opened;
                 sizes.dt_low = dt_low;
                 sizes.dt_high = dt_high;
                 sizes.norm_eps = norm_eps;
                 new (self) Sizes(graphtide::complete_sizes(sizes));
             },
             nb::kw_only(), "d_model"_a, "n_layers"_a, "d_state"_a, "headdim"_a, "n_heads"_a, "n_groups"_a, "d_conv"_a,
-            "n_inputs"_a, "n_outputs"_a, "dt_low"_a, "dt_high"_a, "norm_eps"_a
+            "n_inputs"_a, "n_outputs"_a, "feeds_back"_a, "n_opened"_a, "dt_low"_a, "dt_high"_a, "norm_eps"_a
         )
         .def_ro("width", &Sizes::width)
         .def_ro("lanes", &Sizes::lanes)
@@ -139,7 +141,8 @@ NB_MODULE(_native, module) {
         .def_ro("dt", &Sizes::dt)
         .def_ro("proj", &Sizes::proj)
         .def_ro("inputs", &Sizes::inputs)
-        .def_ro("outputs", &Sizes::outputs);
+        .def_ro("outputs", &Sizes::outputs)
+        .def_ro("opened", &Sizes::opened);
 
     nb::class_<MatrixSource>(module, "Matrix")
         .def_static("fp32", [](Array<const float, nb::ndim<2>> data) { return matrix(data, Format::fp32); }, "data"_a)
@@ -172,19 +175,21 @@ NB_MODULE(_native, module) {
             "__init__",
             [](Stack* self, const Sizes& sizes, const std::vector<LayerSource>& layers, const MatrixSource& embed,
                Vector embed_bias, const MatrixSource& head, Vector head_bias, const MatrixSource* feedback,
-               const std::string& isa) {
+               const MatrixSource* returned, Vector returned_bias, const std::string& isa) {
+                const MatrixSource none{Format::fp32, 0, 0, {}, {}};
                 const StackSource source{
-                    layers, embed, head, feedback ? *feedback : MatrixSource{Format::fp32, 0, 0, {}, {}},
-                    to_vector(embed_bias), to_vector(head_bias), feedback != nullptr,
+                    layers, embed, head, feedback ? *feedback : none, returned ? *returned : none,
+                    to_vector(embed_bias), to_vector(head_bias), to_vector(returned_bias),
                 };
                 new (self) Stack(sizes, source, graphtide::choose_kernels(isa));
             },
             nb::kw_only(), "sizes"_a, "layers"_a, "embed"_a, "embed_bias"_a, "head"_a, "head_bias"_a,
-            "feedback"_a.none(), "isa"_a
+            "feedback"_a.none(), "returned"_a.none(), "returned_bias"_a, "isa"_a
         )
         .def_prop_ro("isa", [](const Stack& self) { return self.kernels().name; })
         .def_prop_ro("weight_bytes", &Stack::weight_bytes)
-        .def_prop_ro("state_bytes", &Stack::state_bytes);
+        .def_prop_ro("state_bytes", &Stack::state_bytes)
+        .def_prop_ro("multiply_adds", &Stack::multiply_adds);
 
     nb::class_<Session>(module, "Session")
         .def(nb::init<const Stack&, long, int>(), "stack"_a, "batch"_a, "threads"_a, nb::keep_alive<1, 2>())

@@ -43,15 +43,24 @@ inline Unit softplus(Unit x) {
     return add(maximum(x, zero()), log1p);
 }
 
-// y = x / rms(x); `count` of the `width` values are not padding.
-inline void normalise(const float* x, float* y, int width, int count, float epsilon) {
+// 1 / rms(x); `count` of the `width` values are not padding.
+inline float inverse_rms(const float* x, int width, int count, float epsilon) {
     Unit squares = zero();
     for (int i = 0; i < width; i += kUnit) {
         const Unit a = load(x + i);
         squares = multiply_add(a, a, squares);
     }
-    const Unit scale = broadcast(1.0f / __builtin_sqrtf(sum(squares) / static_cast<float>(count) + epsilon));
-    for (int i = 0; i < width; i += kUnit) store(y + i, multiply(load(x + i), scale));
+    return 1.0f / __builtin_sqrtf(sum(squares) / static_cast<float>(count) + epsilon);
+}
+
+// y = factor x
+inline void scale_row(const float* x, float* y, int width, float factor) {
+    for (int i = 0; i < width; i += kUnit) store(y + i, multiply(load(x + i), broadcast(factor)));
+}
+
+// y = x / rms(x)
+inline void normalise(const float* x, float* y, int width, int count, float epsilon) {
+    scale_row(x, y, width, inverse_rms(x, width, count, epsilon));
 }
 
 // The causal convolution and SiLU, in place; the ring keeps the raw inputs of the last `d_conv` steps.
@@ -163,6 +172,36 @@ inline void scan_rows(
     }
 }
 
+// What in_proj makes of the normed rows `first` to `first + count` of the hidden states, and meanwhile what is `coming`.
+inline void project_in(const Model& model, int index, Workspace& workspace, int first, int count, Coming* coming) {
+    const Sizes& sizes = model.sizes;
+    const Matrix& in_proj = model.layers[index].in_proj;
+    const float* hidden = workspace.hidden + first * workspace.hidden_stride;
+    if (index == 0 && sizes.opened) {
+        // The norm is but a factor: it may as well come after the product.
+        multiply_rows(
+            in_proj, workspace.opening + static_cast<long>(first) * sizes.opened, sizes.opened, workspace.projected,
+            workspace.projected_stride, count, workspace, coming
+        );
+        for (int r = 0; r < count; ++r) {
+            const float* row = hidden + r * workspace.hidden_stride;
+            float* projected = workspace.projected + r * workspace.projected_stride;
+            scale_row(projected, projected, sizes.proj, inverse_rms(row, sizes.width, sizes.d_model, sizes.norm_eps));
+        }
+        return;
+    }
+    for (int r = 0; r < count; ++r) {
+        normalise(
+            hidden + r * workspace.hidden_stride, workspace.normed + r * workspace.normed_stride, sizes.width,
+            sizes.d_model, sizes.norm_eps
+        );
+    }
+    project_rows(
+        in_proj, workspace.normed, workspace.normed_stride, workspace.projected, workspace.projected_stride, count,
+        workspace, coming
+    );
+}
+
 // hidden += block(hidden) for rows `first` to `first + count` of the workspace.
 inline void run_layer(const Model& model, int index, Workspace& workspace, int first, int count) {
     const Sizes& sizes = model.sizes;
@@ -170,18 +209,9 @@ inline void run_layer(const Model& model, int index, Workspace& workspace, int f
     const Row* rows = workspace.rows + first;
     float* hidden = workspace.hidden + first * workspace.hidden_stride;
     const long projected_stride = workspace.projected_stride, gated_stride = workspace.gated_stride;
-    for (int r = 0; r < count; ++r) {
-        normalise(
-            hidden + r * workspace.hidden_stride, workspace.normed + r * workspace.normed_stride, sizes.width,
-            sizes.d_model, sizes.norm_eps
-        );
-    }
     const bool own_states = rows[0].state != rows[count - 1].state;
     Coming coming{rows, count, static_cast<long>(index) * sizes.layer_state, 0};
-    project_rows(
-        layer.in_proj, workspace.normed, workspace.normed_stride, workspace.projected, projected_stride, count, workspace,
-        own_states ? &coming : nullptr
-    );
+    project_in(model, index, workspace, first, count, own_states ? &coming : nullptr);
     for (int r = 0; r < count; ++r) {
         float* projected = workspace.projected + r * projected_stride;
         // Step sizes before the convolution, which hides their long chain of dependent operations.

@@ -14,6 +14,7 @@ namespace graphtide {
 constexpr int kUnit = 16;           // floats of a unit
 constexpr int kPanelUnits = 4;      // units of a panel: rows of a matrix that are stored together
 constexpr int kColumnGroup = 4;     // columns are padded to a multiple of this
+constexpr int kSharedRows = 16;     // of several steps of a closed loop, that share what does not wait for the step before
 
 enum class Format : int { fp32, bf16, int8 };
 
@@ -29,7 +30,7 @@ struct Matrix {
 };
 
 struct Layer {
-    Matrix in_proj;                 // [proj, width], norm weight folded in
+    Matrix in_proj;                 // [proj, width], norm weight folded in; [proj, opened] of the first layer if opened
     Matrix out_proj;                // [width, inner], gated norm weight folded in
     const float* conv_weight;       // [taps][conv]
     const float* conv_bias;         // [conv]
@@ -40,21 +41,30 @@ struct Layer {
 
 struct Sizes {
     int d_model, n_layers, d_state, headdim, n_heads, n_groups, d_conv, n_inputs, n_outputs;
+    bool feeds_back;
+    int n_opened;                   // columns of the opening, 0 if there is none
     float dt_low, dt_high, norm_eps;
-    int width, lanes, states, inner, conv, dt, proj, inputs, outputs;  // padded; see above
+    int width, lanes, states, inner, conv, dt, proj, inputs, outputs, opened;  // padded; see above
     long layer_state;               // floats of one layer's state: conv ring [taps][conv], ssm [heads][d_state][lanes]
     long series_state;              // floats of one series' state
 };
 
+// The opening: what goes into the first layer is linear in a 1, the known inputs and the outputs of the step before. Where
+// these are few, `embed` has a column for each, and the first in_proj, multiplied by that, takes them too.
+//
+// The return: what a step feeds to the next one is linear in the normed hidden state that its outputs are read from. Where
+// the outputs are many, it is taken from that, and the outputs of many steps are read together.
 struct Model {
     Sizes sizes;
     const Layer* layers;
-    Matrix embed;                   // [width, inputs]
-    const float* embed_bias;        // [width]
+    Matrix embed;                   // [width, inputs]; [width, opened] if opened
+    const float* embed_bias;        // [width]; part of embed if opened
     Matrix head;                    // [outputs, width], final norm folded in
     const float* head_bias;         // [outputs]
-    bool feeds_back;
-    Matrix feedback;                // [width, outputs] if feeds_back
+    Matrix feedback;                // [width, outputs] if the stack feeds back; part of embed if opened
+    bool returns;
+    Matrix returned;                // [width, width] if returns: feedback times head
+    const float* returned_bias;     // [width]
 };
 
 // Rows that go through the stack together: distinct series at one step each, or consecutive steps of one series.
@@ -63,12 +73,19 @@ struct Row {
     int slot;                       // slot of the convolution ring that takes the row's input
 };
 
+// Where a series is.
+struct Cursor {
+    int slot;                       // of its next row
+    bool fed;                       // whether Call.fed holds what the step before feeds back, or Call.previous its outputs
+};
+
 struct Workspace {
     int capacity;                   // rows
     float* hidden;                  // [capacity][hidden_stride]
     float* normed;                  // [capacity][normed_stride]
     float* projected;               // [capacity][projected_stride]
     float* gated;                   // [capacity][gated_stride]
+    float* opening;                 // [capacity][sizes.opened]
     float* step_sizes;              // [capacity][sizes.dt]
     float* decays;                  // [capacity][sizes.dt]
     std::uint8_t* planes;           // [capacity][2][plane_stride]: high and low bytes of 16-bit activations, or these
@@ -83,8 +100,9 @@ struct Call {
     const Model* model;
     Workspace* workspace;
     float* states;                  // [batch][series_state]
-    int* slots;                     // [batch]
+    Cursor* cursors;                // [batch]
     float* previous;                // [batch][sizes.outputs]: outputs of the step before
+    float* fed;                     // [batch][sizes.width]: what that step feeds back if the model returns
     const float* inputs;            // [batch][steps][n_inputs]
     float* outputs;                 // [batch][steps][n_outputs]
     long batch, steps, begin, end;

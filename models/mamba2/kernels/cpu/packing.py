@@ -10,36 +10,56 @@ from torch import Tensor
 from models.mamba2.config import Mamba2Config
 from models.mamba2.kernels.contract import StackWeights
 from models.mamba2.kernels.cpu import _native
-from models.mamba2.kernels.precision import fold_norms, int8_rows
+from models.mamba2.kernels.cpu.shortcuts import Opening, find_opening, find_returned
+from models.mamba2.kernels.precision import fold_norms, int8_rows, round_weights
 
 # The largest float stands for "no upper limit" of the step sizes.
 _NO_LIMIT = float(np.finfo(np.float32).max)
 
 
+# Bytes of a number.
+_BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
+
+
 def native_stack(weights: StackWeights, precision: str, isa: str) -> _native.Stack:
     """Return the packed stack for validated weights."""
     folded = fold_norms(weights.detached())
-    config, sizes = weights.config, native_sizes(weights)
+    rounded = round_weights(folded, precision)
     outer = "fp32" if precision == "fp32" else "bf16"
+    opening = find_opening(rounded, _BYTES[precision])
+    returned = find_returned(rounded, _BYTES[outer]) if opening is None else None
+    config, sizes = weights.config, native_sizes(weights, 0 if opening is None else opening.embed_DO.shape[1])
     width, outputs = _places(config.d_model), _places(len(folded.head_weight_RD))
-    inputs = _places(folded.input_weight_DF.shape[1])
+    layers = [_layer(folded, index, sizes, precision, opening) for index in range(config.n_layers)]
+    if opening is None:
+        inputs = _places(folded.input_weight_DF.shape[1])
+        embed = _matrix(folded.input_weight_DF, (sizes.width, sizes.inputs), width, inputs, outer)
+    else:
+        columns = _places(opening.embed_DO.shape[1])
+        embed = _matrix(opening.embed_DO, (sizes.width, sizes.opened), width, columns, "fp32")
     feedback_DR = folded.feedback_weight_DR
     return _native.Stack(
         sizes=sizes,
-        layers=[_layer(folded, index, sizes, precision) for index in range(config.n_layers)],
-        embed=_matrix(folded.input_weight_DF, (sizes.width, sizes.inputs), width, inputs, outer),
+        layers=layers,
+        embed=embed,
         embed_bias=_vector(folded.input_bias_D, sizes.width, width),
         head=_matrix(folded.head_weight_RD, (sizes.outputs, sizes.width), outputs, width, outer),
         head_bias=_vector(folded.head_bias_R, sizes.outputs, outputs),
         feedback=None
         if feedback_DR is None
         else _matrix(feedback_DR, (sizes.width, sizes.outputs), width, outputs, outer),
+        returned=None
+        if returned is None
+        else _matrix(returned.weight_DD, (sizes.width, sizes.width), width, width, "fp32"),
+        returned_bias=_vector(
+            torch.zeros_like(folded.input_bias_D) if returned is None else returned.bias_D, sizes.width, width
+        ),
         isa=isa,
     )
 
 
-def native_sizes(weights: StackWeights) -> _native.Sizes:
-    """Return the sizes of the stack and what they are padded to."""
+def native_sizes(weights: StackWeights, n_opened: int = 0) -> _native.Sizes:
+    """Return the sizes of the stack, of whose opening the columns are given, and what they are padded to."""
     config = weights.config
     low, high = config.dt_limit
     return _native.Sizes(
@@ -52,13 +72,17 @@ def native_sizes(weights: StackWeights) -> _native.Sizes:
         d_conv=config.d_conv,
         n_inputs=weights.input_weight_DF.shape[1],
         n_outputs=weights.head_weight_RD.shape[0],
+        feeds_back=weights.feedback_weight_DR is not None,
+        n_opened=n_opened,
         dt_low=low,
         dt_high=_NO_LIMIT if math.isinf(high) else high,
         norm_eps=config.norm_eps,
     )
 
 
-def _layer(folded: StackWeights, index: int, sizes: _native.Sizes, precision: str) -> _native.Layer:
+def _layer(
+    folded: StackWeights, index: int, sizes: _native.Sizes, precision: str, opening: Opening | None
+) -> _native.Layer:
     config = folded.config
     prefix = f"layers.{index}.mixer."
     weights = {name.removeprefix(prefix): tensor for name, tensor in folded.core.items() if name.startswith(prefix)}
@@ -66,9 +90,14 @@ def _layer(folded: StackWeights, index: int, sizes: _native.Sizes, precision: st
     width = _places(config.d_model)
     projected = torch.cat([lanes, sizes.inner + channels, sizes.inner + sizes.conv + heads])
     taps = _places(config.d_conv)
+    if opening is not None and index == 0:
+        columns = _places(opening.projected_PO.shape[1])
+        in_proj = _matrix(opening.projected_PO, (sizes.proj, sizes.opened), projected, columns, "fp32")
+    else:
+        in_proj = _matrix(weights["in_proj.weight"], (sizes.proj, sizes.width), projected, width, precision)
     conv_KC = _scatter(weights["conv1d.weight"][:, 0].T, (config.d_conv, sizes.conv), taps, channels)
     return _native.Layer(
-        in_proj=_matrix(weights["in_proj.weight"], (sizes.proj, sizes.width), projected, width, precision),
+        in_proj=in_proj,
         out_proj=_matrix(weights["out_proj.weight"], (sizes.width, sizes.inner), width, lanes, precision),
         conv_weight=conv_KC.numpy(),
         conv_bias=_vector(weights["conv1d.bias"], sizes.conv, channels),

@@ -1,6 +1,7 @@
 #include "stack.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <stdexcept>
 #include <system_error>
 #include <thread>
@@ -14,6 +15,7 @@ namespace {
 constexpr int kChunkRows = 64;      // rows that share a pass over the weights; their activations fit the L2 cache
 constexpr int kGroupStep = 12;      // rows that most kernels take through a product together
 constexpr std::size_t kGroupBytes = std::size_t{4} << 20;   // of states that go through all steps of a closed loop together
+constexpr int kFirstStepAlone = std::numeric_limits<int>::max();    // steps that share what only the first of all reads
 constexpr int kSkew = kUnit;        // keeps rows of a workspace from falling onto the same cache lines
 
 int padded(int count, int unit = kUnit) { return (count + unit - 1) / unit * unit; }
@@ -52,7 +54,8 @@ std::size_t source_bytes(const MatrixSource& source) {
 std::size_t source_bytes(const StackSource& source) {
     const auto vector_bytes = [](const std::vector<float>& vector) { return padded_bytes(vector.size() * 4); };
     std::size_t bytes = source_bytes(source.embed) + source_bytes(source.head) + source_bytes(source.feedback) +
-                        vector_bytes(source.embed_bias) + vector_bytes(source.head_bias);
+                        source_bytes(source.returned) + vector_bytes(source.embed_bias) +
+                        vector_bytes(source.head_bias) + vector_bytes(source.returned_bias);
     for (const LayerSource& layer : source.layers) {
         bytes += source_bytes(layer.in_proj) + source_bytes(layer.out_proj) + vector_bytes(layer.conv_weight) +
                  vector_bytes(layer.conv_bias) + vector_bytes(layer.dt_bias) + vector_bytes(layer.rate) +
@@ -76,7 +79,8 @@ struct Strides {
 std::size_t workspace_bytes(const Sizes& sizes, int capacity) {
     const Strides strides(sizes);
     const std::size_t floats = static_cast<std::size_t>(
-        strides.hidden + strides.normed + strides.projected + strides.gated + strides.rounded + 2L * sizes.dt + kUnit);
+        strides.hidden + strides.normed + strides.projected + strides.gated + strides.rounded + sizes.opened +
+        2L * sizes.dt + kUnit);
     const std::size_t bytes = capacity * (floats * 4 + 2 * static_cast<std::size_t>(strides.plane) + sizeof(Row));
     return bytes + 32 * kAlignment;
 }
@@ -90,6 +94,7 @@ Workspace take_workspace(Arena& arena, const Sizes& sizes, int capacity) {
     workspace.normed = floats(strides.normed);
     workspace.projected = floats(strides.projected);
     workspace.gated = floats(strides.gated);
+    workspace.opening = floats(sizes.opened);
     workspace.step_sizes = floats(sizes.dt);
     workspace.decays = floats(sizes.dt);
     workspace.planes = arena.take<std::uint8_t>(static_cast<std::size_t>(2 * capacity * strides.plane));
@@ -108,7 +113,7 @@ Workspace take_workspace(Arena& arena, const Sizes& sizes, int capacity) {
 std::size_t session_bytes(const Sizes& sizes, long batch, int threads) {
     const std::size_t series = static_cast<std::size_t>(batch);
     return padded_bytes(series * sizes.series_state * 4) + padded_bytes(series * sizes.outputs * 4) +
-           threads * (workspace_bytes(sizes, kChunkRows) + kAlignment);
+           padded_bytes(series * sizes.width * 4) + threads * (workspace_bytes(sizes, kChunkRows) + kAlignment);
 }
 
 // Series of a closed loop that go through all steps together. If the weights and the states of two or more fit the L2
@@ -138,6 +143,9 @@ Sizes complete_sizes(Sizes sizes) {
     }
     require(sizes.d_conv >= 2 && sizes.d_conv <= largest, "d_conv is out of range");
     require(sizes.n_inputs >= 0 && sizes.n_inputs <= largest, "the number of inputs is out of range");
+    require(sizes.n_opened >= 0 && sizes.n_opened <= largest, "the number of columns of the opening is out of range");
+    const int known = 1 + sizes.n_inputs + (sizes.feeds_back ? sizes.n_outputs : 0);
+    require(sizes.n_opened == 0 || sizes.n_opened == known, "an opening has a column for each number it is made of");
     require(sizes.n_heads % sizes.n_groups == 0, "the groups do not divide the heads");
     sizes.width = padded(sizes.d_model);
     sizes.lanes = padded(sizes.headdim);
@@ -148,6 +156,7 @@ Sizes complete_sizes(Sizes sizes) {
     sizes.proj = sizes.inner + sizes.conv + sizes.dt;
     sizes.inputs = padded(sizes.n_inputs, kColumnGroup);
     sizes.outputs = padded(sizes.n_outputs);
+    sizes.opened = padded(sizes.n_opened, kColumnGroup);
     sizes.layer_state = static_cast<long>(sizes.d_conv) * sizes.conv + static_cast<long>(sizes.inner) * sizes.d_state;
     sizes.series_state = sizes.n_layers * sizes.layer_state + kSkew;
     return sizes;
@@ -157,14 +166,22 @@ Stack::Stack(const Sizes& sizes, const StackSource& source, const Kernels& kerne
     : kernels_(kernels), arena_(source_bytes(source)) {
     require(static_cast<int>(source.layers.size()) == sizes.n_layers, "the number of layers is wrong");
     model_.sizes = sizes;
+    model_.returns = source.returned.rows > 0;
     // In the order of use, so that a step is one pass over memory.
-    model_.embed = pack(source.embed, "embed", sizes.width, sizes.inputs);
-    model_.embed_bias = copy(source.embed_bias, "embed_bias", sizes.width);
-    model_.feeds_back = source.feeds_back;
-    if (source.feeds_back) model_.feedback = pack(source.feedback, "feedback", sizes.width, sizes.outputs);
+    if (sizes.opened) {
+        model_.embed = pack(source.embed, "embed", sizes.width, sizes.opened);
+    } else {
+        model_.embed = pack(source.embed, "embed", sizes.width, sizes.inputs, kSharedRows);
+        model_.embed_bias = copy(source.embed_bias, "embed_bias", sizes.width);
+        if (sizes.feeds_back) {
+            const int steps = model_.returns ? kFirstStepAlone : 1;
+            model_.feedback = pack(source.feedback, "feedback", sizes.width, sizes.outputs, steps);
+        }
+    }
     for (const LayerSource& layer : source.layers) {
         Layer packed{};
-        packed.in_proj = pack(layer.in_proj, "in_proj", sizes.proj, sizes.width);
+        const int columns = layers_.empty() && sizes.opened ? sizes.opened : sizes.width;
+        packed.in_proj = pack(layer.in_proj, "in_proj", sizes.proj, columns);
         packed.conv_weight = copy(layer.conv_weight, "conv_weight", static_cast<std::size_t>(sizes.d_conv) * sizes.conv);
         packed.conv_bias = copy(layer.conv_bias, "conv_bias", sizes.conv);
         packed.dt_bias = copy(layer.dt_bias, "dt_bias", sizes.dt);
@@ -174,12 +191,27 @@ Stack::Stack(const Sizes& sizes, const StackSource& source, const Kernels& kerne
         layers_.push_back(packed);
     }
     model_.layers = layers_.data();
-    model_.head = pack(source.head, "head", sizes.outputs, sizes.width);
+    model_.head = pack(source.head, "head", sizes.outputs, sizes.width, model_.returns ? kSharedRows : 1);
     model_.head_bias = copy(source.head_bias, "head_bias", sizes.outputs);
+    if (model_.returns) {
+        model_.returned = pack(source.returned, "returned", sizes.width, sizes.width);
+        model_.returned_bias = copy(source.returned_bias, "returned_bias", sizes.width);
+    }
     state_bytes_ = static_cast<std::size_t>(sizes.n_layers) * sizes.layer_state * 4;
 }
 
-Matrix Stack::pack(const MatrixSource& source, const std::string& name, int rows, int columns) {
+long Stack::multiply_adds() const {
+    const Sizes& sizes = model_.sizes;
+    const long inner = static_cast<long>(sizes.n_heads) * sizes.headdim;
+    const long projected = 2 * inner + 2L * sizes.n_groups * sizes.d_state + sizes.n_heads;
+    const long fed_back = model_.returns ? sizes.d_model : sizes.feeds_back ? sizes.n_outputs : 0;
+    const long embedded = sizes.n_opened ? sizes.n_opened : sizes.n_inputs + fed_back;
+    const long into_first = sizes.n_opened ? sizes.n_opened : sizes.d_model;
+    return sizes.d_model * (embedded + sizes.n_layers * inner + sizes.n_outputs) +
+           projected * (into_first + (sizes.n_layers - 1L) * sizes.d_model);
+}
+
+Matrix Stack::pack(const MatrixSource& source, const std::string& name, int rows, int columns, int steps) {
     const std::size_t count = static_cast<std::size_t>(rows) * columns;
     require(source.rows == rows && source.columns == columns, name + " has the wrong shape");
     require(source.data.size() == count * element_bytes(source.format), name + " has the wrong size");
@@ -211,7 +243,7 @@ Matrix Stack::pack(const MatrixSource& source, const std::string& name, int rows
             break;
         }
     }
-    weight_bytes_ += padded_bytes(source.data.size());
+    weight_bytes_ += padded_bytes(source.data.size()) / static_cast<std::size_t>(steps);
     return matrix;
 }
 
@@ -233,7 +265,8 @@ Session::Session(const Stack& stack, long batch, int threads)
     const Sizes& sizes = stack.model().sizes;
     states_ = arena_.take<float>(static_cast<std::size_t>(batch) * sizes.series_state);
     previous_ = arena_.take<float>(static_cast<std::size_t>(batch) * sizes.outputs);
-    slots_.assign(static_cast<std::size_t>(batch), 0);
+    fed_ = arena_.take<float>(static_cast<std::size_t>(batch) * sizes.width);
+    cursors_.assign(static_cast<std::size_t>(batch), Cursor{0, false});
     for (int i = 0; i < threads; ++i) workspaces_.push_back(take_workspace(arena_, sizes, kChunkRows));
 }
 
@@ -270,7 +303,7 @@ void Session::load(int layer, const float* conv, const float* ssm) {
         // The slot that is written next is the series' own; the last inputs lie in the slots before it.
         each_channel([&](long channel, long to) {
             for (int i = 0; i < kept; ++i) {
-                const int slot = (slots_[series] + 1 + i) % sizes.d_conv;
+                const int slot = (cursors_[series].slot + 1 + i) % sizes.d_conv;
                 ring[static_cast<long>(slot) * sizes.conv + to] = conv[(series * channels + channel) * kept + i];
             }
         });
@@ -296,7 +329,7 @@ void Session::save(int layer, float* conv, float* ssm) const {
         const float* ring = states_ + series * sizes.series_state + layer * sizes.layer_state;
         each_channel([&](long channel, long from) {
             for (int i = 0; i < kept; ++i) {
-                const int slot = (slots_[series] + 1 + i) % sizes.d_conv;
+                const int slot = (cursors_[series].slot + 1 + i) % sizes.d_conv;
                 conv[(series * channels + channel) * kept + i] = ring[static_cast<long>(slot) * sizes.conv + from];
             }
         });
@@ -315,6 +348,7 @@ void Session::save(int layer, float* conv, float* ssm) const {
 void Session::set_previous(const float* previous) {
     const Sizes& sizes = stack_.model().sizes;
     for (long series = 0; series < batch_; ++series) {
+        cursors_[series].fed = false;
         std::copy_n(previous + series * sizes.n_outputs, sizes.n_outputs, previous_ + series * sizes.outputs);
     }
 }
@@ -323,7 +357,7 @@ void Session::advance(const float* inputs, float* outputs, long steps, long begi
     require(0 <= begin && begin <= end && end <= steps, "the steps are out of range");
     const Model& model = stack_.model();
     const Sizes& sizes = model.sizes;
-    require(!feed_back || model.feeds_back, "the stack has no feedback");
+    require(!feed_back || sizes.feeds_back, "the stack has no feedback");
     const long workers = std::min<long>(threads_, batch_);
     const auto work = [&](long worker) {
         const long first = batch_ * worker / workers, last = batch_ * (worker + 1) / workers;
@@ -331,8 +365,9 @@ void Session::advance(const float* inputs, float* outputs, long steps, long begi
         call.model = &model;
         call.workspace = &workspaces_[static_cast<std::size_t>(worker)];
         call.states = states_ + first * sizes.series_state;
-        call.slots = slots_.data() + first;
+        call.cursors = cursors_.data() + first;
         call.previous = previous_ + first * sizes.outputs;
+        call.fed = fed_ + first * sizes.width;
         call.inputs = inputs + first * steps * sizes.n_inputs;
         call.outputs = outputs + first * steps * sizes.n_outputs;
         call.batch = last - first;

@@ -26,9 +26,9 @@ struct LayerSource {
 
 struct StackSource {
     std::vector<LayerSource> layers;
-    MatrixSource embed, head, feedback;
-    std::vector<float> embed_bias, head_bias;
-    bool feeds_back;
+    MatrixSource embed, head;
+    MatrixSource feedback, returned;            // of no rows where the model has none
+    std::vector<float> embed_bias, head_bias, returned_bias;
 };
 
 // Fills in the padded sizes. Throws std::invalid_argument where a size is out of range.
@@ -41,11 +41,15 @@ class Stack {
 
     const Model& model() const { return model_; }
     const Kernels& kernels() const { return kernels_; }
+    // What a step of one series, which is alone in a closed loop, reads of the weights, and reads and writes of its state.
     std::size_t weight_bytes() const { return weight_bytes_; }
     std::size_t state_bytes() const { return state_bytes_; }
+    // Of a step of each of many series, in products of matrices, without padding.
+    long multiply_adds() const;
 
   private:
-    Matrix pack(const MatrixSource& source, const std::string& name, int rows, int columns);
+    // `steps` of a closed loop of one series share what they read of the matrix.
+    Matrix pack(const MatrixSource& source, const std::string& name, int rows, int columns, int steps = 1);
     const float* copy(const std::vector<float>& source, const std::string& name, std::size_t count);
 
     const Kernels& kernels_;
@@ -88,7 +92,8 @@ class Session {
     Arena arena_;
     float* states_;
     float* previous_;
-    std::vector<int> slots_;
+    float* fed_;
+    std::vector<Cursor> cursors_;
     std::vector<Workspace> workspaces_;
     std::list<Arena> later_;        // of the workspaces of threads that came later
 };
