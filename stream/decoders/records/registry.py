@@ -6,10 +6,11 @@ Source of the interface: https://docs.confluent.io/platform/current/schema-regis
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 from urllib.parse import quote
 
 import httpx
+import msgspec
 
 from infra.errors import InputError
 
@@ -18,6 +19,8 @@ _PAUSE_S = 0.2
 # Broken records name any id; that many unknown ones are remembered, so that each is asked for once in a while only.
 _UNKNOWN_KEPT = 10_000
 _UNKNOWN_FOR_S = 60.0
+# So many schemas may refer to each other in a row.
+_DEEPEST = 50
 
 
 class UnknownSchemaError(ValueError):
@@ -41,6 +44,19 @@ class Schema:
     kind: str
     text: str
     references: tuple["Schema", ...] = ()
+
+
+class _Reference(msgspec.Struct):
+    subject: str
+    version: int | str
+
+
+class _Answer(msgspec.Struct, rename="camel"):
+    """What a registry says of a schema."""
+
+    schema: str
+    schema_type: str | None = None
+    references: list[_Reference] | None = None
 
 
 class SchemaSource(Protocol):
@@ -122,10 +138,12 @@ class SchemaRegistry:
             raise UnknownSchemaError(f"the registry knows no schema {schema_id}")
         return self._schema(found, schema_id, set())
 
-    def _schema(self, found: dict[str, Any], schema_id: int, above: set[tuple[str, str]]) -> Schema:
+    def _schema(self, found: _Answer, schema_id: int, above: set[tuple[str, str]]) -> Schema:
+        if len(above) > _DEEPEST:
+            raise UnknownSchemaError(f"schema {schema_id}: more than {_DEEPEST} schemas refer to each other in a row")
         references = []
-        for each in found.get("references") or ():
-            subject, version = str(each.get("subject")), str(each.get("version"))
+        for each in found.references or ():
+            subject, version = each.subject, str(each.version)
             if (subject, version) in above:
                 raise UnknownSchemaError(f"schema {schema_id}: {subject} version {version} refers to itself")
             referred = self._get(f"/subjects/{quote(subject, safe='')}/versions/{quote(version, safe='')}")
@@ -134,9 +152,9 @@ class SchemaRegistry:
                     f"schema {schema_id}: the registry lacks {subject} version {version}, which it refers to"
                 )
             references.append(self._schema(referred, schema_id, above | {(subject, version)}))
-        return Schema(str(found.get("schemaType") or "AVRO").upper(), found["schema"], tuple(references))
+        return Schema((found.schema_type or "AVRO").upper(), found.schema, tuple(references))
 
-    def _get(self, path: str) -> dict[str, Any] | None:
+    def _get(self, path: str) -> _Answer | None:
         """Return the answer to a request, None if there is no such thing."""
         reason = ""
         for attempt in range(_ATTEMPTS):
@@ -160,20 +178,19 @@ class SchemaRegistry:
     def _check_not_found(self, answer: httpx.Response) -> None:
         """Tell a schema that does not exist from an address that is no registry: a registry says so in JSON."""
         try:
-            body = answer.json()
-        except ValueError:
+            body = msgspec.json.decode(answer.content)
+        except (msgspec.DecodeError, RecursionError):
             body = None
         if not isinstance(body, dict) or "error_code" not in body:
             raise self._failure("what answers there is no schema registry (HTTP 404)")
 
-    def _body(self, answer: httpx.Response) -> dict[str, Any]:
+    def _body(self, answer: httpx.Response) -> _Answer:
         try:
-            body = answer.json()
-        except ValueError:
-            body = None
-        if not isinstance(body, dict) or not isinstance(body.get("schema"), str):
-            raise self._failure("its answer holds no schema")
-        return body
+            return msgspec.json.decode(answer.content, type=_Answer)
+        except msgspec.ValidationError as error:
+            raise self._failure(f"its answer is not that of a registry ({error})") from None
+        except (msgspec.DecodeError, RecursionError):
+            raise self._failure("its answer is no JSON that holds a schema") from None
 
     def _failure(self, reason: str) -> InputError:
         return InputError(self._failed(reason), fix=_FIX)

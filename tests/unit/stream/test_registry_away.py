@@ -93,6 +93,47 @@ def test_what_waiting_does_not_mend_stops_a_followed_topic(answer: httpx.Respons
     assert not isinstance(caught.value, RegistryAwayError)
 
 
+DEEP = "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (httpx.Response(200, json=[]), "is not that of a registry"),
+        (httpx.Response(200, json={"schema": 5}), r"is not that of a registry \(.*`\$.schema`\)"),
+        (httpx.Response(200, json=SCHEMA | {"schemaType": {}}), r"`\$.schemaType`"),
+        (httpx.Response(200, json=SCHEMA | {"references": 5}), r"`\$.references`"),
+        (httpx.Response(200, json=SCHEMA | {"references": [5]}), r"`\$.references\[\d*.*\]`"),
+        (httpx.Response(200, json=SCHEMA | {"references": [{"subject": "s"}]}), "missing required field `version`"),
+        (httpx.Response(200, text="<html>"), "no JSON"),
+        (httpx.Response(200, text=DEEP), "is not that of a registry"),
+        (httpx.Response(200, text='{"schema": "{}", "x": ' + DEEP), "no JSON"),
+        (httpx.Response(404, text=DEEP), "HTTP 404"),
+    ],
+)
+def test_an_answer_that_no_registry_gives_ends_ingestion_with_what_is_wrong_with_it(
+    answer: httpx.Response, reason: str
+) -> None:
+    with (
+        source(registry(lambda _: answer), [], follow=True) as reader,
+        pytest.raises(InputError, match=reason) as caught,
+    ):
+        read(reader, lambda _: False)
+    assert not isinstance(caught.value, RegistryAwayError)
+
+
+def test_schemas_that_refer_to_others_without_end_are_unknown() -> None:
+    asked = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        return httpx.Response(200, json=SCHEMA | {"references": [{"subject": f"s{len(asked)}", "version": 1}]})
+
+    with pytest.raises(UnknownSchemaError, match="schema 7: more than 50 schemas refer to each other in a row"):
+        registry(answer).schema(7)
+    assert len(asked) < 60
+
+
 def test_a_schema_whose_reference_is_missing_is_unknown_and_not_asked_for_each_time() -> None:
     asked = []
 
