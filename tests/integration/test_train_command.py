@@ -151,14 +151,21 @@ def test_a_store_of_young_graphs_alone_is_refused(graphtide: Cli, tmp_path: Path
     assert "no graph of the store is long enough to train on" in ran.err
 
 
-@pytest.mark.usefixtures("at_the_toy")
-def test_two_processes_train_one_model(tmp_path: Path) -> None:
+def in_two_processes(code: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run code below torchrun, and make sure that it succeeds."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
-    command += [sys.executable, "-c", _TRAIN_AND_TELL, str(tmp_path)]
-    command += ["train", "toy", "--distributed", "--iterations", "3", "--json"]
+    command += [sys.executable, "-c", code, *arguments]
     small = SMALL | {"OMP_NUM_THREADS": "1"}
     ran = subprocess.run(command, env=os.environ | small, capture_output=True, text=True, timeout=240, check=False)
     assert ran.returncode == 0, ran.stderr[-3000:]
+    return ran
+
+
+@pytest.mark.usefixtures("at_the_toy")
+def test_two_processes_train_one_model(tmp_path: Path) -> None:
+    ran = in_two_processes(
+        _TRAIN_AND_TELL, str(tmp_path), "train", "toy", "--distributed", "--iterations", "3", "--json"
+    )
     # One of them speaks for both.
     (card,) = json.loads(ran.stdout)
     assert card["scores"]["workers"] == 2
@@ -246,3 +253,20 @@ def test_one_command_makes_teachers_and_the_model_that_learns_from_them(
     ran = graphtide(*command[:2], "alone", *command[3:], "--teachers", 0, "--json")
     assert json.loads(ran.out)[0]["teachers"] == []
     assert not Path("alone/teachers").exists()
+
+
+@pytest.mark.usefixtures("clean_environment")
+def test_two_processes_train_teachers_one_after_the_other_and_the_model() -> None:
+    begin = "from forecasting.cli import main; main()"
+    options = ["--exclude", ",".join(DATASETS), "--simulated", "1", "--iterations", "2", "--json"]
+    ran = in_two_processes(begin, "train", "--general", "made", "--distributed", *options)
+    (card,) = json.loads(ran.stdout)
+    teachers = [checkpoint.load(Path("made/teachers") / name) for name in ("seed-0", "seed-1")]
+    assert card["teachers"] == [teacher.digest for teacher in teachers if teacher is not None]
+    assert len(card["teachers"]) == 2
+    workers = [found.card["scores"]["workers"] for found in (*teachers, checkpoint.load(Path("made"))) if found]
+    assert workers == [2, 2, 2]
+    # Both find what is trained already, and neither waits for the other.
+    again = in_two_processes(begin, "train", "--general", "made", "--distributed", *options)
+    assert json.loads(again.stdout) == [card]
+    assert again.stderr.count("up to date") == 3
