@@ -99,6 +99,25 @@ def test_closed_loops_are_those_of_torch(pack, precision, config, n_inputs, n_ou
         torch.testing.assert_close(got, expected, rtol=0, atol=RELATIVE[precision] * scale)
 
 
+@pytest.mark.parametrize("size", [1e6, 1e20, 1e37])
+def test_inputs_of_any_size_are_normed_as_in_torch(pack, size):
+    weights = weights_of(CONFIG, 3, 2)
+    in_proj = weights.core["layers.0.mixer.in_proj.weight"]
+    # What is normed still fits single precision; what the layer would make of it before the norm does not.
+    weights = replace(weights, core={**weights.core, "layers.0.mixer.in_proj.weight": 100 * in_proj})
+    inputs, state = size * make_inputs(weights, 2, 5).clamp(-2, 2), Mamba2State.zeros(CONFIG, 2)
+    for ours, theirs in zip(
+        (pack(weights).rollout(inputs, state)[0], pack(weights).prefill(inputs, state)[0]),
+        (
+            one(inputs, state)[0]
+            for one in (RoundingReference().pack(weights).rollout, RoundingReference().pack(weights).prefill)
+        ),
+        strict=True,
+    ):
+        assert bool(torch.isfinite(theirs).all())
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5 * float(theirs.abs().max()))
+
+
 @pytest.mark.parametrize("batch", [1, 3, 17])
 def test_chunks_and_company_change_no_bit_of_a_loop_with_many_outputs(pack, batch):
     weights = weights_of(NARROW, 3, 70)

@@ -53,14 +53,10 @@ inline float inverse_rms(const float* x, int width, int count, float epsilon) {
     return 1.0f / __builtin_sqrtf(sum(squares) / static_cast<float>(count) + epsilon);
 }
 
-// y = factor x
-inline void scale_row(const float* x, float* y, int width, float factor) {
-    for (int i = 0; i < width; i += kUnit) store(y + i, multiply(load(x + i), broadcast(factor)));
-}
-
 // y = x / rms(x)
 inline void normalise(const float* x, float* y, int width, int count, float epsilon) {
-    scale_row(x, y, width, inverse_rms(x, width, count, epsilon));
+    const Unit factor = broadcast(inverse_rms(x, width, count, epsilon));
+    for (int i = 0; i < width; i += kUnit) store(y + i, multiply(load(x + i), factor));
 }
 
 // The causal convolution and SiLU, in place; the ring keeps the raw inputs of the last `d_conv` steps.
@@ -178,16 +174,16 @@ inline void project_in(const Model& model, int index, Workspace& workspace, int 
     const Matrix& in_proj = model.layers[index].in_proj;
     const float* hidden = workspace.hidden + first * workspace.hidden_stride;
     if (index == 0 && sizes.opened) {
-        // The norm is but a factor: it may as well come after the product.
-        multiply_rows(
-            in_proj, workspace.opening + static_cast<long>(first) * sizes.opened, sizes.opened, workspace.projected,
-            workspace.projected_stride, count, workspace, coming
-        );
+        // The norm is but a factor: it comes before the product, which would overflow where what it norms is large.
+        float* opening = workspace.opening + static_cast<long>(first) * sizes.opened;
         for (int r = 0; r < count; ++r) {
             const float* row = hidden + r * workspace.hidden_stride;
-            float* projected = workspace.projected + r * workspace.projected_stride;
-            scale_row(projected, projected, sizes.proj, inverse_rms(row, sizes.width, sizes.d_model, sizes.norm_eps));
+            const float factor = inverse_rms(row, sizes.width, sizes.d_model, sizes.norm_eps);
+            for (int i = 0; i < sizes.opened; ++i) opening[r * sizes.opened + i] *= factor;
         }
+        multiply_rows(
+            in_proj, opening, sizes.opened, workspace.projected, workspace.projected_stride, count, workspace, coming
+        );
         return;
     }
     for (int r = 0; r < count; ++r) {

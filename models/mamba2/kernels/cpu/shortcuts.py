@@ -1,7 +1,7 @@
 """Products of matrices that are made once, so that no step need make them (decision 14 in the docs).
 
 The opening: what goes into the first layer is linear in a 1, the known inputs and the outputs of the step before.
-Where these are few, the first `in_proj` is multiplied by that; its norm is but a factor, which comes after the product.
+Where these are few, the first `in_proj` is multiplied by that; its norm is but a factor of what goes in.
 
 The return: what a step feeds to the next one is linear in the normed hidden state that its outputs are read from. Where
 the outputs are many, it comes right from there, and the outputs of many steps can be read together.
